@@ -1,0 +1,7 @@
+"""What is written down?
+
+The journal is where the two halves of mlwrap meet, and nowhere else: the training half appends
+records to a run folder, delivery reads them. This room may import ``mlwrap.errors`` and
+``mlwrap.config``, msgspec, platformdirs and filelock. It never imports MLflow, TensorFlow or Keras,
+and never knows what a record is about.
+"""

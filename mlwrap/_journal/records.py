@@ -1,0 +1,203 @@
+"""The record types of a journal: one tagged JSON object a line, described once, here.
+
+The first record of every journal is a :class:`RunStarted`, which carries the format number. Later
+formats may add record types and fields; a reader of this format skips what it does not know only
+if the format number is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+FORMAT = 1
+"""The journal format that this code writes, and the newest that it reads."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """One line of a journal."""
+
+
+class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
+    """The first record: who this run is and where it belongs.
+
+    Attributes:
+        format: Journal format number.
+        key: The run's own name for itself, made here; travels as the tag ``mlwrap.key``.
+        name: The run's name in MLflow.
+        time: Milliseconds since the epoch, UTC.
+        tracking_uri: Absolute; where the run is to be delivered.
+        experiment: Name of the experiment, or ``None`` for MLflow's default experiment.
+        experiment_id: MLflow's id where that is what was given; goes before ``experiment``.
+        parent_key: Key of the mlwrap run around this one.
+        parent_run_id: MLflow's id of an active run around this one that is not ours.
+        folder: Working folder of the training process, which relative store paths start from.
+        tags: Tags known at the start.
+    """
+
+    format: int = FORMAT
+    key: str
+    name: str
+    time: int
+    tracking_uri: str
+    experiment: str | None = None
+    experiment_id: str | None = None
+    parent_key: str | None = None
+    parent_run_id: str | None = None
+    folder: str
+    tags: dict[str, str] = {}
+
+
+class Params(Record, frozen=True, kw_only=True, tag="params"):
+    """Parameters as MLflow takes them.
+
+    Attributes:
+        values: Name to text, both within MLflow's limits.
+        whole: For those that had to be cut or renamed: MLflow's name to ``[own name, whole value]``;
+            kept in the artifact ``params.json``.
+    """
+
+    values: dict[str, str]
+    whole: dict[str, tuple[str, Any]] = {}
+
+
+class Tags(Record, frozen=True, kw_only=True, tag="tags"):
+    """Tags, by name."""
+
+    values: dict[str, str]
+
+
+Number = float | Literal["NaN", "Infinity", "-Infinity"]
+"""JSON has no word for what is not finite, so the journal spells it."""
+
+
+class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
+    """Some metrics of one step.
+
+    Attributes:
+        values: Name to value.
+        step: The step that they belong to.
+        time: Milliseconds since the epoch, UTC.
+    """
+
+    values: dict[str, Number]
+    step: int
+    time: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], *, step: int, time: int) -> Metrics:
+        """A record of these numbers, with the ones that are not finite spelled out."""
+        return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+
+    def numbers(self) -> dict[str, float]:
+        """The values as floats, NaN and the infinities among them."""
+        return {name: float(value) for name, value in self.values.items()}
+
+
+def _spelled(value: float) -> Number:
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+class Artifact(Record, frozen=True, kw_only=True, tag="artifact"):
+    """A file or folder of the run's own artifacts.
+
+    Attributes:
+        staged: What lies in the run folder, relative to it.
+        path: The run-relative artifact path that it is to have.
+    """
+
+    staged: str
+    path: str
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One input or output of a model.
+
+    Attributes:
+        name: Its name, or ``None`` for a model with a single, unnamed one.
+        dtype: numpy's name for its type (``"float32"``; ``"str"`` for text).
+        shape: Sizes of the axes, -1 where any size goes; the batch axis first.
+    """
+
+    name: str | None = None
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Inputs and outputs of a model, in a form that needs neither MLflow nor TensorFlow."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a saver says of the files that it wrote: all that an ``MLmodel`` file needs.
+
+    Attributes:
+        flavors: MLflow's flavors to their configuration, for the loaders that stock MLflow has;
+            paths in them are relative to the model's folder.
+        pyfunc: Configuration of MLflow's generic flavor, with ``loader_module`` in it, or ``None``
+            where MLflow has no loader.
+        signature: Inputs and outputs, where the model tells them.
+        details: What this saver's own ``load`` wants to know again.
+        packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
+    """
+
+    flavors: dict[str, dict[str, Any]] = {}
+    pyfunc: dict[str, Any] | None = None
+    signature: Signature | None = None
+    details: dict[str, Any] = {}
+    packages: tuple[str, ...] = ()
+
+
+class Model(Record, frozen=True, kw_only=True, tag="model"):
+    """A model that was saved, or that could not be.
+
+    Attributes:
+        name: Its name in MLflow.
+        staged: The folder that holds it, relative to the run folder; also its key within the run.
+        time: Milliseconds since the epoch, UTC.
+        step: The training step that it belongs to.
+        saver: Name of the saver that wrote it.
+        saver_format: Number of that saver's layout.
+        saved: What the saver said of it; ``None`` if it failed.
+        requirements: Pinned pip requirements.
+        error: Why it could not be saved, or ``None``.
+    """
+
+    name: str
+    staged: str
+    time: int
+    step: int = 0
+    saver: str
+    saver_format: int
+    saved: Saved | None = None
+    requirements: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
+    """The last record: how the run ended.
+
+    Attributes:
+        status: As MLflow spells it.
+        time: Milliseconds since the epoch, UTC.
+        error: Type and message of the exception that ended it, redacted.
+    """
+
+    status: Status
+    time: int
+    error: str | None = None
+
+
+AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | RunEnded

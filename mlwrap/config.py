@@ -1,0 +1,101 @@
+"""Settings: default < environment (``MLWRAP_*``) < ``configure()`` < the call itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from mlwrap.errors import OptionError
+
+__all__ = ["Settings", "configure", "settings"]
+
+Delivery = Literal["inline", "off"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may be told; each field is also an environment variable ``MLWRAP_<FIELD>``.
+
+    Attributes:
+        spool: Folder that run folders live in; ``None`` for the user's state folder.
+        delivery: ``"inline"``: MLflow is told when the run ends; ``"off"``: the run folder waits for
+            ``mlwrap sync``.
+        tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
+            ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
+        experiment: Name of the experiment; ``None`` asks MLflow likewise.
+        strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
+        quiet: Say nothing on standard error when runs start and end. Warnings still come.
+        disabled: Run every body untracked.
+    """
+
+    spool: str | None = None
+    delivery: Delivery = "inline"
+    tracking_uri: str | None = None
+    experiment: str | None = None
+    strict: bool = False
+    quiet: bool = False
+    disabled: bool = False
+
+
+_TYPES: dict[str, Any] = get_type_hints(Settings)
+_configured: dict[str, Any] = {}
+
+
+def configure(**options: Any) -> None:
+    """Set settings for this process, over the environment and under each call's own options.
+
+    Args:
+        **options: Fields of :class:`Settings`; ``None`` takes a setting back to what lies below.
+
+    Raises:
+        OptionError: A name that is no setting, or a value of the wrong type; nothing is changed.
+    """
+    checked = {name: checked_option(name, value) for name, value in options.items()}
+    for name, value in checked.items():
+        if value is None:
+            _configured.pop(name, None)
+        else:
+            _configured[name] = value
+
+
+def settings(**options: Any) -> Settings:
+    """The settings in force for one call.
+
+    Args:
+        **options: The call's own; ``None`` means "not given".
+
+    Raises:
+        OptionError: A wrong name or type, here or in the environment.
+    """
+    merged: dict[str, Any] = {}
+    for name, hint in _TYPES.items():
+        variable = f"MLWRAP_{name.upper()}"
+        text = os.environ.get(variable)
+        if text:  # set but empty means unset, as a shell user expects
+            merged[name] = _convert(variable, text, hint, strict=False)
+    merged.update(_configured)
+    for name, value in options.items():
+        if value is not None:
+            merged[name] = checked_option(name, value)
+    return Settings(**merged)
+
+
+def checked_option(name: str, value: Any) -> Any:
+    """Give ``value`` back if it is right for the setting ``name``; raise ``OptionError`` if not."""
+    if name not in _TYPES:
+        known = ", ".join(_TYPES)
+        raise OptionError(f"{name!r} is no setting of mlwrap. Choose from: {known}.")
+    if value is None:
+        return None
+    if name == "spool" and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return _convert(name, value, _TYPES[name], strict=True)
+
+
+def _convert(name: str, value: Any, hint: Any, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, hint, strict=strict)
+    except msgspec.ValidationError as error:
+        expected = str(error).replace("`", "")
+        raise OptionError(f"{name}={value!r} can't be used: {expected}.") from None

@@ -1,0 +1,83 @@
+"""What can go wrong, as a tree: every message says what was expected, what came, and what to do.
+
+::
+
+    MlwrapError
+    ├── OptionError (TypeError)    a wrong option, found before any training starts
+    ├── RunStateError              something was asked of a run that has ended
+    ├── SpoolError (OSError)       the spool can't be used
+    ├── JournalError               a run folder can't be read
+    ├── SaveError                  a value can't be saved; carries it in ``.value``
+    ├── LoadError                  a saved model can't be given back
+    └── DeliveryError              MLflow could not be told
+        ├── Unreachable            nobody answered: worth trying again
+        └── Refused                the server said no: trying again changes nothing
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DeliveryError",
+    "JournalError",
+    "LoadError",
+    "MlwrapError",
+    "MlwrapWarning",
+    "OptionError",
+    "Refused",
+    "RunStateError",
+    "SaveError",
+    "SpoolError",
+    "Unreachable",
+]
+
+
+class MlwrapError(Exception):
+    """The root of every error that mlwrap raises."""
+
+
+class OptionError(MlwrapError, TypeError):
+    """A wrong option, raised when a function is decorated or before a body starts."""
+
+
+class RunStateError(MlwrapError):
+    """Something was asked of a run that has already ended."""
+
+
+class SpoolError(MlwrapError, OSError):
+    """The folder that run folders live in can't be made, written or read."""
+
+
+class JournalError(MlwrapError):
+    """A run folder's journal can't be read, or was written by a newer mlwrap."""
+
+
+class SaveError(MlwrapError):
+    """A value can't be saved.
+
+    Attributes:
+        value: The object that the training body returned, so that it is not lost with the error.
+    """
+
+    def __init__(self, message: str, value: object = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+class LoadError(MlwrapError):
+    """A saved model can't be given back."""
+
+
+class DeliveryError(MlwrapError):
+    """MLflow could not be told about a run; its run folder stays in the spool."""
+
+
+class Unreachable(DeliveryError):
+    """Nobody answered at the tracking URI: worth trying again later."""
+
+
+class Refused(DeliveryError):
+    """The tracking server said no: trying again without a change gives the same answer."""
+
+
+class MlwrapWarning(UserWarning):
+    """The one category of warnings that mlwrap emits; filter on it."""
