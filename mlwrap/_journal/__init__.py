@@ -5,3 +5,35 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 ``mlwrap.config``, msgspec, platformdirs and filelock. It never imports MLflow, TensorFlow or Keras,
 and never knows what a record is about.
 """
+
+from mlwrap._journal.records import (
+    FORMAT,
+    AnyRecord,
+    Artifact,
+    Metrics,
+    Model,
+    Params,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Signature,
+    Status,
+    Tags,
+    TensorSpec,
+)
+
+__all__ = [
+    "FORMAT",
+    "AnyRecord",
+    "Artifact",
+    "Metrics",
+    "Model",
+    "Params",
+    "RunEnded",
+    "RunStarted",
+    "Saved",
+    "Signature",
+    "Status",
+    "Tags",
+    "TensorSpec",
+]

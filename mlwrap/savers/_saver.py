@@ -1,0 +1,65 @@
+"""What a saver is: the one shape that every kind of model is written and read through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from mlwrap._journal import Metrics, Saved
+
+
+class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may ask of a saver; each saver takes what concerns it.
+
+    Attributes:
+        serving_input_receiver_fn: For Estimators: a function of no arguments that returns a
+            ``ServingInputReceiver``; with it, a SavedModel that can serve is exported too.
+    """
+
+    serving_input_receiver_fn: Callable[[], Any] | None = None
+
+
+@runtime_checkable
+class Saver(Protocol):
+    """Writes one kind of object into a folder, and gives it back from there.
+
+    Attributes:
+        name: Signs what this saver wrote, so that the right one is found again to load it.
+        format: Number of the layout that ``save`` writes; ``load`` reads this one and older ones.
+        default_name: What the model is called in MLflow when nobody gave it a name.
+        frameworks: Top-level modules; ``matches`` is asked only if one of them is imported.
+    """
+
+    name: str
+    format: int
+    default_name: str
+    frameworks: tuple[str, ...]
+
+    def matches(self, value: object) -> bool:
+        """Tell whether this saver is the one for ``value``; never raises, never runs the model."""
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
+        """Write ``value`` into ``folder``, which exists and is empty.
+
+        Raises:
+            Exception: Whatever the framework raises; the caller reports it and removes the folder.
+        """
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:
+        """The metrics that ``value`` remembers of its own training, oldest first."""
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
+        """Give back what ``save`` wrote into ``folder``.
+
+        Args:
+            folder: A copy of the folder, with MLflow's own files beside the saver's.
+            details: ``Saved.details`` of the time of writing.
+            into: An object to restore into, for savers that need one.
+            trust: Whether code that came with the model may run.
+
+        Raises:
+            LoadError: It can't be loaded: what was expected, what came, what to do.
+        """
