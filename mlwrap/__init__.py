@@ -1,3 +1,61 @@
-"""Track TensorFlow and Keras training with MLflow: one decorator, nothing lost."""
+"""Track TensorFlow and Keras training with MLflow: one decorator, nothing lost.
+
+The public names, loaded when they are first used: ``import mlwrap`` costs next to nothing and imports
+neither TensorFlow, Keras nor MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlwrap._capture import Secret
+    from mlwrap._decorator import TrackedFunction, tracked_training
+    from mlwrap._loading import load_model
+    from mlwrap._run import LoggedModel, Run, current_run, model_run
+    from mlwrap._sync import sync
+    from mlwrap.config import configure
+    from mlwrap.savers import register_saver
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LoggedModel",
+    "Run",
+    "Secret",
+    "TrackedFunction",
+    "configure",
+    "current_run",
+    "load_model",
+    "model_run",
+    "register_saver",
+    "sync",
+    "tracked_training",
+]
+
+_ROOMS = {
+    "LoggedModel": "_run",
+    "Run": "_run",
+    "Secret": "_capture",
+    "TrackedFunction": "_decorator",
+    "configure": "config",
+    "current_run": "_run",
+    "load_model": "_loading",
+    "model_run": "_run",
+    "register_saver": "savers",
+    "sync": "_sync",
+    "tracked_training": "_decorator",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -93,6 +93,14 @@ def checked_option(name: str, value: Any) -> Any:
     return _convert(name, value, _TYPES[name], strict=True)
 
 
+def check_type(name: str, value: object, expected: Any) -> None:
+    """Raise ``OptionError`` if ``value`` is no ``expected``, a class of the language's own."""
+    if not isinstance(value, expected):
+        raise OptionError(
+            f"{name}={value!r} can't be used: expected {expected.__name__}, got {type(value).__name__}."
+        )
+
+
 def _convert(name: str, value: Any, hint: Any, *, strict: bool) -> Any:
     try:
         return msgspec.convert(value, hint, strict=strict)

@@ -16,6 +16,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 __all__ = [
     "DeliveryError",
     "JournalError",
@@ -81,3 +85,15 @@ class Refused(DeliveryError):
 
 class MlwrapWarning(UserWarning):
     """The one category of warnings that mlwrap emits; filter on it."""
+
+
+_HERE = str(Path(__file__).parent)
+
+
+def warn(message: str) -> None:
+    """Emit a :class:`MlwrapWarning` that points at the first line of code that is not mlwrap's own."""
+    level = 2
+    frame = sys._getframe(1)  # noqa: SLF001 - as the standard library's own warnings do
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, MlwrapWarning, stacklevel=level - 1)

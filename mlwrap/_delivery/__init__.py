@@ -1,0 +1,67 @@
+"""What is MLflow told?
+
+The only room that imports MLflow. It reads one run folder and makes MLflow look the same; what is there
+already it leaves alone, so that delivering twice changes nothing. It may import ``mlwrap.errors``,
+``mlwrap.config`` and the journal's room, and is told everything else by the journal: it never imports
+TensorFlow or Keras, nor the rooms that do.
+
+MLflow takes seconds and 200 MB to import, so it loads at the first call, not with this room.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlwrap._journal import Progress, RunFolder
+
+if TYPE_CHECKING:
+    from mlwrap._delivery.lookup import ModelFiles, Shown
+
+__all__ = ["deliver", "find_model", "show"]
+
+
+def deliver(folder: RunFolder) -> Progress:
+    """Make MLflow look like ``folder`` says, as far as its journal goes.
+
+    The folder of a run that has ended is removed once all of it is delivered, and only then.
+
+    Returns:
+        How far delivery got, with the ids that MLflow gave.
+
+    Raises:
+        Unreachable: Nobody answered; the folder is as it was, less what was delivered.
+        Refused: The server said no.
+        JournalError: The folder can't be read.
+    """
+    from mlwrap._delivery import deliver as module  # noqa: PLC0415 - see above: MLflow loads late
+
+    return module.deliver(folder)
+
+
+def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:
+    """Find a logged model's files, where they lie or else in a downloaded copy.
+
+    Args:
+        uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
+            ``runs:/<run id>/<model name>``, or a folder.
+        tracking_uri: Where to ask; ``None`` for MLflow's own.
+
+    Raises:
+        LoadError: There is no such model, or it has no ``MLmodel``.
+        Unreachable: Nobody answered.
+    """
+    from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
+
+    return lookup.find_model(uri, tracking_uri)
+
+
+def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:
+    """What MLflow has of a run; of the newest one that mlwrap logged where ``run_id`` is ``None``.
+
+    Raises:
+        Refused: There is no such run.
+        Unreachable: Nobody answered.
+    """
+    from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
+
+    return lookup.show(run_id, tracking_uri)

@@ -6,6 +6,7 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 and never knows what a record is about.
 """
 
+from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
     AnyRecord,
@@ -21,19 +22,40 @@ from mlwrap._journal.records import (
     Tags,
     TensorSpec,
 )
+from mlwrap._journal.spool import (
+    ModelProgress,
+    OpenRun,
+    Progress,
+    RunFolder,
+    open_run,
+    run_folders,
+    spool_root,
+)
+from mlwrap._journal.writer import Writer
 
 __all__ = [
     "FORMAT",
     "AnyRecord",
     "Artifact",
+    "Entry",
     "Metrics",
     "Model",
+    "ModelProgress",
+    "OpenRun",
     "Params",
+    "Progress",
     "RunEnded",
+    "RunFolder",
     "RunStarted",
     "Saved",
     "Signature",
     "Status",
     "Tags",
     "TensorSpec",
+    "Writer",
+    "header",
+    "open_run",
+    "read",
+    "run_folders",
+    "spool_root",
 ]

@@ -54,16 +54,9 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
 
 
 class Params(Record, frozen=True, kw_only=True, tag="params"):
-    """Parameters as MLflow takes them.
-
-    Attributes:
-        values: Name to text, both within MLflow's limits.
-        whole: For those that had to be cut or renamed: MLflow's name to ``[own name, whole value]``;
-            kept in the artifact ``params.json``.
-    """
+    """Parameters, name to text, both within MLflow's limits."""
 
     values: dict[str, str]
-    whole: dict[str, tuple[str, Any]] = {}
 
 
 class Tags(Record, frozen=True, kw_only=True, tag="tags"):
@@ -172,6 +165,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         saver_format: Number of that saver's layout.
         saved: What the saver said of it; ``None`` if it failed.
         requirements: Pinned pip requirements.
+        python: The training process's Python, as ``3.11.7``.
         error: Why it could not be saved, or ``None``.
     """
 
@@ -183,6 +177,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     saver_format: int
     saved: Saved | None = None
     requirements: tuple[str, ...] = ()
+    python: str = ""
     error: str | None = None
 
 

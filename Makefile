@@ -1,0 +1,85 @@
+# Everything that a developer or a new user runs. Each target builds what it needs, once, and again when the
+# requirements change.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The Python of each environment; uv finds one that is installed and never downloads any.
+TODAY_PYTHON ?= >=3.11,<3.13
+ESTIMATOR_PYTHON ?= >=3.10,<3.12
+
+UV ?= $(or $(shell command -v uv),.tool/bin/uv)
+export UV_PYTHON_DOWNLOADS = never
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+TODAY := .venv/.ready
+ESTIMATOR := .venv-estimator/.ready
+
+.PHONY: help setup demo test lint types test-today test-estimator examples requirements format clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(TODAY) $(ESTIMATOR)  ## Both environments
+
+demo: $(TODAY)  ## Train a digits classifier, show what was logged, load it back
+	.venv/bin/python examples/digits.py
+	.venv/bin/mlwrap show
+	.venv/bin/python examples/load_digits.py
+
+test: lint types test-today test-estimator  ## Every check
+
+lint: $(TODAY)  ## Style and format
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: $(TODAY)  ## Static types
+	.venv/bin/mypy
+
+test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
+	.venv/bin/python -m pytest $(PYTEST) tests README.md docs
+
+test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
+	@if [ -x .venv-estimator/bin/python ]; then \
+	  .venv-estimator/bin/python -m pytest $(PYTEST) tests; \
+	else \
+	  echo "test-estimator: skipped, for TensorFlow 2.15 needs a Python $(ESTIMATOR_PYTHON) and none is installed"; \
+	fi
+
+format: $(TODAY)  ## Bring the code into its format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+requirements: $(UV)  ## Pin both environments anew
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-package tensorflow pyproject.toml --group today -o requirements/today.txt
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  pyproject.toml --group estimator -o requirements/estimator.txt
+
+clean:  ## Remove what was built
+	rm -rf .venv .venv-estimator .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# uv installs both environments in seconds; where it is missing it comes into a tool environment of our own.
+.tool/bin/uv:
+	$$(command -v python3.11 || command -v python3) -m venv .tool
+	.tool/bin/python -m pip install -q --disable-pip-version-check uv
+
+# tf-keras asks for the package "tensorflow"; "tensorflow-cpu" is the same and smaller, so the pinned list names
+# that alone, and "sync" installs exactly the list.
+$(TODAY): requirements/today.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv
+	$(UV) pip sync -q --python .venv requirements/today.txt
+	$(UV) pip install -q --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(ESTIMATOR): requirements/estimator.txt pyproject.toml | $(UV)
+	@rm -rf .venv-estimator && mkdir .venv-estimator
+	@if $(UV) python find -q '$(ESTIMATOR_PYTHON)' >/dev/null 2>&1; then \
+	  set -x; \
+	  $(UV) venv -q --clear --python '$(ESTIMATOR_PYTHON)' .venv-estimator; \
+	  $(UV) pip sync -q --python .venv-estimator requirements/estimator.txt; \
+	  $(UV) pip install -q --python .venv-estimator --no-deps --no-build-isolation --editable .; \
+	fi
+	@touch $@

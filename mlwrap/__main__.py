@@ -1,0 +1,5 @@
+"""``python -m mlwrap``."""
+
+from mlwrap.cli import main
+
+main()

@@ -1,0 +1,57 @@
+"""Where a run belongs: what the user told mlwrap, else what the user told MLflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from mlwrap.config import Settings
+
+_SQLITE = "sqlite:///"
+
+
+class Destination(NamedTuple):
+    """Where a run is to be delivered.
+
+    Attributes:
+        tracking_uri: Absolute, so that it means the same from any working folder.
+        experiment: Name of the experiment, or ``None``.
+        experiment_id: MLflow's id of it, where that is what was given.
+        parent_run_id: An MLflow run that is active around this one.
+    """
+
+    tracking_uri: str
+    experiment: str | None
+    experiment_id: str | None
+    parent_run_id: str | None
+
+
+def destination(settings: Settings) -> Destination:
+    """Find out where a run that starts now belongs.
+
+    MLflow is asked only if the user has imported it; its settings are honoured all the same, since
+    ``mlflow.set_tracking_uri`` and ``mlflow.set_experiment`` leave them in the environment, too.
+    """
+    mlflow = sys.modules.get("mlflow")
+    uri = settings.tracking_uri
+    if uri is None and mlflow is not None and hasattr(mlflow, "get_tracking_uri"):
+        uri = mlflow.get_tracking_uri()
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    experiment, experiment_id = settings.experiment, None
+    if experiment is None:
+        experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
+    active = mlflow.active_run() if mlflow is not None and hasattr(mlflow, "active_run") else None
+    return Destination(absolute(uri), experiment, experiment_id, active.info.run_id if active else None)
+
+
+def absolute(uri: str) -> str:
+    """``uri`` with a relative path, of an sqlite file or a folder, made absolute."""
+    if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
+        path = uri[len(_SQLITE) :]
+        return uri if path.startswith((":memory:", "?")) or not path else f"{_SQLITE}{Path.cwd() / path}"
+    if ":" not in uri:
+        return str(Path(uri).absolute())
+    return uri

@@ -1,0 +1,183 @@
+"""``tracked_training``: ``model_run`` around a function, plus what went in and what came out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+import wrapt
+
+from mlwrap._capture import Arguments
+from mlwrap._run import Run, RunContext
+from mlwrap.config import check_type, checked_option, settings
+from mlwrap.errors import OptionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class TrackedFunction(Protocol[P, R_co]):
+    """A decorated training function: called, it does and returns what the function does.
+
+    Attributes:
+        last_run: The run of the newest call, also while it is open; ``None`` before the first.
+        __wrapped__: The function itself; calling it tracks nothing.
+    """
+
+    last_run: Run | None
+    __wrapped__: Callable[P, R_co]
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., R_co]: ...
+
+
+@overload
+def tracked_training(function: Callable[P, R], /) -> TrackedFunction[P, R]: ...
+
+
+@overload
+def tracked_training(
+    *,
+    name: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    ignore: str | Iterable[str] = (),
+    only: str | Iterable[str] | None = None,
+    serving_input_receiver_fn: Callable[[], Any] | None = None,
+    **options: Any,
+) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
+
+
+def tracked_training(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    ignore: str | Iterable[str] = (),
+    only: str | Iterable[str] | None = None,
+    serving_input_receiver_fn: Callable[[], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Track every call of a training function as an MLflow run.
+
+    The call's arguments become parameters; models, histories and numbers in what it returns are saved and
+    logged. The caller gets the very object that the function returned, or its own exception.
+
+    Args:
+        function: The training function, where the decorator is used bare.
+        name: The runs' name in MLflow; by default the function's own.
+        tags: Tags for MLflow.
+        ignore: Names of arguments that are not to be captured.
+        only: Names of the only arguments that are.
+        serving_input_receiver_fn: For a function that returns an Estimator: how it is fed when served.
+        **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,
+            ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
+
+    Returns:
+        The decorated function; without ``function``, a decorator.
+
+    Raises:
+        OptionError: An option that there is not, or one of the wrong type; something that is no training
+            function. Raised when the function is decorated.
+    """
+    for option, value, expected in (
+        ("name", name, str),
+        ("tags", tags, Mapping),
+        ("serving_input_receiver_fn", serving_input_receiver_fn, Callable),
+    ):
+        if value is not None:
+            check_type(option, value, expected)
+    checked = {option: checked_option(option, value) for option, value in options.items()}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        body = _trainable(function)
+        tracking = _Tracking(
+            body,
+            Arguments(body, ignore=ignore, only=only),
+            name=name or getattr(body, "__name__", type(body).__name__),
+            tags=tags or {},
+            serving_input_receiver_fn=serving_input_receiver_fn,
+            options=checked,
+        )
+        return _TrackedFunction(function, tracking)
+
+    return decorate if function is None else decorate(function)
+
+
+class _Tracking:
+    """What one decorated function needs at each call, settled when it was decorated."""
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        arguments: Arguments,
+        *,
+        name: str,
+        tags: Mapping[str, Any],
+        serving_input_receiver_fn: Callable[[], Any] | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._body = body
+        self._arguments = arguments
+        self._name = name
+        self._tags = tags
+        self._serving_input_receiver_fn = serving_input_receiver_fn
+        self._options = options
+        self.last_run: Run | None = None
+
+    def __call__(
+        self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        chosen = settings(**self._options)
+        with RunContext(self._name, chosen, tags=self._tags, function=self._body) as run:
+            self.last_run = run
+            run.log_params(self._arguments.bind(instance, args, kwargs))
+            result = wrapped(*args, **kwargs)
+            run.record(result, serving_input_receiver_fn=self._serving_input_receiver_fn)
+        return result
+
+
+class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc] # wrapt has no types
+    """A decorated method, looked up on an instance or a class."""
+
+    @property
+    def last_run(self) -> Run | None:
+        return self._self_parent.last_run  # type: ignore[no-any-return]
+
+
+class _TrackedFunction(wrapt.FunctionWrapper):  # type: ignore[misc] # wrapt has no types
+    """The proxy that stands for the function: same name, signature, docstring and type."""
+
+    __bound_function_wrapper__ = _Bound
+
+    def __init__(self, function: Callable[..., Any], tracking: _Tracking) -> None:
+        super().__init__(function, tracking)
+        self._self_tracking = tracking
+
+    @property
+    def last_run(self) -> Run | None:
+        return self._self_tracking.last_run  # type: ignore[no-any-return]
+
+
+def _trainable(function: object) -> Callable[..., Any]:
+    """The function behind ``function``, or a sentence about why it can't be tracked."""
+    body = getattr(function, "__func__", function)  # of a classmethod or staticmethod
+    asked = body.func if isinstance(body, functools.partial) else body
+    if not callable(body) or inspect.isclass(body):
+        raise OptionError(f"tracked_training decorates a training function, and got {function!r}.")
+    if inspect.isgeneratorfunction(asked) or inspect.isasyncgenfunction(asked):
+        raise OptionError(
+            f"{asked.__qualname__} is a generator: it returns before it has trained. Track its body with "
+            "'with mlwrap.model_run(...):', or decorate the function that consumes it."
+        )
+    if inspect.iscoroutinefunction(asked):
+        raise OptionError(
+            f"{asked.__qualname__} is a coroutine function: it returns before it has trained. Decorate the "
+            "function that trains, or use 'with mlwrap.model_run(...):' inside."
+        )
+    return body

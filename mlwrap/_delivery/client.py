@@ -1,0 +1,217 @@
+"""MLflow's client, with its errors sorted: nobody answered, the server said no, or a bug of ours."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Experiment,
+    LoggedModel,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+
+from mlwrap._journal import Metrics, Status
+from mlwrap.errors import DeliveryError, Refused, Unreachable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# MLflow's limits for one batch: entities in all, and of these parameters and tags.
+BATCH = 1000
+BATCH_OF_PARAMS = 100
+
+_UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
+_NO_ANSWER = ("failed with exception", "failed with timeout exception")
+_CONNECT_SECONDS = 5.0
+
+
+def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
+    """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
+    text = str(error)
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        no_answer = any(words in text for words in _NO_ANSWER)
+        if no_answer or error.error_code in _UNREACHABLE or status in {429, 502, 503, 504}:
+            return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}")
+        return Refused(f"MLflow at {tracking_uri} refused: {text}")
+    if isinstance(error, OSError):
+        return Unreachable(f"MLflow at {tracking_uri} could not be reached: {text}")
+    return DeliveryError(f"MLflow at {tracking_uri}: {type(error).__name__}: {text}")
+
+
+def _sorted(method: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            client: Client = args[0]  # type: ignore[assignment] # methods of Client only
+            raise sort_error(error, client.tracking_uri) from error
+
+    return call
+
+
+class Client:
+    """What delivery asks of MLflow, in as few requests as it can be asked in.
+
+    Args:
+        tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
+
+    Raises:
+        Unreachable: It is an HTTP server and nobody listens there. Asking first costs one connection;
+            MLflow's client would go on trying for four minutes.
+    """
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        self._mlflow = MlflowClient(tracking_uri)
+        self.tracking_uri: str = self._mlflow.tracking_uri
+        _check_listening(self.tracking_uri)
+
+    @_sorted
+    def experiment_id(self, name: str | None) -> str:
+        """The id of the experiment called ``name``, made if there is none; ``None``: the default one."""
+        found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
+        if found is None:
+            try:
+                return str(self._mlflow.create_experiment(name or "Default"))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = self._mlflow.get_experiment_by_name(name or "Default")  # somebody else was first
+        if found is None or found.lifecycle_stage != "active":
+            raise Refused(
+                f"the experiment {name!r} at {self.tracking_uri} is deleted. Restore it "
+                "(mlflow experiments restore) or name another."
+            )
+        return str(found.experiment_id)
+
+    @_sorted
+    def experiment_name(self, experiment_id: str) -> str:
+        """The name of the experiment with this id."""
+        return str(self._mlflow.get_experiment(experiment_id).name)
+
+    @_sorted
+    def find_run(self, key: str, experiment_id: str) -> str | None:
+        """The id of the run that was made for the run folder ``key``, or ``None``."""
+        found = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    @_sorted
+    def newest_run(self) -> Run | None:
+        """The run that mlwrap delivered last, in any experiment."""
+        experiments = [e.experiment_id for e in self._mlflow.search_experiments()]
+        runs: Sequence[Run] = self._mlflow.search_runs(
+            experiments, "tags.`mlwrap.key` != ''", max_results=1, order_by=["attributes.start_time DESC"]
+        )
+        return runs[0] if runs else None
+
+    @_sorted
+    def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
+        """Make a run that started at ``time`` (ms) and give its id."""
+        run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    @_sorted
+    def get_run(self, run_id: str) -> Run:
+        """The run with this id."""
+        return self._mlflow.get_run(run_id)
+
+    @_sorted
+    def log_batch(
+        self,
+        run_id: str,
+        params: Sequence[tuple[str, str]],
+        metrics: Sequence[tuple[str, float, int, int]],
+        tags: Sequence[tuple[str, str]],
+    ) -> None:
+        """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit."""
+        waiting_params = [Param(*p) for p in params]
+        waiting_metrics = [Metric(*m) for m in metrics]
+        waiting_tags = [RunTag(*t) for t in tags]
+        while waiting_params or waiting_metrics or waiting_tags:
+            some_params, waiting_params = waiting_params[:BATCH_OF_PARAMS], waiting_params[BATCH_OF_PARAMS:]
+            some_tags, waiting_tags = waiting_tags[:BATCH_OF_PARAMS], waiting_tags[BATCH_OF_PARAMS:]
+            room = BATCH - len(some_params) - len(some_tags)
+            some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
+            self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
+
+    @_sorted
+    def log_artifact(self, run_id: str, source: Path, path: str) -> None:
+        """Log a file or a folder under the artifact path ``path``."""
+        if source.is_dir():
+            self._mlflow.log_artifacts(run_id, str(source), path)
+        else:
+            self._mlflow.log_artifact(run_id, str(source), path.rpartition("/")[0] or None)
+
+    @_sorted
+    def create_model(self, experiment_id: str, run_id: str, name: str, tags: dict[str, str]) -> LoggedModel:
+        """Make a LoggedModel that is PENDING."""
+        return self._mlflow.create_logged_model(experiment_id, name=name, source_run_id=run_id, tags=tags)
+
+    @_sorted
+    def get_model(self, model_id: str) -> LoggedModel:
+        """The LoggedModel with this id."""
+        return self._mlflow.get_logged_model(model_id)
+
+    @_sorted
+    def model_source(self, name: str, version_or_alias: str) -> str:
+        """The URI of the files behind a registered model's version, or ``@alias``."""
+        if version_or_alias.startswith("@"):
+            version = self._mlflow.get_model_version_by_alias(name, version_or_alias[1:])
+        else:
+            version = self._mlflow.get_model_version(name, version_or_alias)
+        return str(version.source)
+
+    @_sorted
+    def upload_model(self, model_id: str, folder: Path) -> None:
+        """Upload all of ``folder`` as the files of a LoggedModel."""
+        self._mlflow.log_model_artifacts(model_id, str(folder))
+
+    @_sorted
+    def link_model(self, run_id: str, model_id: str, step: int) -> None:
+        """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
+        self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+
+    @_sorted
+    def finalize_model(self, model_id: str, *, ready: bool) -> None:
+        """Close a LoggedModel as READY or FAILED."""
+        status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
+        self._mlflow.finalize_logged_model(model_id, status)
+
+    @_sorted
+    def end_run(self, run_id: str, status: Status, time: int) -> None:
+        """Close a run with its status and the time (ms) of its end."""
+        self._mlflow.set_terminated(run_id, status=status, end_time=time)
+
+
+def metric_points(record: Metrics) -> list[tuple[str, float, int, int]]:
+    """The points of a record as :meth:`Client.log_batch` takes them."""
+    return [(name, value, record.time, record.step) for name, value in record.numbers().items()]
+
+
+def _check_listening(tracking_uri: str) -> None:
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return
+    if urllib.request.getproxies().get(parts.scheme):  # the way there is not a plain connection
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise Unreachable(f"nobody listens at {parts.hostname}:{port} ({error}).") from error

@@ -1,0 +1,83 @@
+"""How does this process end while runs are open?
+
+Signals whose default is to end the process without a word to Python (SIGTERM, SIGHUP) first close the
+open runs; then the signal does what it would have done without mlwrap. Knows nothing of what a run is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+
+class Endable(Protocol):
+    """Something open that wants to be told when the process is about to end."""
+
+    def interrupted(self, signal_name: str) -> None:
+        """A signal came, and a handler of the user's deals with it: the body may or may not go on."""
+
+    def cut_short(self, signal_name: str) -> None:
+        """The process ends as soon as this returns."""
+
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+_open: list[Endable] = []
+_previous: dict[int, Handler] = {}
+
+
+def opened(item: Endable) -> None:
+    """Watch over ``item`` until :func:`closed`."""
+    _open.append(item)
+    # Python lets only the main thread set handlers; a run of another thread is watched over too, as long
+    # as the main thread has one open.
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if number not in _previous:
+                current = signal.getsignal(number)
+                # None: set by something that is not Python; SIG_IGN: as under nohup. Both stay as they are.
+                if current is not None and current is not signal.SIG_IGN:
+                    _previous[number] = current
+                    signal.signal(number, _on_signal)
+
+
+def closed(item: Endable) -> None:
+    """Stop watching over ``item``; after the last one the signal handlers are as they were."""
+    if item in _open:
+        _open.remove(item)
+    if not _open and threading.current_thread() is threading.main_thread():
+        for number, handler in list(_previous.items()):
+            if signal.getsignal(number) is _on_signal:  # else somebody has set theirs since: it stays
+                signal.signal(number, handler)
+            del _previous[number]
+
+
+def _forget() -> None:
+    """In a child made by ``fork``: the open runs are the parent's to end."""
+    for number, handler in _previous.items():
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, handler)
+    _previous.clear()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    previous = _previous.get(number, signal.SIG_DFL)
+    if callable(previous):
+        for item in _open:
+            item.interrupted(name)
+        previous(number, frame)
+        return
+    for item in reversed(_open.copy()):
+        item.cut_short(name)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

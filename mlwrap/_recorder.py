@@ -1,0 +1,273 @@
+"""One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
+
+The only thing that the training half knows of a run. A recorder without a journal records nothing: a
+disabled run, or a child made by ``fork``, whose run is its parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+
+from mlwrap._capture import Redactor, capture_params, pins
+from mlwrap._journal import (
+    AnyRecord,
+    Artifact,
+    Metrics,
+    Model,
+    OpenRun,
+    Params,
+    Progress,
+    RunEnded,
+    RunStarted,
+    Status,
+    Tags,
+    open_run,
+)
+from mlwrap.errors import OptionError, RunStateError, SaveError, warn
+from mlwrap.savers import SaveOptions, Saver, saver_names
+
+MAX_TAG = 5000  # characters; what every store of MLflow's takes
+
+
+class LoggedModel:
+    """A model that a run logged.
+
+    Attributes:
+        name: Its name in MLflow.
+        status: ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be saved.
+        uri: ``models:/<model id>``, once MLflow has it; what :func:`mlwrap.load_model` takes.
+    """
+
+    def __init__(self, name: str, status: Literal["STAGED", "FAILED"]) -> None:
+        self.name = name
+        self.status: str = status
+        self.uri: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<LoggedModel {self.name!r} {self.status} {self.uri or ''}>"
+
+
+class Recorder:
+    """Writes one run down.
+
+    Args:
+        name: The run's name in MLflow.
+        strict: Raise ``SaveError`` where a model can't be saved.
+    """
+
+    def __init__(self, name: str, *, strict: bool) -> None:
+        self.name = name
+        self.key = uuid.uuid4().hex
+        self.status: Literal["RUNNING"] | Status = "RUNNING"
+        self.redactor = Redactor()
+        self.models: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
+        self.run_id: str | None = None
+        self.experiment_id: str | None = None
+        self.signal: str | None = None
+        self._strict = strict
+        self._journal: OpenRun | None = None
+        self._process = os.getpid()
+        self._server = ""
+        self._began = time.monotonic()
+        self._params: dict[str, str] = {}
+        self._whole: dict[str, tuple[str, Any]] = {}
+        self._saving: dict[str, Model] = {}
+
+    @property
+    def recording(self) -> bool:
+        """Whether there is a journal that is this process's to write."""
+        return self._journal is not None and os.getpid() == self._process
+
+    @property
+    def journal(self) -> OpenRun:
+        """The open journal.
+
+        Raises:
+            RunStateError: There is none.
+        """
+        if self._journal is None:
+            raise RunStateError(f"run {self.name!r} records nothing.")
+        return self._journal
+
+    @property
+    def url(self) -> str | None:
+        """The run's page in the user interface of an MLflow server."""
+        if self.run_id is None or not self._server.startswith(("http:", "https:")):
+            return None
+        return f"{self._server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run was made."""
+        return time.monotonic() - self._began
+
+    def open(self, root: Path, first: RunStarted) -> None:
+        """Open the journal, in the spool ``root``.
+
+        Raises:
+            SpoolError: The spool can't be written.
+        """
+        self._journal = open_run(root, first)
+        self._server = first.tracking_uri
+
+    def append(self, record: AnyRecord) -> None:
+        """Write one record."""
+        self.journal.append(record)
+
+    def warn(self, message: str) -> None:
+        """Say what went wrong, secrets left out."""
+        warn(f"run {self.name!r}: {self.redactor.text(message)}")
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Write parameters down, each the first time that it comes."""
+        captured = capture_params(params, self.redactor)
+        fresh: dict[str, str] = {}
+        for name, text in captured.values.items():
+            if self._params.get(name, text) != text:
+                free = next(f"{name}.{n}" for n in range(2, 1_000_000) if f"{name}.{n}" not in self._params)
+                self.warn(
+                    f"parameter {name!r} was {self._params[name]!r} and can't change; the new value is "
+                    f"logged as {free!r}. Log what changes as a metric."
+                )
+                fresh[free] = text
+            elif name not in self._params:
+                fresh[name] = text
+        if fresh:
+            self._params |= fresh
+            self.append(Params(values=fresh))
+        if captured.whole:
+            self._whole |= captured.whole
+            table = {name: {"name": own, "value": value} for name, (own, value) in self._whole.items()}
+            self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Write the metrics of one step down."""
+        self.append(Metrics.of({str(k): float(v) for k, v in values.items()}, step=int(step), time=now()))
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        """Write tags down."""
+        self.append(Tags(values=self.tag_texts(tags)))
+
+    def tag_texts(self, tags: Mapping[str, Any]) -> dict[str, str]:
+        """Tags as MLflow takes them: text, without secrets, at most ``MAX_TAG`` characters."""
+        return {str(k): str(self.redactor.value(str(k), v))[:MAX_TAG] for k, v in tags.items()}
+
+    def copy(self, source: Path, artifact_path: str | None) -> None:
+        """Stage a copy of a file or folder as an artifact."""
+        under = _artifact_path(artifact_path) if artifact_path else PurePosixPath()
+        staged = self.journal.folder.stage_copy(source.absolute())
+        self.append(Artifact(staged=self.journal.folder.relative(staged), path=str(under / staged.name)))
+
+    def text(self, text: str, artifact_file: str) -> None:
+        """Stage text as an artifact, secrets left out."""
+        self.file(artifact_file, lambda path: path.write_text(self.redactor.text(text), encoding="utf-8"))
+
+    def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
+        """Stage the file that ``write`` makes as an artifact."""
+        folder = self.journal.folder
+        path = _artifact_path(artifact_file)
+        file = folder.stage(path.name) / path.name
+        write(file)
+        self.append(Artifact(staged=folder.relative(file), path=str(path)))
+
+    def model(self, model: Any, name: str, saver: Saver, options: SaveOptions, step: int = 0) -> LoggedModel:
+        """Save a model into a staged folder and write it down; or take it back, and write that down.
+
+        Raises:
+            SaveError: It could not be saved, and the run is strict.
+        """
+        folder = self.journal.folder.stage(name)
+        staged = self.journal.folder.relative(folder)
+        record = Model(
+            name=name,
+            staged=staged,
+            time=now(),
+            step=step,
+            saver=saver.name,
+            saver_format=saver.format,
+            python=platform.python_version(),
+        )
+        self._saving[staged] = record
+        try:
+            saved = saver.save(model, folder, options)
+            self.append(msgspec.structs.replace(record, saved=saved, requirements=pins(saved.packages)))
+        except BaseException as error:
+            self._abandon(staged, told(error))
+            if not isinstance(error, Exception):
+                raise
+            message = f"the model {name!r} could not be saved: {told(error)}"
+            if self._strict:
+                raise SaveError(self.redactor.text(f"run {self.name!r}: {message}"), model) from error
+            self.warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
+        else:
+            del self._saving[staged]
+            self.models[staged] = LoggedModel(name, "STAGED")
+        return self.models[staged]
+
+    def unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
+        """Say that nobody knows how to save something: where it was found, and its type."""
+        what = ", ".join(f"{kind} ({where})" for where, kind in unknown)
+        self.warn(
+            f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
+            f"There are savers for: {', '.join(saver_names())}. mlwrap.register_saver() adds one."
+        )
+
+    def abandon_all(self, why: str) -> None:
+        """Take back every model that is being saved right now."""
+        for staged in list(self._saving):
+            self._abandon(staged, why)
+
+    def close(self, status: Status, error: str | None) -> None:
+        """Write the run's end down and close the journal; a second call does nothing."""
+        if self.status != "RUNNING":
+            return
+        self.status = status
+        try:
+            self.append(
+                RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
+            )
+        except OSError as failure:
+            self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
+        finally:
+            self.journal.close()
+
+    def delivered(self, progress: Progress) -> None:
+        """Learn what MLflow has of this run."""
+        self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
+        for staged, known in progress.models.items():
+            model = self.models[staged]
+            model.status, model.uri = known.status, f"models:/{known.model_id}"
+
+    def _abandon(self, staged: str, why: str) -> None:
+        record = self._saving.pop(staged)
+        shutil.rmtree(self.journal.folder.path / staged, ignore_errors=True)
+        self.models[staged] = LoggedModel(record.name, "FAILED")
+        self.append(msgspec.structs.replace(record, error=self.redactor.text(why)[:MAX_TAG]))
+
+
+def now() -> int:
+    """Milliseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def told(error: BaseException) -> str:
+    """Type and message of an error, in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _artifact_path(path: str) -> PurePosixPath:
+    checked = PurePosixPath(path)
+    if not checked.name or checked.is_absolute() or ".." in checked.parts:
+        raise OptionError(
+            f"{path!r} is no artifact path: expected a relative one without '..', as 'plots/roc.png'."
+        )
+    return checked

@@ -1,0 +1,125 @@
+"""The spool and its run folders."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import filelock
+import pytest
+
+from mlwrap._journal import ModelProgress, Progress, RunFolder, RunStarted, open_run, run_folders, spool_root
+from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
+
+
+def first(key: str) -> RunStarted:
+    """The record that opens a journal."""
+    return RunStarted(key=key, name="n", time=1, tracking_uri="sqlite:///x", folder="/")
+
+
+def test_the_default_spool_is_in_the_users_state_folder(tmp_path: Path):
+    """Made on first use, for its owner's eyes only."""
+    root = spool_root(None)
+    assert root == tmp_path / "home/.local/state/mlwrap/spool"
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+def test_a_configured_spool_that_cannot_be_written_is_an_error(tmp_path: Path):
+    """The sentence names it and says what to do."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"file/spool can't be written .* Set MLWRAP_SPOOL"):
+        spool_root(str(tmp_path / "file/spool"))
+
+
+def test_a_default_spool_that_cannot_be_written_gives_way_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in a container without a home: the next best folder is taken."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.warns(MlwrapWarning, match="can't be written .* using .*mlwrap-"):
+        root = spool_root(None)
+    assert root.is_dir()
+    assert root.parent.parent == tmp_path
+    assert stat.S_IMODE(root.parent.stat().st_mode) == 0o700
+
+
+def test_the_next_best_spool_is_never_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a temporary folder that all can write, a link laid there beforehand is not followed."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 424242)
+    with pytest.raises(SpoolError, match="belongs to somebody else"):
+        spool_root(None)
+
+
+def test_an_open_run_holds_its_lease(tmp_path: Path):
+    """Nobody takes a living run for a dead one."""
+    run = open_run(tmp_path, first("k"))
+    with pytest.raises(filelock.Timeout):
+        run.folder.writer_lease().acquire(timeout=0)
+    run.close()
+    with run.folder.writer_lease().acquire(timeout=0):
+        pass
+
+
+def test_run_folders_are_listed_oldest_first(tmp_path: Path):
+    """What is no run folder is passed over."""
+    (tmp_path / "lost+found").mkdir()
+    for key in ("b", "a", "c"):
+        open_run(tmp_path, first(key)).close()
+    assert [folder.key for folder in run_folders(tmp_path)] == ["b", "a", "c"]
+
+
+def test_stages_never_share_a_folder(tmp_path: Path):
+    """Two models of one name are two folders, with names that every filesystem takes."""
+    folder = open_run(tmp_path, first("k")).folder
+    one, two = folder.stage("a/../b c\n"), folder.stage("a/../b c\n")
+    assert one != two
+    assert one.parent == two.parent == folder.path / "staged"
+    assert folder.relative(one).startswith("staged/1-")
+
+
+def test_progress_is_what_was_saved(tmp_path: Path):
+    """And a fresh start where nothing was."""
+    folder = open_run(tmp_path, first("k")).folder
+    assert folder.progress() == Progress()
+    progress = Progress(
+        offset=7, run_id="r", models={"s": ModelProgress(name="m", model_id="i", location="l")}
+    )
+    folder.save_progress(progress)
+    assert folder.progress() == progress
+    assert stat.S_IMODE((folder.path / "delivered.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("text", "words"), [('{"format":99}', "Upgrade"), ("{", "can't be read")])
+def test_a_progress_that_is_not_ours_is_refused(tmp_path: Path, text: str, words: str):
+    """A newer one, or a damaged one: a sentence, and nothing is delivered twice."""
+    folder = open_run(tmp_path, first("k")).folder
+    (folder.path / "delivered.json").write_text(text)
+    with pytest.raises(JournalError, match=words):
+        folder.progress()
+
+
+def test_a_copy_is_of_regular_files_only(tmp_path: Path):
+    """A link in a folder would carry away what lies outside it."""
+    folder = open_run(tmp_path, first("k")).folder
+    source = tmp_path / "plots"
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    assert (folder.stage_copy(source) / "a.txt").read_text() == "a"
+    (source / "link").symlink_to("/etc/hostname")
+    with pytest.raises(SpoolError, match="plots/link is a link"):
+        folder.stage_copy(source)
+    with pytest.raises(SpoolError, match="nothing is a link, a pipe, a device or is not there"):
+        folder.stage_copy(tmp_path / "nothing")
+
+
+def test_removing_a_folder_leaves_nothing(tmp_path: Path):
+    """Its lock files too."""
+    run = open_run(tmp_path, first("k"))
+    run.close()
+    RunFolder(tmp_path / "k").remove()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""Append and read: all that is whole comes back, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlwrap._journal import FORMAT, Metrics, RunStarted, Tags, Writer, header, read
+from mlwrap.errors import JournalError
+
+FIRST = RunStarted(key="k", name="n", time=1, tracking_uri="sqlite:///x", folder="/")
+
+
+def written(path: Path, count: int = 3) -> Path:
+    """A journal of a start and ``count`` metrics."""
+    writer = Writer(path)
+    writer.append(FIRST)
+    for step in range(count):
+        writer.append(Metrics.of({"loss": step / 7}, step=step, time=step))
+    writer.close()
+    return path
+
+
+def steps(path: Path, start: int = 0) -> list[int | None]:
+    """The steps of the metrics in a journal; ``None`` for a damaged line."""
+    return [
+        entry.record.step if isinstance(entry.record, Metrics) else None
+        for entry in read(path, start)
+        if not isinstance(entry.record, RunStarted)
+    ]
+
+
+def test_what_was_written_is_read(tmp_path: Path):
+    """In its order, from the start."""
+    path = written(tmp_path / "j")
+    assert header(path) == FIRST
+    assert steps(path) == [0, 1, 2]
+
+
+def test_only_its_owner_can_read_a_journal(tmp_path: Path):
+    """Parameters are nobody else's business."""
+    path = written(tmp_path / "j")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path: Path):
+    """The end of any entry is a place to start from."""
+    path = written(tmp_path / "j")
+    ends = [entry.end for entry in read(path)]
+    assert ends[-1] == path.stat().st_size
+    assert steps(path, ends[1]) == [1, 2]
+    assert steps(path, ends[-1]) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.integers(min_value=0, max_value=400))
+def test_a_torn_tail_is_not_there(tmp_path: Path, cut: int):
+    """Wherever a crash cut the journal, the whole records before the cut are read."""
+    path = written(tmp_path / "j")
+    content = path.read_bytes()
+    path.write_bytes(content[:cut])
+    whole = content[:cut].count(b"\n")
+    if whole == 0:
+        with pytest.raises(JournalError, match="whole record of a run's start"):
+            list(read(path))
+    else:
+        assert steps(path) == list(range(whole - 1))
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 40, b"{\xff\xfe}", b'{"type":"nobody"}', b'{"type":"metrics"}'])
+def test_a_damaged_line_costs_only_itself(tmp_path: Path, damage: bytes):
+    """It is reported where it stands; the records before and after are read."""
+    path = written(tmp_path / "j")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = damage + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert steps(path) == [0, None, 2]
+
+
+def test_a_newer_format_is_refused_untouched(tmp_path: Path):
+    """An older mlwrap says so, and leaves the folder to a newer one."""
+    path = tmp_path / "j"
+    path.write_bytes(b'{"type":"run_started","format":%d,"new":1}\n' % (FORMAT + 1))
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}.*Upgrade"):
+        list(read(path))
+    assert path.read_bytes() == before
+
+
+def test_no_journal_is_a_sentence(tmp_path: Path):
+    """A folder that is no run folder is named."""
+    with pytest.raises(JournalError, match="no run folder"):
+        list(read(tmp_path / "j"))
+
+
+def test_a_torn_write_costs_only_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk that fills in the middle of a record, then has room again: the next record is whole."""
+    path = tmp_path / "j"
+    writer = Writer(path)
+    writer.append(FIRST)
+    real, calls = os.write, []
+
+    def short(descriptor: int, data: bytes) -> int:
+        calls.append(data)
+        if len(calls) == 1:
+            return real(descriptor, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OSError, match="No space"):
+        writer.append(Tags(values={"a": "b"}))
+    monkeypatch.setattr(os, "write", real)
+    writer.append(Metrics.of({"loss": 1.0}, step=7, time=1))
+    writer.close()
+    assert steps(path) == [None, 7]
+
+
+def test_threads_do_not_mix_their_records(tmp_path: Path):
+    """Eight threads, one journal, no lock: every record is whole, in its thread's order."""
+    path = tmp_path / "j"
+    writer = Writer(path)
+    writer.append(FIRST)
+
+    def log(thread: int) -> None:
+        for step in range(500):
+            writer.append(Metrics.of({f"loss{thread}": 0.5}, step=step, time=1))
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found: dict[str, list[int]] = {}
+    for entry in read(path):
+        if isinstance(entry.record, Metrics):
+            (name,) = entry.record.values
+            found.setdefault(name, []).append(entry.record.step)
+    assert found == {f"loss{number}": list(range(500)) for number in range(8)}
+
+
+def test_a_forked_child_writes_nothing(tmp_path: Path):
+    """The journal is its parent's."""
+    path = tmp_path / "j"
+    writer = Writer(path)
+    writer.append(FIRST)
+    child = os.fork()
+    if child == 0:
+        writer.append(Tags(values={"who": "child"}))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [type(entry.record) for entry in read(path)] == [RunStarted]
