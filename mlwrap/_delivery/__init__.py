@@ -33,9 +33,9 @@ def deliver(folder: RunFolder) -> Progress:
         Refused: The server said no.
         JournalError: The folder can't be read.
     """
-    from mlwrap._delivery import deliver as module  # noqa: PLC0415 - see above: MLflow loads late
+    from mlwrap._delivery import runs  # noqa: PLC0415 - see above: MLflow loads late
 
-    return module.deliver(folder)
+    return runs.deliver(folder)
 
 
 def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:

@@ -119,7 +119,8 @@ def test_a_copy_is_of_regular_files_only(tmp_path: Path):
 
 def test_removing_a_folder_leaves_nothing(tmp_path: Path):
     """Its lock files too."""
-    run = open_run(tmp_path, first("k"))
+    root = spool_root(str(tmp_path / "spool"))
+    run = open_run(root, first("k"))
     run.close()
-    RunFolder(tmp_path / "k").remove()
-    assert list(tmp_path.iterdir()) == []
+    RunFolder(root / "k").remove()
+    assert list(root.iterdir()) == []
