@@ -33,10 +33,15 @@ class Saver(Protocol):
         frameworks: Top-level modules; ``matches`` is asked only if one of them is imported.
     """
 
-    name: str
-    format: int
-    default_name: str
-    frameworks: tuple[str, ...]
+    # Read-only here, so that a plain `frameworks = ("tensorflow",)` in a class fits the type checker.
+    @property
+    def name(self) -> str: ...
+    @property
+    def format(self) -> int: ...
+    @property
+    def default_name(self) -> str: ...
+    @property
+    def frameworks(self) -> tuple[str, ...]: ...
 
     def matches(self, value: object) -> bool:
         """Tell whether this saver is the one for ``value``; never raises, never runs the model."""

@@ -1,0 +1,67 @@
+"""Scalars out of TensorBoard event files, as Estimators write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mlwrap._journal import Metrics
+from mlwrap.savers._kind import imported
+from mlwrap.savers._metrics import number
+
+_EVALUATION = re.compile(r"eval(_.*)?/?")
+
+
+def event_metrics(model_dir: str) -> Iterator[Metrics]:
+    """The scalars in ``model_dir``'s event files, oldest first.
+
+    Training's keep their names (``loss``, ``global_step/sec``); an evaluation's get the name of its
+    folder before them (``eval/accuracy``, ``eval_holdout/accuracy``). Where training went back to an
+    older checkpoint and passed a step again, the later value of that step counts. What is not a
+    number (histograms, images, text) is skipped, and so is the torn end of a file.
+    """
+    latest: dict[tuple[str, int], tuple[int, float]] = {}
+    for prefix, file in _event_files(model_dir):
+        for step, when, name, value in _scalars(file):
+            known = latest.get((prefix + name, step))
+            if known is None or when >= known[0]:
+                latest[prefix + name, step] = (when, value)
+    rows: dict[tuple[int, int], dict[str, float]] = {}
+    for (name, step), (when, value) in latest.items():
+        rows.setdefault((when, step), {})[name] = value
+    for when, step in sorted(rows):
+        yield Metrics.of(rows[when, step], step=step, time=when)
+
+
+def _event_files(model_dir: str) -> Iterator[tuple[str, str]]:
+    files: Any = imported("tensorflow").io.gfile
+    if not files.exists(model_dir):
+        return
+    # A remote file system lists folders with a slash at their end.
+    evaluations = {name.rstrip("/") for name in files.listdir(model_dir) if _EVALUATION.fullmatch(name)}
+    for prefix in ["", *(f"{name}/" for name in sorted(evaluations))]:
+        folder = f"{model_dir}/{prefix}"
+        if files.isdir(folder):
+            for name in sorted(files.listdir(folder)):
+                if name.startswith("events.out.tfevents."):
+                    yield prefix, f"{folder}{name}"
+
+
+def _scalars(file: str) -> Iterator[tuple[int, int, str, float]]:
+    tf: Any = imported("tensorflow")
+    try:
+        for event in tf.compat.v1.train.summary_iterator(file):
+            for value in event.summary.value:
+                found = _scalar(value, tf)
+                if found is not None:
+                    yield event.step, round(event.wall_time * 1000), value.tag, found
+    except tf.errors.OpError:  # a killed process leaves half a record at the end; what came before is whole
+        return
+
+
+def _scalar(value: Any, tf: Any) -> float | None:
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        return float(value.simple_value)
+    return number(tf.make_ndarray(value.tensor)) if kind == "tensor" else None

@@ -1,0 +1,70 @@
+"""Numbers, out of whatever they come in; and the numbers that a Keras ``History`` remembers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+from mlwrap._journal import Metrics
+from mlwrap.savers._kind import has_class
+
+_NUMERIC = ("float", "int", "uint", "bfloat")
+
+
+def now() -> int:
+    """Milliseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def number(value: object) -> float | None:
+    """The number that ``value`` is, or ``None``; never raises.
+
+    Numbers are those of Python and numpy, and 0-d arrays, tensors and variables of a real type.
+    Booleans are answers, not measurements, and text that looks like a number is text.
+    """
+    try:
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, Real | Decimal):
+            return float(value)
+        if tuple(getattr(value, "shape", (None,))) or not _is_numeric(value):
+            return None
+        return float(value)  # type: ignore[arg-type]  # a 0-d array or tensor has __float__
+    except Exception:  # noqa: BLE001  # symbolic tensors, huge integers, foreign types: no number, no harm
+        return None
+
+
+def _is_numeric(value: object) -> bool:
+    dtype = getattr(value, "dtype", None)
+    # tf.float32 says its name in `.name`, numpy's and Keras's types in str(), torch's with a prefix.
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.").startswith(_NUMERIC)
+
+
+def is_history(value: object) -> bool:
+    """Tell whether ``value`` is what ``fit`` of Keras 3, Keras 2 or tf_keras returns."""
+    return has_class(value, "History", packages=("keras", "tf_keras"))
+
+
+def history_metrics(history: Any) -> Iterator[Metrics]:
+    """One record for each epoch of a ``History``, with the epoch's own number as the step.
+
+    A metric with fewer values than epochs comes from ``validation_freq``, which the ``History`` does
+    not keep: its values are placed at the even spacing that fits (every second epoch, every third).
+    """
+    values: dict[str, Any] = getattr(history, "history", None) or {}
+    length = max((len(series) for series in values.values()), default=0)
+    epochs = list(getattr(history, "epoch", None) or ())
+    if len(epochs) != length:
+        epochs = list(range(length))
+    rows: dict[int, dict[str, float]] = {}
+    for name, series in values.items():
+        every = length // len(series) if series else 1
+        for index, item in enumerate(series, start=1):
+            if (found := number(item)) is not None:
+                rows.setdefault(index * every - 1, {})[str(name)] = found
+    when = now()
+    for row in sorted(rows):
+        yield Metrics.of(rows[row], step=int(epochs[row]), time=when)
