@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from mlwrap._capture import Secret
     from mlwrap._decorator import TrackedFunction, tracked_training
     from mlwrap._loading import load_model
-    from mlwrap._run import LoggedModel, Run, current_run, model_run
+    from mlwrap._model_run import model_run
+    from mlwrap._recorder import LoggedModel
+    from mlwrap._run import Run, current_run
     from mlwrap._sync import sync
     from mlwrap.config import configure
-    from mlwrap.savers import register_saver
+    from mlwrap.savers import register as register_saver
 
 __version__ = "0.1.0"
 
@@ -35,15 +37,15 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "LoggedModel": "_run",
+    "LoggedModel": "_recorder",
     "Run": "_run",
     "Secret": "_capture",
     "TrackedFunction": "_decorator",
     "configure": "config",
     "current_run": "_run",
     "load_model": "_loading",
-    "model_run": "_run",
-    "register_saver": "savers",
+    "model_run": "_model_run",
+    "register_saver": "savers:register",
     "sync": "_sync",
     "tracked_training": "_decorator",
 }
@@ -52,7 +54,8 @@ _ROOMS = {
 def __getattr__(name: str) -> object:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    room, _, own_name = _ROOMS[name].partition(":")
+    value: object = getattr(importlib.import_module(f"{__name__}.{room}"), own_name or name)
     globals()[name] = value
     return value
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import wrapt
 
 from mlwrap._capture import Arguments
-from mlwrap._run import Run, RunContext
+from mlwrap._model_run import RunContext
+from mlwrap._run import Run
 from mlwrap.config import check_type, checked_option, settings
 from mlwrap.errors import OptionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 
-class TrackedFunction(Protocol[P, R_co]):
+class TrackedFunction(Protocol[P, R]):
     """A decorated training function: called, it does and returns what the function does.
 
     Attributes:
@@ -28,12 +28,12 @@ class TrackedFunction(Protocol[P, R_co]):
     """
 
     last_run: Run | None
-    __wrapped__: Callable[P, R_co]
+    __wrapped__: Callable[P, R]
     __name__: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., R_co]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., R]: ...
 
 
 @overload
@@ -99,7 +99,7 @@ def tracked_training(
         tracking = _Tracking(
             body,
             Arguments(body, ignore=ignore, only=only),
-            name=name or getattr(body, "__name__", type(body).__name__),
+            name=name or str(getattr(body, "__name__", type(body).__name__)),
             tags=tags or {},
             serving_input_receiver_fn=serving_input_receiver_fn,
             options=checked,
@@ -134,23 +134,37 @@ class _Tracking:
         self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         chosen = settings(**self._options)
-        with RunContext(self._name, chosen, tags=self._tags, function=self._body) as run:
+        context = RunContext(
+            self._name,
+            chosen,
+            capture=functools.partial(self._arguments.capture, instance, args, kwargs),
+            tags=self._tags,
+            function=self._body,
+        )
+        with context as run:
             self.last_run = run
-            run.log_params(self._arguments.bind(instance, args, kwargs))
             result = wrapped(*args, **kwargs)
             run.record(result, serving_input_receiver_fn=self._serving_input_receiver_fn)
         return result
 
 
-class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc] # wrapt has no types
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
+else:  # wrapt 1 has no generic types
+    _FunctionWrapper = wrapt.FunctionWrapper
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
+
+
+class _Bound(_BoundFunctionWrapper):
     """A decorated method, looked up on an instance or a class."""
 
     @property
     def last_run(self) -> Run | None:
-        return self._self_parent.last_run  # type: ignore[no-any-return]
+        return self._self_parent.last_run
 
 
-class _TrackedFunction(wrapt.FunctionWrapper):  # type: ignore[misc] # wrapt has no types
+class _TrackedFunction(_FunctionWrapper):
     """The proxy that stands for the function: same name, signature, docstring and type."""
 
     __bound_function_wrapper__ = _Bound
@@ -161,7 +175,7 @@ class _TrackedFunction(wrapt.FunctionWrapper):  # type: ignore[misc] # wrapt has
 
     @property
     def last_run(self) -> Run | None:
-        return self._self_tracking.last_run  # type: ignore[no-any-return]
+        return self._self_tracking.last_run
 
 
 def _trainable(function: object) -> Callable[..., Any]:

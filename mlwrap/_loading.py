@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from mlwrap import savers
 from mlwrap._capture import destination
 from mlwrap._delivery import find_model
 from mlwrap.config import settings
 from mlwrap.errors import LoadError
-from mlwrap.savers import saver_by_name
 
 
 def load_model(
@@ -34,7 +34,7 @@ def load_model(
     """
     where = destination(settings(tracking_uri=tracking_uri))
     files = find_model(os.fspath(uri), where.tracking_uri)
-    saver = saver_by_name(files.saver)
+    saver = savers.by_name(files.saver)
     if files.saver_format > saver.format:
         raise LoadError(
             f"{uri} was written in format {files.saver_format} of the saver {saver.name!r}, and this mlwrap "

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mlwrap._capture import Redactor, capture_params, pins
+from mlwrap import savers
+from mlwrap._capture import Captured, Redactor, pins, rename
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
@@ -33,7 +34,7 @@ from mlwrap._journal import (
     open_run,
 )
 from mlwrap.errors import OptionError, RunStateError, SaveError, warn
-from mlwrap.savers import SaveOptions, Saver, saver_names
+from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
 
@@ -81,6 +82,7 @@ class Recorder:
         self._params: dict[str, str] = {}
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
+        self._found: set[tuple[str, int]] = set()
 
     @property
     def recording(self) -> bool:
@@ -127,9 +129,8 @@ class Recorder:
         """Say what went wrong, secrets left out."""
         warn(f"run {self.name!r}: {self.redactor.text(message)}")
 
-    def params(self, params: Mapping[str, Any]) -> None:
+    def params(self, captured: Captured) -> None:
         """Write parameters down, each the first time that it comes."""
-        captured = capture_params(params, self.redactor)
         fresh: dict[str, str] = {}
         for name, text in captured.values.items():
             if self._params.get(name, text) != text:
@@ -151,7 +152,19 @@ class Recorder:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write the metrics of one step down."""
-        self.append(Metrics.of({str(k): float(v) for k, v in values.items()}, step=int(step), time=now()))
+        self.append(
+            Metrics.of({rename(str(k)): float(v) for k, v in values.items()}, step=int(step), time=now())
+        )
+
+    def found(self, records: Iterable[Metrics]) -> None:
+        """Write metrics down that a model or a history remembers, each point once however often it is met."""
+        for record in records:
+            fresh = {
+                name: value for name, value in record.values.items() if (name, record.step) not in self._found
+            }
+            self._found |= {(name, record.step) for name in fresh}
+            if fresh:
+                self.append(msgspec.structs.replace(record, values={rename(k): v for k, v in fresh.items()}))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags down."""
@@ -159,7 +172,7 @@ class Recorder:
 
     def tag_texts(self, tags: Mapping[str, Any]) -> dict[str, str]:
         """Tags as MLflow takes them: text, without secrets, at most ``MAX_TAG`` characters."""
-        return {str(k): str(self.redactor.value(str(k), v))[:MAX_TAG] for k, v in tags.items()}
+        return {rename(str(k)): str(self.redactor.value(str(k), v))[:MAX_TAG] for k, v in tags.items()}
 
     def copy(self, source: Path, artifact_path: str | None) -> None:
         """Stage a copy of a file or folder as an artifact."""
@@ -218,7 +231,7 @@ class Recorder:
         what = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
             f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
-            f"There are savers for: {', '.join(saver_names())}. mlwrap.register_saver() adds one."
+            f"There are savers for: {', '.join(savers.kinds())}. mlwrap.register_saver() adds one."
         )
 
     def abandon_all(self, why: str) -> None:

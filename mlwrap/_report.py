@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from rich.console import Console
-
-
-class _Model(Protocol):
-    name: str
-    status: str
-    uri: str | None
-
-
-class _Run(Protocol):
-    name: str
-    key: str
-    status: str
-    run_id: str | None
-    seconds: float
-    models: Sequence[_Model]
 
 
 @functools.lru_cache(maxsize=1)
@@ -41,9 +26,16 @@ def started(name: str, experiment: str | None, tracking_uri: str) -> None:
     )
 
 
-def ended(run: _Run, folder: Path) -> None:
-    """Say how a run ended, its id, and what became of each model."""
-    lines = [f"mlwrap: run {run.name!r} {run.status} after {run.seconds:.1f} s"]
-    lines += [f"        run {run.run_id}" if run.run_id else f"        waits in {folder} for 'mlwrap sync'"]
-    lines += [f"        {model.name} {model.uri or ''} {model.status}" for model in run.models]
+def ended(
+    name: str,
+    status: str,
+    seconds: float,
+    run_id: str | None,
+    models: Iterable[tuple[str, str | None, str]],
+    folder: Path,
+) -> None:
+    """Say how a run ended, its id or where it waits, and what became of each model (name, URI, status)."""
+    lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
+    lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
+    lines += [f"        {model} {model_status} {uri or ''}".rstrip() for model, uri, model_status in models]
     _console().print("\n".join(lines))

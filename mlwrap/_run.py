@@ -1,36 +1,30 @@
-"""A run's life from start to end: ``model_run``, and the ``Run`` that its body holds."""
+"""``Run``: what a training body holds, to say things of its run."""
 
 from __future__ import annotations
 
 import functools
 import os
-import traceback
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from mlwrap import _lifetime, _report
-from mlwrap._capture import destination, provenance
-from mlwrap._delivery import deliver
-from mlwrap._journal import RunStarted, Status, spool_root
-from mlwrap._recorder import LoggedModel, Recorder, now, told
-from mlwrap.config import Settings, check_type, settings
-from mlwrap.errors import DeliveryError, JournalError, RunStateError, SaveError
-from mlwrap.savers import SaveOptions, find_saver, unpack
-
-__all__ = ["LoggedModel", "Run", "RunContext", "current_run", "model_run"]
+from mlwrap import savers
+from mlwrap._capture import params as capture_params
+from mlwrap._recorder import LoggedModel
+from mlwrap._recorder import Recorder, told
+from mlwrap.errors import RunStateError, SaveError
+from mlwrap.savers import SaveOptions, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
+current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 
 
 def current_run() -> Run | None:
     """The run around this code, or ``None``."""
-    return _current.get()
+    return current.get()
 
 
 def _harmless(method: Callable[Concatenate[Run, P], R]) -> Callable[Concatenate[Run, P], R | None]:
@@ -117,7 +111,7 @@ class Run:
 
         MLflow never changes a parameter: a second, different value is logged as ``<name>.2``, with a warning.
         """
-        self._recorder.params(params)
+        self._recorder.params(capture_params(params, redactor=self._recorder.redactor))
 
     @_harmless
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
@@ -173,10 +167,11 @@ class Run:
         Raises:
             SaveError: It could not be saved and the run is strict; carries ``model``.
         """
-        saver = find_saver(model)
+        saver = savers.find(model)
         if saver is None:
             self._recorder.unknown([("log_model()", f"{type(model).__module__}.{type(model).__qualname__}")])
             return None
+        self._recorder.found(saver.metrics(model))
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         return self._recorder.model(model, name or saver.default_name, saver, options, step)
 
@@ -193,8 +188,7 @@ class Run:
         """
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         found = unpack(value)
-        for record in found.metrics:
-            self._recorder.append(record)
+        self._recorder.found(found.metrics)
         try:
             for name, model, saver in found.models:
                 self._recorder.model(model, name, saver, options)
@@ -203,164 +197,3 @@ class Run:
             raise
         if found.unknown:
             self._recorder.unknown(found.unknown)
-
-
-def model_run(
-    name: str = "run",
-    *,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> RunContext:
-    """Track what happens inside a ``with`` block as an MLflow run.
-
-    Args:
-        name: The run's name in MLflow.
-        params: Parameters to log at the start; nested values are flattened.
-        tags: Tags for MLflow.
-        **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
-            ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
-
-    Returns:
-        A context manager; entering it starts the run and gives the :class:`Run`.
-
-    Raises:
-        OptionError: An option that there is not, or one of the wrong type.
-        SpoolError: On entering: the spool can't be written.
-    """
-    check_type("name", name, str)
-    for option, value in (("params", params), ("tags", tags)):
-        if value is not None:
-            check_type(option, value, Mapping)
-    return RunContext(name, settings(**options), params=params, tags=tags)
-
-
-class RunContext:
-    """Starts a run when it is entered and ends it when it is left; the decorator's and ``model_run``'s.
-
-    Args:
-        name: The run's name in MLflow.
-        chosen: The settings for this run.
-        params: Parameters to log at the start.
-        tags: Tags for MLflow.
-        function: The function that is the run's body, if it is one.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        chosen: Settings,
-        *,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
-        function: Callable[..., Any] | None = None,
-    ) -> None:
-        self._recorder = Recorder(name, strict=chosen.strict)
-        self._settings = chosen
-        self._params = params or {}
-        self._tags = tags or {}
-        self._function = function
-        self._token: Token[Run | None] | None = None
-        self._delivering = False
-
-    def __enter__(self) -> Run:
-        """Start the run.
-
-        Raises:
-            SpoolError: The spool can't be written; nothing has started.
-            RunStateError: It was entered before.
-        """
-        if self._token is not None:
-            raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
-        run = Run(self._recorder)
-        if not self._settings.disabled:
-            self._start()
-        self._token = _current.set(run)
-        if self._params:
-            run.log_params(self._params)
-        return run
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the run as ``error`` says; the error goes on to the caller."""
-        if self._token is not None:
-            _current.reset(self._token)
-        status = self._status(error)
-        if not self._recorder.recording:
-            self._recorder.status = status
-            return
-        try:
-            self._close(status, error)
-        finally:
-            _lifetime.closed(self)
-        self._deliver()
-
-    def interrupted(self, signal_name: str) -> None:
-        """A signal came that a handler of the user's deals with."""
-        self._recorder.signal = signal_name
-
-    def cut_short(self, signal_name: str) -> None:
-        """A signal came that ends the process: close the run while there is time."""
-        if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
-            self._recorder.signal = signal_name
-            self._recorder.abandon_all(f"cut short by {signal_name}")
-            self._close("KILLED", None)
-            self._deliver()
-
-    def _start(self) -> None:
-        recorder, where = self._recorder, destination(self._settings)
-        around = _current.get()
-        first = RunStarted(
-            key=recorder.key,
-            name=recorder.name,
-            time=now(),
-            tracking_uri=where.tracking_uri,
-            experiment=where.experiment,
-            experiment_id=where.experiment_id,
-            parent_key=around.key if around is not None and around.recording else None,
-            parent_run_id=where.parent_run_id,
-            folder=str(Path.cwd()),
-            tags=provenance(self._function) | recorder.tag_texts(self._tags),
-        )
-        recorder.open(spool_root(self._settings.spool), first)
-        _lifetime.opened(self)
-        if not self._settings.quiet:
-            _report.started(recorder.name, where.experiment, where.tracking_uri)
-
-    def _status(self, error: BaseException | None) -> Status:
-        if error is None:
-            return "FINISHED"
-        if isinstance(error, KeyboardInterrupt) or self._recorder.signal:
-            return "KILLED"
-        return "FINISHED" if isinstance(error, SystemExit) and error.code in {None, 0} else "FAILED"
-
-    def _close(self, status: Status, error: BaseException | None) -> None:
-        recorder = self._recorder
-        tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
-        try:
-            if error is not None and status != "FINISHED":
-                tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": str(error)}
-                recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
-            if tags:
-                recorder.tags(tags)
-        except Exception as failure:  # noqa: BLE001 - the user's own error goes before any of ours
-            recorder.warn(f"why it ended could not be written down: {told(failure)}")
-        finally:
-            recorder.close(status, told(error) if error is not None else None)
-
-    def _deliver(self) -> None:
-        recorder, folder = self._recorder, self._recorder.journal.folder
-        if self._settings.delivery == "inline":
-            self._delivering = True
-            try:
-                recorder.delivered(deliver(folder))
-            except (DeliveryError, JournalError, OSError) as failure:
-                recorder.warn(
-                    f"it could not be delivered and waits in {folder.path}; 'mlwrap sync' delivers it. "
-                    f"{told(failure)}"
-                )
-            finally:
-                self._delivering = False
-        if not self._settings.quiet:
-            _report.ended(recorder, folder.path)
