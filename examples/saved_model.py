@@ -40,6 +40,5 @@ if __name__ == "__main__":
     model = train()["saved_model"]
     again = load_model(train.last_run.model_uri)
     patient = tf.constant(load_diabetes().data[:1], tf.float32)
-    print(
-        f"{train.last_run.model_uri}: {float(model(patient)[0, 0]):.3f} before, {float(again(patient)[0, 0]):.3f} loaded"
-    )
+    before, loaded = (float(m(patient)[0, 0]) for m in (model, again))
+    print(f"{train.last_run.model_uri}: {before:.3f} before, {loaded:.3f} loaded")
