@@ -1,0 +1,245 @@
+"""One value to what can be recorded of it: a leaf, or a branch with parts of its own.
+
+Frameworks are recognised by the names in a type's method resolution order, never by importing them. What
+is data or a model is described by type, shape and dtype: never iterated, never moved off a device. Where
+an object's own code has to be asked (``get_config``, ``__repr__``) it may raise: that is for the caller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from itertools import islice
+from typing import Any, NamedTuple
+
+from mlwrap._capture import leaves
+from mlwrap._capture.leaves import PLAIN, Leaf, described, qualified
+from mlwrap._capture.marks import marked
+from mlwrap._capture.redact import REDACTED
+
+__all__ = ["Branch", "examine"]
+
+_LISTED = 10_000  # items of a list of plain values that are kept; of more, the first few are shown
+_PARTS = 1_000  # items of a list that are looked at one by one
+
+
+class Branch(NamedTuple):
+    """A value with parts.
+
+    Attributes:
+        head: What stands under the value's own name, if anything does.
+        parts: Name and value of each part; may be endless.
+        size: How many parts, where that is known.
+        secrets: Names of parts that are marked as secret.
+    """
+
+    head: Leaf
+    parts: Iterable[tuple[object, object]]
+    size: int | None = None
+    secrets: frozenset[str] = frozenset()
+
+
+Handler = Callable[[Any], "Leaf | Branch"]
+
+
+def examine(value: object) -> Leaf | Branch:
+    """Say what is to be recorded of a value; raises whatever the value's own code raises."""
+    if isinstance(value, Enum):  # before the str or int that it may be as well
+        return value.name or str(value)  # a combination of flags has no name on Python 3.10
+    handler = _handler_for(type(value)) or _handler_for(value.__class__)  # a proxy names what it wraps
+    if handler is None:
+        handler = next(handler for fits, handler in _STRUCTURES if fits(value))
+    return handler(value)
+
+
+def _handler_for(cls: type) -> Handler | None:
+    roots = [(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__]
+    for root, name in roots:
+        if handler := _HANDLERS.get(f"{root}.{name}"):
+            return handler
+    if any(root in _KERAS for root, _ in roots) and hasattr(cls, "get_config"):
+        return _component
+    return None
+
+
+# ── values with parts ───────────────────────────────────────────────────────────────────────────
+
+
+def _mapping(value: Any) -> Branch | Leaf:
+    return Branch(None, _items(value), len(value)) if len(value) else "{}"
+
+
+def _items(value: Any) -> Iterator[tuple[object, object]]:
+    for key in value:
+        yield key, value[key]
+
+
+def _sequence(value: Any) -> Leaf | Branch:
+    fields = getattr(type(value), "_fields", None)
+    if isinstance(fields, tuple):  # a namedtuple
+        return _attributes(value, fields)
+    first = list(islice(value, _LISTED + 1))
+    if all(type(item) in PLAIN for item in first):
+        return first if len(first) <= _LISTED else _long(value, first)
+    leaves = _leaves(first) if len(first) <= _PARTS else None
+    return Branch(None, enumerate(value), len(value)) if leaves is None else leaves
+
+
+def _leaves(items: list[Any]) -> list[Any] | None:
+    """The items as leaves, if that is what all of them are; containers are not looked into."""
+    found: list[Any] = []
+    for item in items:
+        try:
+            leaf = None if isinstance(item, _CONTAINERS) else (examine(item),)
+        except Exception:  # noqa: BLE001  one item that raises shall not cost the others
+            leaf = None
+        if leaf is None or isinstance(leaf[0], (Branch, list)):
+            return None
+        found += leaf
+    return found
+
+
+def _long(value: Any, first: list[Any]) -> Leaf:
+    return f"{json.dumps(first[:10], ensure_ascii=False)[:-1]}, … {len(value)} items]"
+
+
+def _set(value: Any) -> Leaf | Branch:
+    """Sorted, because the order of a set of texts changes from process to process."""
+    part = _sequence(value)
+    return sorted(part, key=lambda item: (type(item).__name__, item)) if isinstance(part, list) else part
+
+
+def _attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
+    names = tuple(names)
+    cls: Any = type(value)
+    parts = ((name, getattr(value, name)) for name in names)
+    return Branch(None, parts, len(names), marked(cls)) if names else qualified(cls)
+
+
+def _dataclass(value: Any) -> Branch | Leaf:
+    return _attributes(value, (field.name for field in dataclasses.fields(value)))
+
+
+def _attrs(value: Any) -> Branch | Leaf:
+    return _attributes(value, (field.name for field in type(value).__attrs_attrs__))
+
+
+def _struct(value: Any) -> Branch | Leaf:
+    return _attributes(value, type(value).__struct_fields__)
+
+
+def _pydantic(value: Any) -> Branch | Leaf:
+    cls = type(value)
+    fields = cls.model_fields if hasattr(cls, "model_fields") else cls.__fields__
+    extra = getattr(value, "__pydantic_extra__", None) or {}
+    return _attributes(value, [*fields, *extra])
+
+
+def _namespace(value: Any) -> Branch | Leaf:
+    return _mapping(vars(value))
+
+
+def _partial(value: Any) -> Branch | Leaf:
+    head = _part_name(value.func)
+    parts = [*enumerate(value.args), *value.keywords.items()]
+    return Branch(head, parts, len(parts)) if parts else head
+
+
+def _part_name(function: Any) -> str:
+    return qualified(function) if hasattr(function, "__qualname__") else qualified(type(function))
+
+
+class _Serialized(NamedTuple):
+    """What Keras puts into a configuration for an object."""
+
+    class_name: str
+    config: Any
+
+
+def _component(value: Any) -> Branch | Leaf:
+    """A layer, optimizer, schedule, loss, metric, ...: its class and its configuration."""
+    try:
+        config = value.get_config()
+    except Exception:  # noqa: BLE001  a custom layer without a configuration still has a class
+        return type(value).__name__
+    return _serialized(_Serialized(type(value).__name__, config))
+
+
+def _serialized(value: _Serialized) -> Branch | Leaf:
+    if not isinstance(value.config, Mapping):  # a function: its class is "function", its config its name
+        return str(value.config)
+    parts = ((name, _unserialized(part)) for name, part in value.config.items())
+    return Branch(value.class_name, parts, len(value.config))
+
+
+def _unserialized(value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("class_name"), str) and "config" in value:
+        return _Serialized(value["class_name"], value["config"])
+    return [_unserialized(item) for item in value] if isinstance(value, list) else value
+
+
+_CONTAINERS = (Mapping, list, tuple, set, frozenset)
+_KERAS = frozenset({"keras", "tf_keras"})
+
+_NAMES: dict[Handler, str] = {
+    leaves.integer: "builtins.int",
+    float.__float__: "builtins.float",
+    str.__str__: "builtins.str",
+    str: "builtins.complex decimal.Decimal fractions.Fraction uuid.UUID datetime.timedelta builtins.range"
+    " numpy.dtype",
+    repr: "builtins.slice builtins.ellipsis",
+    lambda value: value: "builtins.bool builtins.NoneType",
+    lambda value: value.isoformat(): "datetime.datetime datetime.date datetime.time",
+    lambda value: value.pattern if isinstance(value.pattern, str) else described(value): "re.Pattern",
+    lambda value: value.name: "tensorflow.DType",
+    lambda value: value.__name__: "builtins.module",
+    lambda _: REDACTED: "pydantic.SecretStr pydantic.SecretBytes pydantic.Secret",
+    leaves.binary: "builtins.bytes builtins.bytearray builtins.memoryview",
+    leaves.file: "_io._IOBase io.IOBase tempfile._TemporaryFileWrapper",
+    leaves.function: "builtins.type builtins.function builtins.builtin_function_or_method builtins.method",
+    leaves.tensor_shape: "tensorflow.TensorShape",
+    leaves.numpy_scalar: "numpy.generic",
+    leaves.numpy_array: "numpy.ndarray",
+    leaves.array: "torch.Tensor jaxlib.ArrayImpl jax.Array jax.Tracer tensorflow.Tensor tensorflow.Variable"
+    " tensorflow.RaggedTensor tensorflow.SparseTensor tensorflow.IndexedSlices keras.Variable"
+    " keras.KerasVariable keras.KerasTensor tf_keras.KerasTensor pandas.Series pandas.Index polars.Series"
+    " pandas.ExtensionArray scipy.spmatrix scipy._spbase cupy.ndarray",
+    leaves.frame: "pandas.DataFrame polars.DataFrame pyarrow.Table",
+    leaves.dataset: "tensorflow.DatasetV2",
+    described: "polars.LazyFrame torch.DataLoader torch.Dataset tensorflow.IteratorBase numpy.NpzFile"
+    " h5py.HLObject xarray.Dataset xarray.DataArray shelve.Shelf datasets.Dataset pyarrow.ChunkedArray",
+    leaves.model: "keras.Model tf_keras.Model tensorflow.Module torch.Module flax.Module"
+    " sklearn.BaseEstimator tensorflow_estimator.Estimator tensorflow.AutoTrackable"
+    " xgboost.Booster lightgbm.Booster",
+    _component: "keras.Layer tf_keras.Layer keras.Optimizer tf_keras.Optimizer",
+    _sequence: "builtins.list builtins.tuple collections.deque omegaconf.ListConfig",
+    _set: "builtins.set builtins.frozenset",
+    _mapping: "builtins.dict ml_collections.ConfigDict",
+    _namespace: "argparse.Namespace types.SimpleNamespace",
+    _partial: "functools.partial",
+    _pydantic: "pydantic.BaseModel",
+    _serialized: "mlwrap._Serialized",
+}
+_HANDLERS = {name: handler for handler, names in _NAMES.items() for name in names.split()}
+"""Handlers by the package and name of a class; the first name in the resolution order that is here decides.
+
+The package goes without its submodules, which move between versions.
+"""
+
+_STRUCTURES: list[tuple[Callable[[Any], bool], Handler]] = [
+    (dataclasses.is_dataclass, _dataclass),
+    (lambda value: hasattr(type(value), "__attrs_attrs__"), _attrs),
+    (lambda value: hasattr(type(value), "__struct_fields__"), _struct),
+    (lambda value: isinstance(value, Mapping), _mapping),
+    (lambda value: isinstance(value, os.PathLike), os.fspath),
+    (
+        lambda value: callable(value) and isinstance(getattr(value, "__qualname__", None), str),
+        leaves.function,
+    ),
+    (leaves.holds_data, described),
+    (lambda _: True, leaves.anything),
+]
+"""For types that no name gives away: what an object can do, most telling first."""

@@ -1,0 +1,123 @@
+"""Values that become one leaf: plain ones as they are, data and models by type, shape and dtype.
+
+Data and models are never iterated, never run and never moved off a device.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sized
+from typing import Any
+
+Leaf = None | bool | int | float | str | list[Any]
+
+PLAIN = frozenset({type(None), bool, int, float, str})
+"""Types whose instances are leaves as they are."""
+
+_SPELLED = 10_000  # bits: Python refuses to spell integers of more than 4300 digits
+_ASKED = 10_000  # characters of a foreign repr that are looked at at all
+_ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
+
+
+class Foreign(str):
+    """Text that somebody else's code made up: cut short, once the secrets are out of it."""
+
+    __slots__ = ()
+
+
+def described(value: object) -> str:
+    """Type and size in a few words; asks nothing of the value but its length, and never raises."""
+    try:
+        return f"{qualified(type(value))}{_size(value)}"
+    except Exception:  # noqa: BLE001  a metaclass can do anything
+        return "an object that can't be described"
+
+
+def qualified(value: Any) -> str:
+    """``module.qualname`` of a class or function, without the module for builtins."""
+    module, name = getattr(value, "__module__", None), value.__qualname__
+    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
+
+
+def _size(value: object) -> str:
+    try:
+        return f" of {len(value)}" if isinstance(value, Sized) else ""
+    except Exception:  # noqa: BLE001  somebody else's __len__
+        return ""
+
+
+# ── plain values ────────────────────────────────────────────────────────────────────────────────
+
+
+def integer(value: int) -> Leaf:
+    return int.__index__(value) if value.bit_length() < _SPELLED else f"int of {value.bit_length()} bits"
+
+
+def numpy_scalar(value: Any) -> Leaf:
+    plain = value.item()
+    if type(plain) is float:
+        return float(str(value))  # float32(0.1) is 0.1, not 0.10000000149011612
+    return plain if type(plain) in PLAIN else str(value)
+
+
+def numpy_array(value: Any) -> Leaf:
+    return array(value) if value.ndim else numpy_scalar(value[()])
+
+
+def binary(value: Any) -> Leaf:
+    return f"{type(value).__name__} of {len(value)}"
+
+
+def file(value: Any) -> Leaf:
+    name = getattr(value, "name", None)
+    return f"{type(value).__name__} {name}" if isinstance(name, str) else type(value).__name__
+
+
+def function(value: Any) -> Leaf:
+    return qualified(value)
+
+
+def tensor_shape(value: Any) -> Leaf:
+    return str(value)
+
+
+# ── data and models ─────────────────────────────────────────────────────────────────────────────
+
+
+def array(value: Any) -> Leaf:
+    try:
+        shape = str(tuple(value.shape))
+    except (AttributeError, TypeError, ValueError):  # unknown rank
+        shape = "(?)"
+    dtype = getattr(value, "dtype", None)
+    name = getattr(dtype, "name", None) or str(dtype or "").removeprefix("torch.")
+    return f"{type(value).__name__}{shape} {name}".rstrip()
+
+
+def frame(value: Any) -> Leaf:
+    return f"{type(value).__name__}({' x '.join(map(str, value.shape))})"
+
+
+def dataset(value: Any) -> Leaf:
+    return Foreign(f"{type(value).__name__} {value.element_spec!r}")
+
+
+def model(value: Any) -> Leaf:
+    return qualified(type(value))
+
+
+# ── whatever else ───────────────────────────────────────────────────────────────────────────────
+
+
+def holds_data(value: object) -> bool:
+    names = ("__len__", "__iter__", "__next__", "__array__", "__dlpack__")
+    return any(hasattr(type(value), name) for name in names)
+
+
+def anything(value: object) -> Leaf:
+    """Its type; and its repr, if its class wrote one. A derived one could follow a whole graph of objects."""
+    name = qualified(type(value))
+    if type(value).__repr__ is object.__repr__:
+        return name
+    text = _ADDRESS.sub("", repr(value)[:_ASKED])
+    return Foreign(text if type(value).__name__ in text[:200] else f"{name} {text}")

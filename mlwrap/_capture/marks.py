@@ -1,0 +1,54 @@
+"""Which parameters and fields are marked ``Annotated[..., Secret]``."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import sys
+import typing
+from functools import lru_cache
+from typing import Any
+
+from mlwrap._capture.redact import Secret
+
+__all__ = ["marked", "marked_in"]
+
+_SPELLED = re.compile(r"\bSecret\b")
+
+
+@lru_cache(maxsize=256)
+def marked(cls: type) -> frozenset[str]:
+    """Names of the fields of a class, its bases' among them, that are marked as secret."""
+    names: frozenset[str] = frozenset()
+    for base in cls.__mro__:
+        module = sys.modules.get(base.__module__)
+        with contextlib.suppress(Exception):  # annotations can be computed by anybody's code
+            names |= marked_in(inspect.get_annotations(base), vars(module) if module else {})
+    return names
+
+
+def marked_in(annotations: Any, namespace: dict[str, Any]) -> frozenset[str]:
+    """Names whose annotation carries the mark.
+
+    Each annotation is resolved for itself, so that one that names what is imported for type checkers
+    only does not take the others with it; where that fails the word ``Secret`` in it decides.
+    """
+    if not isinstance(annotations, dict):
+        return frozenset()
+    return frozenset(name for name, hint in annotations.items() if _is_marked(name, hint, namespace))
+
+
+def _is_marked(name: str, hint: Any, namespace: dict[str, Any]) -> bool:
+    try:
+        probe = type("Probe", (), {"__annotations__": {name: hint}})
+        return _carries(typing.get_type_hints(probe, namespace, include_extras=True)[name])
+    except Exception:  # noqa: BLE001  evaluating an annotation runs whatever it says
+        return isinstance(hint, str) and _SPELLED.search(hint) is not None
+
+
+def _carries(hint: Any) -> bool:
+    if hint is Secret or isinstance(hint, Secret):
+        return True
+    marks = getattr(hint, "__metadata__", ())
+    return any(map(_carries, (*marks, *typing.get_args(hint))))
