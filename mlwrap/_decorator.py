@@ -161,7 +161,8 @@ class _Bound(_BoundFunctionWrapper):
 
     @property
     def last_run(self) -> Run | None:
-        return self._self_parent.last_run
+        parent: _TrackedFunction = self._self_parent
+        return parent.last_run
 
 
 class _TrackedFunction(_FunctionWrapper):

@@ -192,5 +192,11 @@ class RunContext:
                 self._delivering = False
         if not self._settings.quiet:
             models = [(model.name, model.uri, model.status) for model in recorder.models.values()]
-            status, seconds = recorder.status, recorder.seconds
-            _report.ended(recorder.name, status, seconds, recorder.run_id, models, folder.path)
+            _report.ended(
+                recorder.name,
+                status=recorder.status,
+                seconds=recorder.seconds,
+                run_id=recorder.run_id,
+                models=models,
+                folder=folder.path,
+            )

@@ -28,6 +28,7 @@ def started(name: str, experiment: str | None, tracking_uri: str) -> None:
 
 def ended(
     name: str,
+    *,
     status: str,
     seconds: float,
     run_id: str | None,

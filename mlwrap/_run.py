@@ -11,8 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
-from mlwrap._recorder import LoggedModel
-from mlwrap._recorder import Recorder, told
+from mlwrap._recorder import LoggedModel, Recorder, told
 from mlwrap.errors import RunStateError, SaveError
 from mlwrap.savers import SaveOptions, unpack
 

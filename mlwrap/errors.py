@@ -96,4 +96,4 @@ def warn(message: str) -> None:
     frame = sys._getframe(1)  # noqa: SLF001 - as the standard library's own warnings do
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, MlwrapWarning, stacklevel=level - 1)
+    warnings.warn(message, MlwrapWarning, stacklevel=level)

@@ -13,13 +13,16 @@ from mlwrap._capture.flatten import Captured, flatten, params
 from mlwrap._capture.names import rename, unrename
 from mlwrap._capture.provenance import pins, provenance
 from mlwrap._capture.redact import REDACTED, Redactor, Secret
+from mlwrap._capture.target import Destination, destination
 
 __all__ = [
     "REDACTED",
     "Arguments",
     "Captured",
+    "Destination",
     "Redactor",
     "Secret",
+    "destination",
     "flatten",
     "params",
     "pins",

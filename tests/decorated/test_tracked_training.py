@@ -313,7 +313,6 @@ def test_what_mlflow_was_told_is_honoured(tmp_path: Path, empty_store: Path, mon
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     (tmp_path / "other.db").write_bytes(empty_store.read_bytes())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # set_experiment leaves its own there
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
         experiment = mlflow.set_experiment("chosen")
@@ -322,7 +321,7 @@ def test_what_mlflow_was_told_is_honoured(tmp_path: Path, empty_store: Path, mon
         (run,) = mlflow.MlflowClient(uri).search_runs([experiment.experiment_id])
         assert run.info.run_name == "r"
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
 
 
