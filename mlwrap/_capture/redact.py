@@ -61,7 +61,8 @@ _LONGEST_RUN = max(map(len, _STRONG))
 
 
 _SHAPES = re.compile(
-    r"(?P<keep>(?<=://)[^\s/:@]{0,256}:)[^\s/]{1,1024}(?=@)"  # https://user:password@host
+    r"(?P<keep>(?<=://)[^\s/:@]{0,256}:)"  # https://user:password@host
+    r"(?:[^\s/]{1,1024}|(?!\d{1,5}/)[^\s@\"']{1,256})(?=@)"  # a / in it is not allowed, and happens
     r"|(?P<bearer>\b[Bb]earer\s+)[\w.~+/=-]{8,}"
     r"|(?P<query>[?&](?:sig|X-Amz-Signature|X-Goog-Signature)=)[^&\s\"']+"  # presigned addresses
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"

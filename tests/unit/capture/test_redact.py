@@ -18,19 +18,13 @@ bypass dsnet secretary tokens_per_batch keyboard rng_key passenger authentic
 """
 
 
-@pytest.mark.parametrize(
-    "name",
-    SECRET.split(),
-)
+@pytest.mark.parametrize("name", SECRET.split())
 def test_names_of_secrets(name):
     """A text under such a name is never recorded."""
     assert Redactor().value(name, "harmless looking") == REDACTED
 
 
-@pytest.mark.parametrize(
-    "name",
-    INNOCENT.split(),
-)
+@pytest.mark.parametrize("name", INNOCENT.split())
 @pytest.mark.parametrize("value", ["text", 512, ["a", "b"]])
 def test_words_of_machine_learning_survive(name, value):
     """Whole words count, so that nothing is lost that only looks alike."""
@@ -59,6 +53,7 @@ def test_what_survives_under_the_name_of_a_secret(name, value, secret):
 SHAPES = {
     "https://user:hunter2@host/path": "https://user:[redacted]@host/path",
     "postgresql+psycopg://u:p@ss@h:5432/db": "postgresql+psycopg://u:[redacted]@h:5432/db",
+    "mysql://u:p/w@h/db?mail=a@b": "mysql://u:[redacted]@h/db?mail=a@b",
     "key AKIAIOSFODNN7EXAMPLE used": "key [redacted] used",
     "ghp_" + "a1" * 18: REDACTED,
     "github_pat_" + "a1" * 18: REDACTED,
