@@ -11,6 +11,7 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,8 @@ from mlwrap.savers._signature import of_keras
 _PACKAGES = ("keras", "tf_keras")
 _FILE = "data/model.keras"
 
+# Packages whose classes Keras finds by their module, unregistered.
+_KERAS_HOMES = (*_PACKAGES, "builtins", "keras_hub", "keras_cv", "keras_nlp")
 # Where Keras looks for a function of its own that is written by its name alone.
 _HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 
@@ -183,8 +186,18 @@ def _unregistered(config: Any, keras: Any) -> Iterator[str]:
         if config.get("class_name") == "function" and isinstance(what, str):
             if ">" not in what and not any(hasattr(getattr(keras, home, None), what) for home in _HOMES):
                 yield what
-        elif registered and ">" not in registered and config.get("module") is None:
+        elif registered and ">" not in registered and not _importable(config, keras):
             yield str(registered)
     items = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
     for item in items:
         yield from _unregistered(item, keras)
+
+
+def _importable(config: dict[str, Any], keras: Any) -> bool:
+    """Tell whether Keras will find a class through its module, having no registered name for it."""
+    module = str(config.get("module") or "")
+    if module.partition(".")[0] in _KERAS_HOMES:
+        return True
+    # Keras 3 looks nowhere else, for safety; Keras 2 imports what the file names.
+    by_module = _major(keras.__version__) < 3 or keras.__name__ == "tf_keras"  # noqa: PLR2004
+    return by_module and hasattr(sys.modules.get(module), str(config.get("class_name")))
