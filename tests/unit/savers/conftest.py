@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from mlflow import pyfunc
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from mlwrap import savers
 from mlwrap._journal import Saved, Signature
@@ -26,35 +29,25 @@ class Kept(NamedTuple):
         return self.saver.load(self.folder, self.saved.details, **options)
 
     def pyfunc(self) -> Any:
-        from mlflow import pyfunc
-
         return pyfunc.load_model(str(self.folder))
 
 
 def _schema(specs: Any) -> Any:
-    from mlflow.types import Schema
-    from mlflow.types.schema import TensorSpec
-
     return Schema([TensorSpec(np.dtype(spec.dtype), spec.shape, spec.name) for spec in specs])
 
 
 def _mlflow_signature(signature: Signature) -> Any:
-    from mlflow.models import ModelSignature
-
     outputs = _schema(signature.outputs) if signature.outputs else None
     return ModelSignature(inputs=_schema(signature.inputs), outputs=outputs)
 
 
 def write_mlmodel(folder: Path, saved: Saved) -> None:
     """Write the ``MLmodel`` that goes with ``saved``, through MLflow's public functions."""
-    import mlflow.pyfunc
-    from mlflow.models import Model
-
     model = Model()
     for name, config in saved.flavors.items():
         model.add_flavor(name, **config)
     if saved.pyfunc is not None:
-        mlflow.pyfunc.add_to_model(model, **saved.pyfunc)
+        pyfunc.add_to_model(model, **saved.pyfunc)
     if saved.signature is not None:
         model.signature = _mlflow_signature(saved.signature)
     model.save(str(folder / "MLmodel"))

@@ -1,4 +1,4 @@
-"""Checkpoints: what the object holds now, or what the manager kept; restored into objects of the same shape."""
+"""Checkpoints: what the object holds now, or what the manager kept, restored into objects alike."""
 
 import shutil
 
@@ -11,10 +11,12 @@ tf = pytest.importorskip("tensorflow")
 
 
 def checkpoint(value=1.0, **more):
+    """Two variables, and what else is given."""
     return tf.train.Checkpoint(weights=tf.Variable([value, value]), step=tf.Variable(7), **more)
 
 
 def weights(holder):
+    """The values that are looked at."""
     return holder.weights.numpy().tolist()
 
 

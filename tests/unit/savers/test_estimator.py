@@ -1,8 +1,9 @@
-"""Estimators: a checkpoint that can move, a SavedModel that can serve, and the metrics of their event files."""
+"""Estimators: a checkpoint that can move, a SavedModel that can serve, metrics of the event files."""
 
 import shutil
 from pathlib import Path
 
+import mlflow.tensorflow
 import numpy as np
 import pytest
 
@@ -20,10 +21,12 @@ Y = (X.sum(axis=1) > 1).astype("int64")
 
 
 def data():
+    """An input function without an end."""
     return tf.data.Dataset.from_tensor_slices(({"x": X}, Y)).repeat().batch(4)
 
 
 def model_fn(features, labels, mode):
+    """One weight, trained by gradient descent."""
     weight = tf.compat.v1.get_variable("weight", initializer=0.5)
     predictions = {"score": tf.reduce_sum(features["x"], axis=1) * weight}
     if mode == tf.estimator.ModeKeys.PREDICT:
@@ -35,25 +38,35 @@ def model_fn(features, labels, mode):
 
 
 def receiver():
+    """A serving input receiver that is fed with plain arrays."""
     x = tf.compat.v1.placeholder(tf.float32, [None, 2], name="x")
     return tf.estimator.export.ServingInputReceiver({"x": x}, {"x": x})
 
 
 def canned(folder, config):
+    """One of TensorFlow's own."""
     return tf.estimator.DNNClassifier(
         [3], [tf.feature_column.numeric_column("x", shape=(2,))], model_dir=str(folder), config=config
     )
 
 
 def custom(folder, config):
+    """One with a model function of the user's."""
     return tf.estimator.Estimator(model_fn, model_dir=str(folder), config=config)
 
 
 def from_keras(folder, config):
+    """One that was a Keras model."""
     x = tf.keras.Input((2,), name="x")
     model = tf.keras.Model({"x": x}, tf.keras.layers.Dense(1, name="out")(x))
     model.compile("sgd", "mse")
     return tf.keras.estimator.model_to_estimator(model, model_dir=str(folder), config=config)
+
+
+def global_step(folder):
+    """The step's name, which is longer in a checkpoint of a Keras model."""
+    (name,) = [name for name, _ in tf.train.list_variables(folder) if "global_step" in name]
+    return name
 
 
 KINDS = {"canned": canned, "custom": custom, "from Keras": from_keras}
@@ -84,14 +97,13 @@ def test_the_latest_checkpoint_is_saved_whole_and_can_move(trained, keep, tmp_pa
     shutil.rmtree(trained.model_dir)
     latest = tf.train.latest_checkpoint(kept.saver.load(Path(moved), kept.saved.details))
     assert latest == str(tmp_path / "elsewhere" / "checkpoint" / "model.ckpt-10")
-    assert tf.train.load_variable(latest, "global_step") == 10
+    assert tf.train.load_variable(latest, global_step(latest)) == 10
 
 
 def test_variables_are_equal(trained, keep):
     """Every variable of the checkpoint has the value that the Estimator tells."""
     folder = keep(trained).load()
-    names = [name for name, _ in tf.train.list_variables(folder)]
-    assert set(names) == set(trained.get_variable_names()) or "from" in type(trained).__name__.lower()
+    assert [name for name, _ in tf.train.list_variables(folder)] == sorted(trained.get_variable_names())
     for name in trained.get_variable_names():
         np.testing.assert_array_equal(tf.train.load_variable(folder, name), trained.get_variable_value(name))
 
@@ -109,8 +121,6 @@ def test_training_goes_on_from_what_was_loaded(tmp_path, keep):
 
 def test_with_a_serving_function_stock_mlflow_predicts(trained, keep):
     """``mlflow.pyfunc`` and ``mlflow.tensorflow`` open the export, and predict what the Estimator does."""
-    import mlflow.tensorflow
-
     kept = keep(trained, serving_input_receiver_fn=receiver)
     flavor = kept.saved.flavors["tensorflow"]
     assert flavor["model_type"] == "tf1-estimator"
@@ -149,11 +159,11 @@ def test_a_serving_function_that_fails_costs_the_export_and_not_the_checkpoint(t
         kept = keep(trained, serving_input_receiver_fn=broken)
     assert kept.saved.pyfunc is None
     assert sorted(path.name for path in kept.folder.iterdir()) == ["MLmodel", "checkpoint"]
-    assert tf.train.load_variable(kept.load(), "global_step") == 10
+    assert tf.train.load_variable(kept.load(), global_step(kept.load())) == 10
 
 
 def test_metrics_are_those_of_the_event_files(make):
-    """Losses of training and results of evaluations, with their steps, times in milliseconds, and no doubles."""
+    """Losses and evaluations, with their steps, with times in milliseconds, and no doubles."""
     estimator = make()
     saver = savers.find(estimator)
     assert list(saver.metrics(estimator)) == []
@@ -168,7 +178,8 @@ def test_metrics_are_those_of_the_event_files(make):
         for name, value in record.numbers().items():
             assert (name, record.step) not in points
             points[name, record.step] = value
-    assert {step for name, step in points if name == "loss"} >= {1, 3, 5, 7, 9}
+    # TensorFlow itself numbers the summary of a Keras model's loss.
+    assert {step for name, step in points if name in {"loss", "loss_1"}} >= {1, 3, 5, 7, 9}
     assert any(name == "global_step/sec" for name, _ in points)
     assert points["eval/loss", 6] == pytest.approx(first["loss"])
     assert points["eval_holdout/loss", 6] == pytest.approx(named["loss"])
@@ -186,25 +197,28 @@ def test_a_torn_event_file_gives_what_is_whole(tmp_path):
     saver = savers.find(estimator)
     whole = list(saver.metrics(estimator))
     (file,) = tmp_path.glob("model_dir/events.*")
-    file.write_bytes(file.read_bytes()[:-5])
+    file.write_bytes(file.read_bytes()[:-100])
     torn = list(saver.metrics(estimator))
-    assert torn == whole[:-1]
+    assert 0 < len(torn) < len(whole)
+    assert torn == whole[: len(torn)]
 
 
 def test_an_untrained_estimator_has_nothing_to_save(make, keep):
     """The error says so, and carries the Estimator."""
     estimator = make()
-    with pytest.raises(SaveError, match="has no checkpoint.*Call train") as caught:
+    with pytest.raises(SaveError, match=r"has no checkpoint.*Call train") as caught:
         keep(estimator)
     assert caught.value.value is estimator
 
 
 def test_a_missing_shard_is_named(trained, keep):
     """Half a checkpoint is none."""
-    for shard in Path(trained.model_dir).glob("model.ckpt-10.data-*"):
-        shard.unlink()
-    with pytest.raises(SaveError, match=r"model\.ckpt-10\.data-00000-of-00001 is missing"):
+    last = max(Path(trained.model_dir).glob("model.ckpt-10.data-*"))
+    last.unlink()
+    with pytest.raises(SaveError, match="is missing") as caught:
         keep(trained)
+    assert last.name.endswith(("-00000-of-00001", "-00001-of-00002"))
+    assert last.name.partition("-of-")[0] in str(caught.value)
 
 
 def test_a_checkpoint_that_is_not_there_is_a_load_error(trained, keep):

@@ -21,14 +21,17 @@ def keras(request):
 
 
 def is_keras_3(keras):
+    """The generation whose models MLflow has a flavor of its own for."""
     return keras.__name__ == "keras" and keras.__version__.startswith("3.")
 
 
 def sequential(keras):
+    """The plainest model."""
     return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
 
 
 def two_in_two_out(keras, *, names):
+    """A functional model with dictionaries or lists of inputs and outputs."""
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b", dtype="int32")
     p = keras.layers.Dense(2, name="p")(a)
     q = keras.layers.Embedding(5, 1, name="q")(b)
@@ -38,6 +41,8 @@ def two_in_two_out(keras, *, names):
 
 
 def subclassed(keras, *, register=True):
+    """A model that is a class of the user's."""
+
     class Tiny(keras.Model):
         def __init__(self, **options):
             super().__init__(**options)
@@ -171,7 +176,7 @@ def test_a_lambda_needs_trust(keras, keep):
 def test_a_model_without_weights_is_refused(keras, keep):
     """A model that was never built has nothing to save; the error carries it and says what to do."""
     model = keras.Sequential([keras.layers.Dense(2)])
-    with pytest.raises(SaveError, match="no weights yet.*Call it on data once") as caught:
+    with pytest.raises(SaveError, match=r"no weights yet.*Call it on data once") as caught:
         keep(model)
     assert caught.value.value is model
 
