@@ -133,19 +133,23 @@ def _major(version: str) -> int:
 
 
 def _the_keras(package: str, version: str) -> Any:
-    try:
-        keras: Any = import_module(package)
-    except ImportError as error:
-        raise LoadError(
-            f"This model was saved with {package} {version}, which can't be imported here ({error}). "
-            f"Install it: {_install(package, version)}"
-        ) from error
-    if _major(keras.__version__) != _major(version):
-        raise LoadError(
-            f"This model was saved with {package} {version}; here is {package} {keras.__version__}, which "
-            f"reads another format. Load it where what wrote it is installed: {_install(package, version)}"
-        )
-    return keras
+    """The Keras that reads a model of ``package`` and ``version``."""
+    came = []
+    # Keras 2 lives on as tf_keras, which reads its files, where `keras` has become Keras 3.
+    heirs = (package, "tf_keras") if package == "keras" and not _is_keras_3(package, version) else (package,)
+    for name in heirs:
+        try:
+            keras: Any = import_module(name)
+        except ImportError as error:
+            came.append(f"{name} can't be imported ({error})")
+            continue
+        if _major(keras.__version__) == _major(version):
+            return keras
+        came.append(f"{name} is {keras.__version__}")
+    raise LoadError(
+        f"This model was saved with {package} {version}, and here {' and '.join(came)}, which won't read it. "
+        f"Load it where what wrote it is installed: {_install(package, version)}"
+    )
 
 
 def _install(package: str, version: str) -> str:

@@ -104,13 +104,33 @@ def test_half_a_checkpoint_is_refused(keep, tmp_path):
             lambda: tf.train.Checkpoint(weights=tf.Variable([1.0, 2.0, 3.0]), step=tf.Variable(1)),
             "does not fit",
         ),
+        (lambda: {"weights": 1}, "does not fit"),
     ],
-    ids=["nothing", "something else", "an object too many", "another shape"],
+    ids=["nothing", "something else", "an object too many", "another shape", "no trackable"],
 )
 def test_what_does_not_fit_says_what_to_do(keep, into, says):
     """Restoring in part would be worse than an error."""
     with pytest.raises(LoadError, match=says):
         keep(checkpoint()).load(into=into())
+
+
+def test_a_checkpoint_that_is_not_there_is_a_load_error(keep):
+    """What was expected where is said."""
+    kept = keep(checkpoint())
+    for file in kept.folder.glob("checkpoint/ckpt.*"):
+        file.unlink()
+    with pytest.raises(LoadError, match=r"checkpoint/ckpt in .* not there"):
+        kept.load(into=checkpoint())
+
+
+def test_variables_that_are_yet_to_come_are_restored_when_they_come(keep):
+    """A model that is not built is given its values as it is built."""
+    source, target = tf.train.Checkpoint(), tf.train.Checkpoint()
+    source.inner, target.inner = tf.Module(), tf.Module()
+    source.inner.weights = tf.Variable([3.0, 3.0])
+    keep(source).load(into=target)
+    target.inner.weights = tf.Variable([0.0, 0.0])
+    assert weights(target.inner) == [3.0, 3.0]
 
 
 def test_it_is_not_taken_for_a_saved_model():

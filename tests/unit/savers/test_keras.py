@@ -217,6 +217,15 @@ def test_the_wrong_keras_is_named_with_what_to_install(tmp_path, details, cure):
         savers.by_name("keras").load(tmp_path, details)
 
 
+def test_a_keras_2_model_is_read_by_tf_keras_where_keras_is_3(keep):
+    """tf_keras is what became of Keras 2, and reads its files."""
+    keras = pytest.importorskip("tf_keras", reason="where Keras 2 is installed it reads its own")
+    model = sequential(keras)
+    kept = keep(model)
+    again = kept.saver.load(kept.folder, {"keras": "keras", "version": "2.15.0"})
+    np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6)
+
+
 def test_keras_saver_is_not_asked_before_keras_is_imported(monkeypatch):
     """``find`` looks into sys.modules before it asks."""
     for name in ("keras", "tf_keras", "tensorflow", "tensorflow_estimator"):

@@ -245,10 +245,16 @@ class TestWithKeras:
         assert {name for name, _ in numbers(named)} == {"generator/loss", "critic/loss"}
         assert {name for name, _ in numbers(unpack((one, two)))} == {"keras_model/loss", "keras_model_2/loss"}
         again = one.fit(np.zeros((4, 2)), np.ones((4, 1)), verbose=0)
-        assert {name for name, _ in numbers(unpack((one, first, again)))} == {
-            "keras_model/loss",
-            "history/loss",
-        }
+        names = {name for name, _ in numbers(unpack((one, first, again)))}
+        assert names == {"keras_model/loss", "history/loss"}
+
+    def test_a_history_that_somebody_changed_gives_what_is_still_numbers(self, keras):
+        """The dictionary of a history is the user's to write into."""
+        model, history = self.trained(keras)
+        history.history.update(note="good", seconds=[1, None, "3"], empty=[], n=5)
+        points = numbers(unpack((model, history)))
+        assert {name for name, _ in points} == {"loss", "seconds"}
+        assert points["seconds", 0] == 1.0
 
     def test_tensors_and_variables_are_numbers_if_they_are_scalars(self, keras):
         """What has axes is not a metric; what is a boolean or text is not a number."""
