@@ -6,13 +6,14 @@ why ``load`` asks for them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved
 from mlwrap.errors import LoadError
-from mlwrap.savers._checkpoint_files import copy_checkpoint, write_state
+from mlwrap.savers._checkpoint_files import copy_checkpoint, require_checkpoint, write_state
 from mlwrap.savers._kind import class_name, has_class, imported
 from mlwrap.savers._saver import SaveOptions
 
@@ -74,8 +75,9 @@ class CheckpointSaver:
                 "A checkpoint holds values and no objects: expected into= with a tf.train.Checkpoint built "
                 "as at the time of saving, got nothing. For example into=tf.train.Checkpoint(model=model)."
             )
+        prefix = require_checkpoint(folder, str(details["checkpoint"]))
         try:
-            _target(into).restore(str(folder / str(details["checkpoint"]))).assert_existing_objects_matched()
+            _target(into).restore(prefix).assert_existing_objects_matched()
         except (AssertionError, ValueError) as error:
             raise LoadError(
                 "The checkpoint does not fit into the objects given as into=. Build them as at the time of "
@@ -93,7 +95,7 @@ def _target(into: Any) -> Any:
         return into.checkpoint
     if CheckpointSaver().matches(into):
         return into
-    if isinstance(into, Mapping) and into:
+    if isinstance(into, Mapping) and into and "tensorflow" in sys.modules:
         return imported("tensorflow").train.Checkpoint(**into)
     raise LoadError(
         "Expected into= to be a tf.train.Checkpoint, a CheckpointManager or a mapping of names to "

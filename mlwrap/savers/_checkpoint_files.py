@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlwrap.errors import SaveError
+from mlwrap.errors import LoadError, SaveError
 from mlwrap.savers._kind import imported
 
 _SHARD = re.compile(r"\.data-\d{5}-of-(\d{5})")
@@ -39,6 +39,20 @@ def copy_checkpoint(prefix: str, folder: Path, value: object) -> str:
         files.copy(f"{prefix}{suffix}", str(folder / f"{name}{suffix}"))
     write_state(folder, name)
     return name
+
+
+def require_checkpoint(folder: Path, name: str) -> str:
+    """The prefix of the checkpoint ``name`` in ``folder``.
+
+    Raises:
+        LoadError: It is not there.
+    """
+    if not folder.joinpath(f"{name}.index").is_file():
+        raise LoadError(
+            f"Expected the checkpoint {name} in {folder}, and it is not there. "
+            "Download the whole model folder again."
+        )
+    return str(folder / name)
 
 
 def write_state(folder: Path, name: str) -> None:

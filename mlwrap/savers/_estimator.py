@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import LoadError, MlwrapWarning, SaveError
-from mlwrap.savers._checkpoint_files import copy_checkpoint
+from mlwrap.errors import MlwrapWarning, SaveError
+from mlwrap.savers._checkpoint_files import copy_checkpoint, require_checkpoint
 from mlwrap.savers._events import event_metrics
 from mlwrap.savers._kind import class_name, has_class, imported
 from mlwrap.savers._saved_model import describe
@@ -80,13 +80,8 @@ class EstimatorSaver:
         Raises:
             LoadError: The checkpoint is not in it.
         """
-        target = folder / _FOLDER
-        if not folder.joinpath(f"{details['checkpoint']}.index").is_file():
-            raise LoadError(
-                f"Expected the Estimator's checkpoint {details['checkpoint']} in {folder}, and it is not "
-                "there. Download the whole model folder again."
-            )
-        return target
+        require_checkpoint(folder, str(details["checkpoint"]))
+        return folder / _FOLDER
 
 
 def _copy_graph(model_dir: str, target: Path) -> None:

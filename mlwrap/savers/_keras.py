@@ -11,6 +11,7 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,8 @@ from mlwrap.savers._signature import of_keras
 _PACKAGES = ("keras", "tf_keras")
 _FILE = "data/model.keras"
 
+# Packages whose classes Keras finds by their module, unregistered.
+_KERAS_HOMES = (*_PACKAGES, "builtins", "keras_hub", "keras_cv", "keras_nlp")
 # Where Keras looks for a function of its own that is written by its name alone.
 _HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 
@@ -130,19 +133,23 @@ def _major(version: str) -> int:
 
 
 def _the_keras(package: str, version: str) -> Any:
-    try:
-        keras: Any = import_module(package)
-    except ImportError as error:
-        raise LoadError(
-            f"This model was saved with {package} {version}, which can't be imported here ({error}). "
-            f"Install it: {_install(package, version)}"
-        ) from error
-    if _major(keras.__version__) != _major(version):
-        raise LoadError(
-            f"This model was saved with {package} {version}; here is {package} {keras.__version__}, which "
-            f"reads another format. Load it where what wrote it is installed: {_install(package, version)}"
-        )
-    return keras
+    """The Keras that reads a model of ``package`` and ``version``."""
+    came = []
+    # Keras 2 lives on as tf_keras, which reads its files, where `keras` has become Keras 3.
+    heirs = (package, "tf_keras") if package == "keras" and not _is_keras_3(package, version) else (package,)
+    for name in heirs:
+        try:
+            keras: Any = import_module(name)
+        except ImportError as error:
+            came.append(f"{name} can't be imported ({error})")
+            continue
+        if _major(keras.__version__) == _major(version):
+            return keras
+        came.append(f"{name} is {keras.__version__}")
+    raise LoadError(
+        f"This model was saved with {package} {version}, and here {' and '.join(came)}, which won't read it. "
+        f"Load it where what wrote it is installed: {_install(package, version)}"
+    )
 
 
 def _install(package: str, version: str) -> str:
@@ -183,8 +190,18 @@ def _unregistered(config: Any, keras: Any) -> Iterator[str]:
         if config.get("class_name") == "function" and isinstance(what, str):
             if ">" not in what and not any(hasattr(getattr(keras, home, None), what) for home in _HOMES):
                 yield what
-        elif registered and ">" not in registered and config.get("module") is None:
+        elif registered and ">" not in registered and not _importable(config, keras):
             yield str(registered)
     items = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
     for item in items:
         yield from _unregistered(item, keras)
+
+
+def _importable(config: dict[str, Any], keras: Any) -> bool:
+    """Tell whether Keras will find a class through its module, having no registered name for it."""
+    module = str(config.get("module") or "")
+    if module.partition(".")[0] in _KERAS_HOMES:
+        return True
+    # Keras 3 looks nowhere else, for safety; Keras 2 imports what the file names.
+    by_module = _major(keras.__version__) < 3 or keras.__name__ == "tf_keras"  # noqa: PLR2004
+    return by_module and hasattr(sys.modules.get(module), str(config.get("class_name")))

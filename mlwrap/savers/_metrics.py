@@ -54,7 +54,8 @@ def history_metrics(history: Any) -> Iterator[Metrics]:
     A metric with fewer values than epochs comes from ``validation_freq``, which the ``History`` does
     not keep: its values are placed at the even spacing that fits (every second epoch, every third).
     """
-    values: dict[str, Any] = getattr(history, "history", None) or {}
+    kept = getattr(history, "history", None) or {}
+    values = {name: series for name, series in kept.items() if isinstance(series, list | tuple)}
     length = max((len(series) for series in values.values()), default=0)
     epochs = list(getattr(history, "epoch", None) or ())
     if len(epochs) != length:

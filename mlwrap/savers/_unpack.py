@@ -164,7 +164,7 @@ def _named_models(models: list[tuple[_Path, Any, Saver]], name: str | None) -> l
 
 def _trainings(models: list[Found], histories: list[tuple[_Path, Any]]) -> Iterator[Metrics]:
     """Metrics of every training found, each once: a History is often returned beside its own model."""
-    claimed = {id(getattr(model.value, "history", None)) for model in models}
+    claimed = {id(_own_history(model)) for model in models}
     taken = {model.name for model in models}
     trainings = [(model.name, _remembered(model)) for model in models]
     for path, history in histories:
@@ -175,6 +175,13 @@ def _trainings(models: list[Found], histories: list[tuple[_Path, Any]]) -> Itera
     for name, records in trainings:
         for record in records:
             yield record if len(trainings) == 1 else _prefixed(record, name)
+
+
+def _own_history(model: Found) -> Any:
+    try:
+        return model.value.history
+    except Exception:  # noqa: BLE001  # a property of a foreign model may do anything
+        return None
 
 
 def _remembered(model: Found) -> list[Metrics]:

@@ -1,0 +1,139 @@
+"""Checkpoints: what the object holds now, or what the manager kept, restored into objects alike."""
+
+import shutil
+
+import pytest
+
+from mlwrap import savers
+from mlwrap.errors import LoadError, SaveError
+
+tf = pytest.importorskip("tensorflow")
+
+
+def checkpoint(value=1.0, **more):
+    """Two variables, and what else is given."""
+    return tf.train.Checkpoint(weights=tf.Variable([value, value]), step=tf.Variable(7), **more)
+
+
+def weights(holder):
+    """The values that are looked at."""
+    return holder.weights.numpy().tolist()
+
+
+@pytest.mark.parametrize("saved_before", [False, True])
+@pytest.mark.parametrize("restored_before", [False, True])
+def test_it_restores_into_a_checkpoint(keep, tmp_path, saved_before, restored_before):
+    """Whether or not either end ever counted its saves, everything matches."""
+    source, target = checkpoint(3.0), checkpoint(0.0)
+    for used, holder in ((saved_before, source), (restored_before, target)):
+        if used:
+            holder.save(str(tmp_path / "users" / "ckpt"))
+    assert keep(source).load(into=target) is target
+    assert weights(target) == [3.0, 3.0]
+
+
+def test_the_users_own_numbering_goes_on(keep, tmp_path):
+    """Saving for the run does not count as one of the user's saves."""
+    source = checkpoint()
+    keep(source)
+    assert source.save(str(tmp_path / "users" / "ckpt")).endswith("ckpt-1")
+
+
+def test_it_restores_into_named_objects(keep):
+    """A mapping is what would be given to ``tf.train.Checkpoint``."""
+    into = {"weights": tf.Variable([0.0, 0.0]), "step": tf.Variable(0)}
+    assert keep(checkpoint(3.0)).load(into=into) is into
+    assert into["weights"].numpy().tolist() == [3.0, 3.0]
+
+
+def test_the_folder_can_move(keep, tmp_path):
+    """The state file is relative: TensorFlow finds the latest checkpoint wherever the folder lies."""
+    kept = keep(checkpoint(3.0))
+    moved = shutil.move(kept.folder / "checkpoint", tmp_path / "elsewhere")
+    latest = tf.train.latest_checkpoint(moved)
+    assert latest == str(tmp_path / "elsewhere" / "ckpt")
+    assert tf.train.load_variable(latest, "weights/.ATTRIBUTES/VARIABLE_VALUE").tolist() == [3.0, 3.0]
+
+
+def test_of_a_manager_the_latest_that_it_kept(keep, tmp_path):
+    """What the manager saved last counts, not what the variables became since."""
+    source = checkpoint(1.0)
+    manager = tf.train.CheckpointManager(source, str(tmp_path / "managed"), max_to_keep=2)
+    manager.save()
+    source.weights.assign([2.0, 2.0])
+    manager.save()
+    source.weights.assign([9.0, 9.0])
+    kept = keep(manager)
+    assert kept.saved.details == {"checkpoint": "checkpoint/ckpt-2"}
+    assert kept.saved.flavors == {}
+    assert kept.saved.pyfunc is None
+    target = checkpoint(0.0)
+    other = tf.train.CheckpointManager(target, str(tmp_path / "other"), max_to_keep=2)
+    assert kept.load(into=other) is other
+    assert weights(target) == [2.0, 2.0]
+
+
+def test_of_a_manager_that_saved_nothing_what_its_checkpoint_holds(keep, tmp_path):
+    """A manager is a way to save; without a save there is still something to keep."""
+    manager = tf.train.CheckpointManager(checkpoint(3.0), str(tmp_path / "managed"), max_to_keep=2)
+    target = checkpoint(0.0)
+    keep(manager).load(into=target)
+    assert weights(target) == [3.0, 3.0]
+    assert manager.latest_checkpoint is None
+
+
+def test_half_a_checkpoint_is_refused(keep, tmp_path):
+    """A file that is missing from the manager's latest is named, and the manager comes with the error."""
+    manager = tf.train.CheckpointManager(checkpoint(), str(tmp_path / "managed"), max_to_keep=2)
+    latest = manager.save()
+    for shard in tmp_path.glob("managed/*.data-*"):
+        shard.unlink()
+    with pytest.raises(SaveError, match=r"ckpt-1\.data-00000-of-00001 is missing") as caught:
+        keep(manager)
+    assert latest in str(caught.value)
+    assert caught.value.value is manager
+
+
+@pytest.mark.parametrize(
+    ("into", "says"),
+    [
+        (lambda: None, "expected into="),
+        (lambda: "model", r"got a builtins\.str"),
+        (lambda: checkpoint(extra=tf.Variable(1.0)), "does not fit"),
+        (
+            lambda: tf.train.Checkpoint(weights=tf.Variable([1.0, 2.0, 3.0]), step=tf.Variable(1)),
+            "does not fit",
+        ),
+        (lambda: {"weights": 1}, "does not fit"),
+    ],
+    ids=["nothing", "something else", "an object too many", "another shape", "no trackable"],
+)
+def test_what_does_not_fit_says_what_to_do(keep, into, says):
+    """Restoring in part would be worse than an error."""
+    with pytest.raises(LoadError, match=says):
+        keep(checkpoint()).load(into=into())
+
+
+def test_a_checkpoint_that_is_not_there_is_a_load_error(keep):
+    """What was expected where is said."""
+    kept = keep(checkpoint())
+    for file in kept.folder.glob("checkpoint/ckpt.*"):
+        file.unlink()
+    with pytest.raises(LoadError, match=r"checkpoint/ckpt in .* not there"):
+        kept.load(into=checkpoint())
+
+
+def test_variables_that_are_yet_to_come_are_restored_when_they_come(keep):
+    """A model that is not built is given its values as it is built."""
+    source, target = tf.train.Checkpoint(), tf.train.Checkpoint()
+    source.inner, target.inner = tf.Module(), tf.Module()
+    source.inner.weights = tf.Variable([3.0, 3.0])
+    keep(source).load(into=target)
+    target.inner.weights = tf.Variable([0.0, 0.0])
+    assert weights(target.inner) == [3.0, 3.0]
+
+
+def test_it_is_not_taken_for_a_saved_model():
+    """A checkpoint is an AutoTrackable as well; the checkpoint saver is asked first."""
+    assert savers.find(checkpoint()).name == "checkpoint"
+    assert list(savers.find(checkpoint()).metrics(checkpoint())) == []
