@@ -11,7 +11,6 @@ Layout::
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import msgspec
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import MlwrapWarning, SaveError
+from mlwrap.errors import SaveError, warn
 from mlwrap.savers._checkpoint_files import copy_checkpoint, require_checkpoint
 from mlwrap.savers._events import event_metrics
 from mlwrap.savers._kind import class_name, has_class, imported
@@ -102,12 +101,10 @@ def _export(value: Any, folder: Path, prefix: str, options: SaveOptions) -> Save
         return describe(read(folder / _EXPORT), _EXPORT)
     except Exception as error:  # noqa: BLE001  # the serving function is the user's: anything may come out of it
         shutil.rmtree(folder / _EXPORT, ignore_errors=True)
-        warnings.warn(
+        warn(
             f"The checkpoint of the {class_name(value)} is saved, but its SavedModel could not be exported "
             f"with the serving_input_receiver_fn given: {type(error).__name__}: {error}. Expected "
             " a function of no arguments that returns a ServingInputReceiver.",
-            MlwrapWarning,
-            stacklevel=3,
         )
         return None
     finally:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import LoadError, MlwrapWarning, SaveError
+from mlwrap.errors import LoadError, SaveError, warn
 from mlwrap.savers._kind import class_name, has_class, imported, owner
 from mlwrap.savers._metrics import history_metrics, is_history
 from mlwrap.savers._saver import SaveOptions
@@ -164,18 +163,14 @@ def _warn_of_obstacles(file: Path, package: str) -> None:
     with zipfile.ZipFile(file) as archive:
         text = archive.read("config.json").decode()
     if unknown := sorted(set(_unregistered(json.loads(text), imported(package)))):
-        warnings.warn(
+        warn(
             f"The model is saved, but it will not load as it is: Keras can't find {', '.join(unknown)} by "
             f"name. Decorate with @{package}.saving.register_keras_serializable() and save again.",
-            MlwrapWarning,
-            stacklevel=3,
         )
     if '"__lambda__"' in text or '"function_type": "lambda"' in text:
-        warnings.warn(
+        warn(
             "The model is saved, but it has a lambda in it, whose code loaders refuse to run by default. "
             "Make it a registered layer or function, or load it with trust=True.",
-            MlwrapWarning,
-            stacklevel=3,
         )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
-from mlwrap.errors import LoadError, MlwrapWarning, OptionError
+from mlwrap.errors import LoadError, OptionError, warn
 from mlwrap.savers._checkpoint import CheckpointSaver
 from mlwrap.savers._estimator import EstimatorSaver
 from mlwrap.savers._keras import KerasSaver
@@ -34,11 +33,9 @@ def find(value: object) -> Saver | None:
             if saver.matches(value):
                 return saver
         except Exception as error:  # noqa: BLE001  # a foreign saver's bug must not end a training
-            warnings.warn(
+            warn(
                 f"The saver {saver.name!r} failed to tell whether it fits a {type(value).__qualname__}, "
                 f"and was passed over: {type(error).__name__}: {error}. Its matches() must never raise.",
-                MlwrapWarning,
-                stacklevel=2,
             )
     return None
 

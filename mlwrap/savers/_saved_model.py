@@ -7,13 +7,12 @@ dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import LoadError, MlwrapWarning
+from mlwrap.errors import LoadError, warn
 from mlwrap.savers._kind import class_name, has_class, imported
 from mlwrap.savers._saved_model_file import Contents, read
 from mlwrap.savers._saver import SaveOptions
@@ -54,12 +53,10 @@ class SavedModelSaver:
         tf.saved_model.save(value, str(target), signatures=kept)
         contents = read(target)
         if not contents.calls and contents.default_signature is None:
-            warnings.warn(
+            warn(
                 f"The {class_name(value)} is saved, but nothing in the SavedModel can be called with data, "
                 "so MLflow can load it and not predict. Put "
                 "@tf.function(input_signature=[tf.TensorSpec(...)]) on its __call__.",
-                MlwrapWarning,
-                stacklevel=2,
             )
         return describe(contents, _FOLDER)
 
