@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,11 +103,17 @@ def _fetch(uri: str, tracking_uri: str | None) -> Path:
     # A copy is kept by the model's id: the files of a LoggedModel never change once it is READY.
     cache = platformdirs.user_cache_path("mlwrap", appauthor=False) / "models"
     target = cache / re.sub(r"[^\w.-]", "_", model.model_id if model else uri)
-    if not (target / "MLmodel").is_file():
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=location, dst_path=str(target), tracking_uri=tracking_uri
-        )
+    if not target.is_dir():
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
+            try:
+                got = mlflow.artifacts.download_artifacts(
+                    artifact_uri=location, dst_path=part, tracking_uri=tracking_uri
+                )
+            except Exception as error:
+                raise LoadError(f"{uri} could not be downloaded: {error}") from error
+            with contextlib.suppress(FileExistsError, OSError):  # somebody else was first
+                Path(got).rename(target)
     return target
 
 

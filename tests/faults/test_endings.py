@@ -15,6 +15,11 @@ BODY = """
 import os, signal, sys, time
 import mlwrap
 
+# As in a terminal: a test runner in the background, or under nohup, hands on signals that are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 class Slow:
     "A model that never finishes being saved."
 class SlowSaver:
