@@ -14,6 +14,10 @@ export UV_PYTHON_DOWNLOADS = never
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
+# TensorFlow and MLflow take seconds to import, in every process that a test starts: as many at a time as there
+# are processors. A file's tests stay together, for the blocks of a page are one program.
+PYTEST ?= -n auto --dist loadfile
+
 TODAY := .venv/.ready
 ESTIMATOR := .venv-estimator/.ready
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mlwrap._capture import Secret
     from mlwrap._decorator import TrackedFunction, tracked_training
     from mlwrap._loading import load_model
+    from mlwrap._logged_model import LoggedModel
     from mlwrap._model_run import model_run
-    from mlwrap._recorder import LoggedModel
     from mlwrap._run import Run, current_run
     from mlwrap._sync import sync
     from mlwrap.config import configure
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "LoggedModel": "_recorder",
+    "LoggedModel": "_logged_model",
     "Run": "_run",
     "Secret": "_capture",
     "TrackedFunction": "_decorator",

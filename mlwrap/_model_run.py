@@ -12,8 +12,8 @@ from typing import Any
 from mlwrap import _lifetime, _report
 from mlwrap._capture import Captured, Redactor, destination, provenance
 from mlwrap._capture import params as capture_params
-from mlwrap._delivery import deliver
-from mlwrap._journal import RunStarted, Status, spool_root
+from mlwrap._delivery import Line, deliver
+from mlwrap._journal import RunFolder, RunStarted, Status, spool_root
 from mlwrap._recorder import Recorder, now, told
 from mlwrap._run import Run, current
 from mlwrap.config import Settings, check_type, settings
@@ -141,10 +141,11 @@ class RunContext:
             experiment_id=where.experiment_id,
             parent_key=around.key if around is not None and around.recording else None,
             parent_run_id=where.parent_run_id,
-            folder=str(Path.cwd()),
+            folder=_working_folder(),
+            offline=self._settings.delivery == "off",
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
         )
-        recorder.open(spool_root(self._settings.spool), first)
+        recorder.open(spool_root(self._settings.spool), first, line=self._settings.delivery == "sender")
         _lifetime.opened(self)
         if not self._settings.quiet:
             _report.started(recorder.name, where.experiment, where.tracking_uri)
@@ -179,17 +180,17 @@ class RunContext:
 
     def _deliver(self) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
-        if self._settings.delivery == "inline":
-            self._delivering = True
-            try:
+        self._delivering = True
+        try:
+            if recorder.line is not None:
+                self._wait(recorder.line)
+            elif self._settings.delivery != "off":
                 recorder.delivered(deliver(folder))
-            except (DeliveryError, JournalError, OSError) as failure:
-                recorder.warn(
-                    f"it could not be delivered and waits in {folder.path}; 'mlwrap sync' delivers it. "
-                    f"{told(failure)}"
-                )
-            finally:
-                self._delivering = False
+        except (DeliveryError, JournalError, OSError) as failure:
+            recorder.warn(f"MLflow does not have all of it yet: {failure} {_waits(folder)}")
+        finally:
+            self._delivering = False
+            recorder.release()
         if not self._settings.quiet:
             models = [(model.name, model.uri, model.status) for model in recorder.models.values()]
             _report.ended(
@@ -200,3 +201,23 @@ class RunContext:
                 models=models,
                 folder=folder.path,
             )
+
+    def _wait(self, line: Line) -> None:
+        """Wait for the sender, which goes on without us if it takes too long."""
+        told = line.wait(self._settings.deadline)
+        if told is not None:
+            self._recorder.delivered(told.progress)
+        if told is None or not told.progress.ended:
+            why = (told.error if told is not None else None) or "the sender is still at it."
+            raise DeliveryError(why)
+
+
+def _waits(folder: RunFolder) -> str:
+    return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it was removed
+        return "/"

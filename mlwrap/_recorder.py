@@ -19,6 +19,7 @@ import msgspec
 
 from mlwrap import savers
 from mlwrap._capture import Captured, Redactor, pins, rename
+from mlwrap._delivery import Line
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
@@ -33,28 +34,11 @@ from mlwrap._journal import (
     Tags,
     open_run,
 )
-from mlwrap.errors import OptionError, RunStateError, SaveError, warn
+from mlwrap._logged_model import LoggedModel
+from mlwrap.errors import DeliveryError, OptionError, RunStateError, SaveError, warn
 from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
-
-
-class LoggedModel:
-    """A model that a run logged.
-
-    Attributes:
-        name: Its name in MLflow.
-        status: ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be saved.
-        uri: ``models:/<model id>``, once MLflow has it; what :func:`mlwrap.load_model` takes.
-    """
-
-    def __init__(self, name: str, status: Literal["STAGED", "FAILED"]) -> None:
-        self.name = name
-        self.status: str = status
-        self.uri: str | None = None
-
-    def __repr__(self) -> str:
-        return f"<LoggedModel {self.name!r} {self.status} {self.uri or ''}>"
 
 
 class Recorder:
@@ -74,6 +58,7 @@ class Recorder:
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self.signal: str | None = None
+        self.line: Line | None = None
         self._strict = strict
         self._journal: OpenRun | None = None
         self._process = os.getpid()
@@ -112,18 +97,30 @@ class Recorder:
         """Seconds since the run was made."""
         return time.monotonic() - self._began
 
-    def open(self, root: Path, first: RunStarted) -> None:
+    def open(self, root: Path, first: RunStarted, *, line: bool) -> None:
         """Open the journal, in the spool ``root``.
+
+        Args:
+            root: Where the run folder is made.
+            first: The journal's first record.
+            line: Whether a sender is to deliver it from now on.
 
         Raises:
             SpoolError: The spool can't be written.
         """
         self._journal = open_run(root, first)
         self._server = first.tracking_uri
+        if line:
+            try:
+                self.line = Line(self._journal.folder)
+            except DeliveryError as error:
+                self.warn(f"MLflow will be told at its end, by this process: {error}")
 
     def append(self, record: AnyRecord) -> None:
         """Write one record."""
         self.journal.append(record)
+        if self.line is not None:
+            self.line.wake()
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""
@@ -252,6 +249,12 @@ class Recorder:
             self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
         finally:
             self.journal.close()
+
+    def release(self) -> None:
+        """Let go of the run folder: what is not delivered yet is anybody's to deliver."""
+        self.journal.release()
+        if self.line is not None:
+            self.line.close()
 
     def delivered(self, progress: Progress) -> None:
         """Learn what MLflow has of this run."""

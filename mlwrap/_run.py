@@ -11,7 +11,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
-from mlwrap._recorder import LoggedModel, Recorder, told
+from mlwrap._logged_model import LoggedModel
+from mlwrap._recorder import Recorder, told
 from mlwrap.errors import RunStateError, SaveError
 from mlwrap.savers import SaveOptions, unpack
 

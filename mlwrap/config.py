@@ -11,7 +11,7 @@ from mlwrap.errors import OptionError
 
 __all__ = ["Settings", "configure", "settings"]
 
-Delivery = Literal["inline", "off"]
+Delivery = Literal["sender", "inline", "off"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +19,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         spool: Folder that run folders live in; ``None`` for the user's state folder.
-        delivery: ``"inline"``: MLflow is told when the run ends; ``"off"``: the run folder waits for
-            ``mlwrap sync``.
+        delivery: ``"sender"``: a process of its own tells MLflow, while training goes on and after it has
+            died; ``"inline"``: the training process does, when the run ends; ``"off"``: the run folder waits
+            for ``mlwrap sync``.
+        deadline: Seconds without progress after which the end of a run stops waiting for delivery.
         tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
             ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
         experiment: Name of the experiment; ``None`` asks MLflow likewise.
@@ -30,7 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     spool: str | None = None
-    delivery: Delivery = "inline"
+    delivery: Delivery = "sender"
+    deadline: float = 10.0
     tracking_uri: str | None = None
     experiment: str | None = None
     strict: bool = False

@@ -80,7 +80,15 @@ class Unreachable(DeliveryError):
 
 
 class Refused(DeliveryError):
-    """The tracking server said no: trying again without a change gives the same answer."""
+    """The tracking server said no: trying again without a change gives the same answer.
+
+    Attributes:
+        of_value: Whether it is something in the request that was refused, and not the run or the user.
+    """
+
+    def __init__(self, message: str, *, of_value: bool = False) -> None:
+        super().__init__(message)
+        self.of_value = of_value
 
 
 class MlwrapWarning(UserWarning):

@@ -46,6 +46,8 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("MLWRAP_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("MLWRAP_QUIET", "1")
+    # Most tests are not about the sender, and starting one costs each of them an import of MLflow.
+    monkeypatch.setenv("MLWRAP_DELIVERY", "inline")
     for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(work)

@@ -23,7 +23,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from mlwrap._journal import Metrics, Status
+from mlwrap._journal import Status
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 P = ParamSpec("P")
@@ -34,7 +34,16 @@ BATCH = 1000
 BATCH_OF_PARAMS = 100
 
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
-_NO_ANSWER = ("failed with exception", "failed with timeout exception")
+_OF_VALUE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+_TOO_LARGE = 413
+# What MLflow's client says where there was no answer, or one that is not MLflow's, such as a proxy's page.
+_NO_ANSWER = (
+    "failed with exception",
+    "failed with timeout exception",
+    "failed with error code 5",
+    "not in a valid JSON format",
+    "database is locked",
+)
 _CONNECT_SECONDS = 5.0
 
 
@@ -44,9 +53,10 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]
         no_answer = any(words in text for words in _NO_ANSWER)
-        if no_answer or error.error_code in _UNREACHABLE or status in {429, 502, 503, 504}:
+        if no_answer or error.error_code in _UNREACHABLE or status in {429, 500, 502, 503, 504}:
             return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}")
-        return Refused(f"MLflow at {tracking_uri} refused: {text}")
+        of_value = error.error_code in _OF_VALUE or status == _TOO_LARGE or "error code 413" in text
+        return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)
     if isinstance(error, OSError):
         return Unreachable(f"MLflow at {tracking_uri} could not be reached: {text}")
     return DeliveryError(f"MLflow at {tracking_uri}: {type(error).__name__}: {text}")
@@ -55,12 +65,19 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
 def _sorted(method: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        client: Client = args[0]  # type: ignore[assignment] # methods of Client only
         try:
-            return method(*args, **kwargs)
+            try:
+                return method(*args, **kwargs)
+            except MlflowException as error:
+                if error.error_code != "UNAUTHENTICATED" and "error code 401" not in str(error):
+                    raise
+                return method(
+                    *args, **kwargs
+                )  # MLflow reads the credentials again, which may have been renewed
         except DeliveryError:
             raise
         except Exception as error:
-            client: Client = args[0]  # type: ignore[assignment] # methods of Client only
             raise sort_error(error, client.tracking_uri) from error
 
     return call
@@ -132,6 +149,19 @@ class Client:
         return self._mlflow.get_run(run_id)
 
     @_sorted
+    def check_run(self, run_id: str) -> None:
+        """Make sure that a run is there to be written to.
+
+        Raises:
+            Refused: It was deleted, or is not there.
+        """
+        if self._mlflow.get_run(run_id).info.lifecycle_stage != "active":
+            raise Refused(
+                f"run {run_id} at {self.tracking_uri} was deleted, so nothing more is sent. Restore it "
+                "(mlflow runs restore) and run 'mlwrap sync', or remove what waits with 'mlwrap clean'."
+            )
+
+    @_sorted
     def log_batch(
         self,
         run_id: str,
@@ -178,9 +208,17 @@ class Client:
         return str(version.source)
 
     @_sorted
-    def upload_model(self, model_id: str, folder: Path) -> None:
-        """Upload all of ``folder`` as the files of a LoggedModel."""
-        self._mlflow.log_model_artifacts(model_id, str(folder))
+    def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
+        """The LoggedModel that was made under this key, or ``None``."""
+        found = self._mlflow.search_logged_models(
+            [experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1
+        )
+        return found[0] if found else None
+
+    @_sorted
+    def upload_model_file(self, model_id: str, file: Path, path: str) -> None:
+        """Upload one file of a LoggedModel, which is to have the model-relative ``path``."""
+        self._mlflow.log_model_artifact(model_id, str(file), path.rpartition("/")[0] or None)
 
     @_sorted
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
@@ -197,11 +235,6 @@ class Client:
     def end_run(self, run_id: str, status: Status, time: int) -> None:
         """Close a run with its status and the time (ms) of its end."""
         self._mlflow.set_terminated(run_id, status=status, end_time=time)
-
-
-def metric_points(record: Metrics) -> list[tuple[str, float, int, int]]:
-    """The points of a record as :meth:`Client.log_batch` takes them."""
-    return [(name, value, record.time, record.step) for name, value in record.numbers().items()]
 
 
 def _check_listening(tracking_uri: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.pyfunc
+import msgspec
 import yaml
 from mlflow.models import Model as MLmodel
 from mlflow.models.signature import ModelSignature
@@ -18,48 +22,62 @@ from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
 from mlwrap._delivery.client import Client
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
+from mlwrap.errors import DeliveryError, Unreachable
 
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1
+MANIFEST = "mlwrap-manifest.json"
 _MLMODEL = "MLmodel"
+_UPLOADS = 8  # at a time
 
 
-def publish(client: Client, folder: RunFolder, record: Model, progress: Progress) -> None:
-    """Make MLflow's LoggedModel for ``record``, or go on where an earlier delivery stopped."""
+def publish(
+    client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
+) -> None:
+    """Make MLflow's LoggedModel for ``record``, or go on where an earlier delivery stopped.
+
+    Args:
+        client: Where to.
+        folder: The run folder that the model is staged in.
+        record: What the journal says of the model.
+        progress: How far the run's delivery got; brought up to date here.
+        save: Writes ``progress`` down.
+    """
     model = progress.models.get(record.staged)
-    if model is None:
-        model = _create(client, folder, record, progress)
+    if model is None or not model.model_id:
+        model = _create(client, folder, record, progress, save)
     if model.status != "PENDING":
         return
-    run_id = progress.run_id or ""
     if record.error is None:
         staged = folder.path / record.staged
         if staged.is_dir():  # else an earlier delivery has moved it into place
-            describe(staged, record, run_id, model)
-            _place(client, staged, model)
-        client.link_model(run_id, model.model_id, record.step)
+            describe(staged, record, progress.run_id or "", model)
+            _place(client, staged, model, save)
+        client.link_model(progress.run_id or "", model.model_id, record.step)
     client.finalize_model(model.model_id, ready=record.error is None)
     model.status = "READY" if record.error is None else "FAILED"
-    folder.save_progress(progress)
+    save()
     shutil.rmtree(folder.path / record.staged, ignore_errors=True)
 
 
-def _create(client: Client, folder: RunFolder, record: Model, progress: Progress) -> ModelProgress:
-    tags = {"mlwrap.key": progress_key(folder, record), "mlwrap.saver": record.saver}
-    if record.error is not None:
-        tags["mlwrap.error"] = record.error[:5000]
-    made = client.create_model(
-        progress.experiment_id or "", progress.run_id or "", name=record.name, tags=tags
-    )
-    model = ModelProgress(name=record.name, model_id=str(made.model_id), location=str(made.artifact_location))
-    progress.models[record.staged] = model
-    folder.save_progress(progress)
+def _create(
+    client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
+) -> ModelProgress:
+    key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
+    experiment_id = progress.experiment_id or ""
+    model = progress.models.get(record.staged)
+    made = client.find_model(key, experiment_id) if model is not None else None
+    if model is None:
+        model = progress.models[record.staged] = ModelProgress(name=record.name)
+        save()
+    if made is None:
+        tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
+        if record.error is not None:
+            tags["mlwrap.error"] = record.error[:5000]
+        made = client.create_model(experiment_id, progress.run_id or "", record.name, tags)
+    model.model_id, model.location = str(made.model_id), str(made.artifact_location)
+    save()
     return model
-
-
-def progress_key(folder: RunFolder, record: Model) -> str:
-    """What tells this model from every other one, in all runs: a tag that a replay can look up."""
-    return f"{folder.key}/{record.staged}"
 
 
 def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> None:
@@ -98,6 +116,7 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         details=saved.details,
     )
     _write_environment(staged, record)
+    (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest(staged)), indent=1))
     mlmodel.save(str(staged / _MLMODEL))
 
 
@@ -142,10 +161,30 @@ def local_path(location: str) -> Path | None:
     return Path(location) if not parts.scheme else None
 
 
-def _place(client: Client, staged: Path, model: ModelProgress) -> None:
+def manifest(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in ``folder``, by its relative path; of all but ``MLmodel`` and the manifest."""
+    return {path: digest(folder / path) for path in _files(folder) if path not in {_MLMODEL, MANIFEST}}
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    """Relative paths of the files in ``folder``, ``MLmodel`` last: where it is, all is."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(found, key=lambda path: (path == _MLMODEL, path))
+
+
+def _place(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
     target = local_path(model.location)
     if target is None:
-        client.upload_model(model.model_id, staged)
+        _upload(client, staged, model, save)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -153,11 +192,38 @@ def _place(client: Client, staged: Path, model: ModelProgress) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # Another filesystem: copy beside the target first, so that what has its name is always whole.
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        _copy(staged, target)
+
+
+def _copy(staged: Path, target: Path) -> None:
+    """To another filesystem: copy beside the target, compare, rename, so that what has its name is whole."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(staged, part)
+        for path in _files(staged):
+            if digest(part / path) != digest(staged / path):
+                raise Unreachable(f"{path} was not copied to {target} as it is; it stays in {staged}.")
+        part.rename(target)
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        try:
-            shutil.copytree(staged, part)
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+
+
+def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
+    """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are."""
+    *others, last = _files(staged)
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        waiting = {
+            pool.submit(client.upload_model_file, model.model_id, staged / path, path): path
+            for path in others
+            if path not in model.uploaded
+        }
+        for done in as_completed(waiting):
+            try:
+                done.result()
+            except DeliveryError:
+                pool.shutdown(cancel_futures=True)
+                raise
+            model.uploaded.add(waiting[done])
+            save()
+    client.upload_model_file(model.model_id, staged / last, last)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
-from mlwrap._delivery.client import BATCH, Client, metric_points
+from mlwrap._delivery.batch import Batch
+from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import publish
 from mlwrap._journal import (
     AnyRecord,
@@ -26,22 +28,25 @@ from mlwrap._journal import (
     header,
     read,
 )
-from mlwrap.errors import DeliveryError
+from mlwrap.errors import JournalError, Unreachable
 
 _LEASE_SECONDS = 10.0
 
 
-def deliver(folder: RunFolder) -> Progress:
+def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
     """Make MLflow look like ``folder`` says; see the room's own :func:`mlwrap._delivery.deliver`."""
     lease = folder.delivery_lease()
     try:
         lease.acquire(timeout=_LEASE_SECONDS)
     except filelock.Timeout:
-        raise DeliveryError(f"{folder.path} is being delivered by another process.") from None
+        raise Unreachable(f"{folder.path} is being delivered by another process.") from None
+    except FileNotFoundError:
+        raise JournalError(f"{folder.path} is gone: it was delivered, or removed.") from None
     try:
         first = header(folder.journal)
         with _working_folder(first):
-            progress = _Delivery(folder, first, Client(first.tracking_uri)).run()
+            client = Client(first.tracking_uri)
+        progress = _Delivery(folder, first, client, told).run()
     finally:
         lease.release()
     if progress.ended:
@@ -52,14 +57,15 @@ def deliver(folder: RunFolder) -> Progress:
 class _Delivery:
     """Takes a journal's records in their order; what fits in one request waits for company."""
 
-    def __init__(self, folder: RunFolder, first: RunStarted, client: Client) -> None:
+    def __init__(
+        self, folder: RunFolder, first: RunStarted, client: Client, told: Callable[[Progress], None] | None
+    ) -> None:
         self._folder = folder
         self._first = first
         self._client = client
+        self._told = told
         self._progress = folder.progress()
-        self._params: list[tuple[str, str]] = []
-        self._metrics: list[tuple[str, float, int, int]] = []
-        self._tags: dict[str, str] = {}
+        self._batch = Batch()
 
     def run(self) -> Progress:
         run_id = self._ensure_run()
@@ -74,36 +80,44 @@ class _Delivery:
         match record:
             case None:
                 self._progress.damaged += 1
-                self._tags["mlwrap.damaged_records"] = str(self._progress.damaged)
+                self._batch.tags["mlwrap.damaged_records"] = str(self._progress.damaged)
             case Params(values=values):
-                self._params.extend(values.items())
+                self._batch.params.update(values)
             case Metrics():
-                self._metrics.extend(metric_points(record))
+                self._batch.add(record)
             case Tags(values=values):
-                self._tags.update(values)
+                self._batch.tags.update(values)
             case Artifact(staged=staged, path=path):
                 self._flush(run_id, before)
                 self._publish_artifact(run_id, self._folder.path / staged, path)
             case Model():
                 self._flush(run_id, before)
-                publish(self._client, self._folder, record, self._progress)
+                publish(self._client, self._folder, record, self._progress, self._save)
             case RunEnded(status=status, time=time):
                 self._flush(run_id, before)
                 self._client.end_run(run_id, status, time)
                 self._progress.ended = True
             case RunStarted():
                 pass
-        if len(self._params) + len(self._metrics) + len(self._tags) >= BATCH:
+        if self._batch.full:
             self._flush(run_id, before)
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""
-        if self._params or self._metrics or self._tags:
-            self._client.log_batch(run_id, self._params, self._metrics, list(self._tags.items()))
-            self._params, self._metrics, self._tags = [], [], {}
+        refused = self._batch.send(self._client, run_id)
+        if refused:
+            self._progress.refused |= refused
+            told = "; ".join(f"{name}: {why}" for name, why in self._progress.refused.items())
+            self._batch.tags["mlwrap.refused"] = told[:5000]
+            self._batch.send(self._client, run_id)
         if taken != self._progress.offset:
             self._progress.offset = taken
-            self._folder.save_progress(self._progress)
+            self._save()
+
+    def _save(self) -> None:
+        self._folder.save_progress(self._progress)
+        if self._told is not None:
+            self._told(self._progress)
 
     def _publish_artifact(self, run_id: str, staged: Path, path: str) -> None:
         if not staged.exists():  # an earlier delivery got this far, and no further
@@ -115,39 +129,52 @@ class _Delivery:
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
-        experiment_id = first.experiment_id or self._client.experiment_id(first.experiment)
+        with _working_folder(first):
+            experiment_id = first.experiment_id or self._client.experiment_id(first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down
             progress.run_id = self._client.find_run(first.key, experiment_id)
         if progress.run_id is None:
             progress.asked = True
-            self._folder.save_progress(progress)
+            self._save()
             tags = {**first.tags, "mlwrap.key": first.key, **self._parent_tags(experiment_id)}
             progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
-        self._folder.save_progress(progress)
+        self._save()
         return progress.run_id
 
     def _parent_tags(self, experiment_id: str) -> dict[str, str]:
         parent = self._first.parent_run_id
         if self._first.parent_key is not None:
             folder = RunFolder(self._folder.path.parent / self._first.parent_key)
-            if folder.journal.exists():  # it is still open: make its run, so that there is a parent to name
-                parent = folder.progress().run_id or deliver(folder).run_id
-            else:
-                parent = self._client.find_run(self._first.parent_key, experiment_id)
+            with contextlib.suppress(JournalError):  # delivered and gone in this very moment
+                if folder.journal.exists():  # still open: make its run, so that there is a parent to name
+                    parent = folder.progress().run_id or deliver(folder).run_id
+            parent = parent or self._client.find_run(self._first.parent_key, experiment_id)
         return {"mlflow.parentRunId": parent} if parent else {}
+
+
+_standing = threading.RLock()
 
 
 @contextlib.contextmanager
 def _working_folder(first: RunStarted) -> Iterator[None]:
-    """Stand where the training stood: MLflow lays the artifacts of an SQL store beside it (``./mlruns``)."""
+    """Stand where the training stood: MLflow lays the artifacts of an SQL store beside it (``./mlruns``).
+
+    MLflow looks at the working folder in two places: when it opens such a store, and when it makes an
+    experiment there. A process has one working folder, so its threads take turns.
+    """
     if first.tracking_uri.startswith(("http:", "https:")) or not Path(first.folder).is_dir():
         yield
         return
-    here = os.open(".", os.O_RDONLY)
-    try:
+    with _standing:
+        try:
+            here = os.open(".", os.O_RDONLY)
+        except OSError:  # ours was removed
+            here = -1
         os.chdir(first.folder)
-        yield
-    finally:
-        os.fchdir(here)
-        os.close(here)
+        try:
+            yield
+        finally:
+            if here >= 0:
+                os.fchdir(here)
+                os.close(here)

@@ -37,6 +37,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         parent_key: Key of the mlwrap run around this one.
         parent_run_id: MLflow's id of an active run around this one that is not ours.
         folder: Working folder of the training process, which relative store paths start from.
+        offline: The user wants it to wait for ``mlwrap sync``.
         tags: Tags known at the start.
     """
 
@@ -50,6 +51,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     parent_key: str | None = None
     parent_run_id: str | None = None
     folder: str
+    offline: bool = False
     tags: dict[str, str] = {}
 
 

@@ -33,15 +33,17 @@ class ModelProgress(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: Its name in MLflow.
-        model_id: MLflow's id of it, once made.
+        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
         status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
         location: Where its files lie.
+        uploaded: Files that are there already, of a model that is uploaded file by file.
     """
 
     name: str
-    model_id: str
-    location: str
+    model_id: str = ""
+    location: str = ""
     status: str = "PENDING"
+    uploaded: set[str] = set()
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -55,6 +57,7 @@ class Progress(msgspec.Struct, kw_only=True):
         experiment_id: MLflow's id of its experiment, once known.
         models: Progress with each model, by its staged path.
         damaged: Lines of the journal that could not be read.
+        refused: What MLflow would not take, and why.
         ended: All is delivered, the run's end too.
     """
 
@@ -65,6 +68,7 @@ class Progress(msgspec.Struct, kw_only=True):
     experiment_id: str | None = None
     models: dict[str, ModelProgress] = {}
     damaged: int = 0
+    refused: dict[str, str] = {}
     ended: bool = False
 
 
@@ -194,7 +198,11 @@ class OpenRun:
         self._writer.append(record)
 
     def close(self) -> None:
-        """Close the journal and give the lease back."""
+        """Close the journal; the lease is held until :meth:`release`."""
+        self._writer.close()
+
+    def release(self) -> None:
+        """Give the lease back: from now on the folder is anybody's to deliver."""
         self._writer.close()
         self._lease.release()
 

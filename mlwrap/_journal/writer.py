@@ -29,7 +29,9 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._process = os.getpid()
-        self._torn = False
+        # A writer that died in the middle of a record left a piece without its end.
+        size = os.fstat(self._descriptor).st_size
+        self._torn = size > 0 and _last_byte(path) != b"\n"
 
     def append(self, record: AnyRecord) -> None:
         """Write one record.
@@ -54,3 +56,9 @@ class Writer:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)

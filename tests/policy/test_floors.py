@@ -15,7 +15,7 @@ ROOT = Path(mlwrap.__file__).parent
 FLOORS = (
     ("errors",),
     ("config",),
-    ("_capture", "_journal", "_lifetime", "_report"),
+    ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery"),
     ("_recorder",),
     ("_run", "_loading", "_sync"),

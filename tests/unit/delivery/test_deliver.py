@@ -45,7 +45,7 @@ def opened(spool: Path, store: str):
         run = begin(spool, store, **fields)
         for record in records:
             run.append(record)
-        run.close()
+        run.release()
         return run.folder
 
     return make
@@ -107,7 +107,7 @@ def test_an_open_run_is_delivered_as_far_as_it_goes(spool: Path, store: str):
     assert only_run().info.status == "RUNNING"
     run.append(Metrics.of({"loss": 0.5}, step=1, time=2))
     run.append(ENDED)
-    run.close()
+    run.release()
     assert deliver(run.folder).ended
     found = only_run()
     assert found.info.status == "FINISHED"
@@ -174,7 +174,7 @@ def test_an_artifact_arrives_and_its_stage_goes(spool: Path, store: str):
     assert mlflow.artifacts.load_text(f"runs:/{run_id}/plots/a.txt") == "a"
     assert not file.exists()
     assert not tree.exists()
-    run.close()
+    run.release()
 
 
 def model_record(run: OpenRun, **fields) -> Model:
@@ -209,7 +209,7 @@ def test_a_model_is_a_logged_model_that_is_ready(spool: Path, store: str):
     record = model_record(run, saved=SAVED, requirements=("keras==3.15.1",), step=7)
     run.append(record)
     run.append(ENDED)
-    run.close()
+    run.release()
     progress = deliver(run.folder)
     known = progress.models[record.staged]
     model = mlflow.get_logged_model(known.model_id)
@@ -232,7 +232,7 @@ def test_a_model_that_could_not_be_saved_is_failed(spool: Path, store: str):
     run = begin(spool, store)
     run.append(Model(name="m", staged="staged/1-m", time=1, saver="keras", saver_format=1, error="no room"))
     run.append(ENDED)
-    run.close()
+    run.release()
     progress = deliver(run.folder)
     model = mlflow.get_logged_model(progress.models["staged/1-m"].model_id)
     assert model.status.value == "FAILED"
@@ -245,7 +245,7 @@ def test_a_model_is_made_once(spool: Path, store: str, monkeypatch: pytest.Monke
     record = model_record(run, saved=SAVED)
     run.append(record)
     run.append(ENDED)
-    run.close()
+    run.release()
     from mlwrap._delivery.client import Client  # noqa: PLC0415 - imports MLflow
 
     real = Client.link_model
@@ -269,13 +269,13 @@ def test_a_child_is_delivered_under_its_open_parent(spool: Path, store: str):
     parent = begin(spool, store, name="parent")
     child = begin(spool, store, name="child", parent_key=parent.folder.key)
     child.append(ENDED)
-    child.close()
+    child.release()
     deliver(child.folder)
     found = {run.info.run_name: run for run in runs()}
     assert found["parent"].info.status == "RUNNING"
     assert found["child"].data.tags["mlflow.parentRunId"] == found["parent"].info.run_id
     parent.append(ENDED)
-    parent.close()
+    parent.release()
     deliver(parent.folder)
     assert len(runs()) == 2
 
@@ -285,10 +285,10 @@ def test_a_child_finds_a_parent_that_is_delivered_already(spool: Path, store: st
     parent = begin(spool, store, name="parent")
     child = begin(spool, store, name="child", parent_key=parent.folder.key)
     parent.append(ENDED)
-    parent.close()
+    parent.release()
     parent_id = deliver(parent.folder).run_id
     child.append(ENDED)
-    child.close()
+    child.release()
     deliver(child.folder)
     found = {run.info.run_name: run for run in runs()}
     assert found["child"].data.tags["mlflow.parentRunId"] == parent_id

@@ -60,7 +60,7 @@ def test_an_open_run_holds_its_lease(tmp_path: Path):
     run = open_run(tmp_path, first("k"))
     with pytest.raises(filelock.Timeout):
         run.folder.writer_lease().acquire(timeout=0)
-    run.close()
+    run.release()
     with run.folder.writer_lease().acquire(timeout=0):
         pass
 
@@ -69,7 +69,7 @@ def test_run_folders_are_listed_oldest_first(tmp_path: Path):
     """What is no run folder is passed over."""
     (tmp_path / "lost+found").mkdir()
     for key in ("b", "a", "c"):
-        open_run(tmp_path, first(key)).close()
+        open_run(tmp_path, first(key)).release()
     assert [folder.key for folder in run_folders(tmp_path)] == ["b", "a", "c"]
 
 
@@ -121,6 +121,6 @@ def test_removing_a_folder_leaves_nothing(tmp_path: Path):
     """Its lock files too."""
     root = spool_root(str(tmp_path / "spool"))
     run = open_run(root, first("k"))
-    run.close()
+    run.release()
     RunFolder(root / "k").remove()
     assert list(root.iterdir()) == []

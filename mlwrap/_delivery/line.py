@@ -1,0 +1,233 @@
+"""A run's line to the sender: the training half's end of it.
+
+The sender is a process of its own, one for a tree of training processes. It listens on a Unix socket in the
+spool, and each run has a connection to it: that is how the sender is woken, how it is asked whether all is
+delivered, and how it notices that a training process has died, for then the kernel closes the connection.
+Nothing here imports MLflow, waits for the sender to have started, or starts a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from mlwrap._journal import Progress, RunFolder
+from mlwrap.errors import DeliveryError
+
+ADDRESS = "MLWRAP_SENDER"  # tells the children of a training process where the sender listens
+WAKE, ASK = b".", b"?"
+_WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
+_START_SECONDS = 60.0  # to import MLflow may take longer than the deadline, on a machine that is busy
+_STARTS = 3
+_BACKLOG = 1024
+
+
+class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the sender says of a run.
+
+    Attributes:
+        progress: How far delivery got.
+        done: No more is coming: all is delivered, or the sender gave up.
+        error: What stands in the way.
+        away: For how many seconds MLflow has not answered anybody.
+    """
+
+    progress: Progress
+    done: bool = False
+    error: str | None = None
+    away: float = 0.0
+
+
+class Line:
+    """One run's connection to the sender, made anew, and the sender with it, if either is lost.
+
+    Args:
+        folder: The run's folder, in a spool that both can reach.
+
+    Raises:
+        DeliveryError: No sender can be started.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._starts = 0
+        self._next_wake = 0.0
+        self._socket: socket.socket | None = None
+        self._connect()
+        _lines.add(self)
+
+    def wake(self) -> None:
+        """Tell the sender that there is more to deliver; costs a look at the clock, most of the time."""
+        now = time.monotonic()
+        if now < self._next_wake:
+            return
+        self._next_wake = now + _WAKE_SECONDS
+        with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
+            self._send(WAKE)
+
+    def wait(self, deadline: float) -> Told | None:
+        """Wait until all is delivered, for as long as delivery makes progress.
+
+        Args:
+            deadline: Seconds without progress after which waiting ends.
+
+        Returns:
+            The last that the sender said; ``None`` if it said nothing.
+
+        Raises:
+            DeliveryError: The sender is lost, and no other can be started.
+        """
+        connection = self._socket or self._connect()
+        with contextlib.suppress(OSError):  # all may be delivered, and the line closed: the answer is in it
+            connection.send(ASK, socket.MSG_DONTWAIT)
+        last: Told | None = None
+        began = time.monotonic()
+        until = began + deadline
+        unread = b""
+        while True:
+            limit = until if last is not None else max(until, began + _START_SECONDS)
+            answer = self._receive(limit - time.monotonic())
+            if answer is None:
+                return last
+            *lines, unread = (unread + answer).split(b"\n")
+            for line in lines:
+                told = msgspec.json.decode(line, type=Told)
+                if told.done:
+                    return told
+                if last is None or told.progress != last.progress:
+                    until = max(until, time.monotonic() + deadline) if told.error is None else until
+                last = told
+                if told.away >= deadline:  # it has been away for longer than anybody would wait
+                    return told
+
+    def close(self) -> None:
+        """Let the sender go; what it has not delivered yet it goes on delivering."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: bytes) -> None:
+        for _ in range(2):
+            connection = self._socket or self._connect()
+            try:
+                connection.send(message, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # it has not read what woke it before: it is awake
+                return
+            except OSError:
+                self.close()
+            else:
+                return
+
+    def _receive(self, seconds: float) -> bytes | None:
+        if self._socket is None or seconds <= 0:
+            return None
+        self._socket.settimeout(seconds)
+        try:
+            answer = self._socket.recv(65536)
+        except TimeoutError:
+            return None
+        except OSError:
+            answer = b""
+        if not answer:  # the sender died: another one goes on where it stopped
+            self.close()
+            self._send(ASK)
+        return answer
+
+    def _connect(self) -> socket.socket:
+        self._starts += 1
+        if self._starts > _STARTS:
+            raise DeliveryError(f"the sender was lost {_STARTS} times")
+        self._socket = _connection(self._folder.path.parent)
+        self._socket.send(f"{self._folder.path}\n".encode())
+        return self._socket
+
+
+_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+_started: list[subprocess.Popen[bytes]] = []  # their standard input is a tie that holds while we live
+
+
+def _connection(spool: Path) -> socket.socket:
+    """A connection to the sender that listens for this tree of processes, or to a new one."""
+    address = os.environ.get(ADDRESS)
+    if address:
+        try:
+            return _connected(Path(address))
+        except OSError:
+            del os.environ[ADDRESS]
+    address = str(spool / f"sender-{os.getpid()}-{secrets.token_hex(4)}.sock")
+    try:
+        _start(Path(address))
+        connection = _connected(Path(address))
+    except OSError as error:
+        raise DeliveryError(f"no sender could be started ({error})") from error
+    os.environ[ADDRESS] = address
+    return connection
+
+
+def _connected(address: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with short(address) as path:
+            connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _start(address: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        with short(address) as path:
+            listener.bind(path)
+        listener.listen(_BACKLOG)
+        # Standard input is the sender's tie to this process; it starts in a session of its own, so that what
+        # ends a terminal's processes does not end it. Its modules are found where this process finds its own.
+        source = (
+            f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._delivery.sender import main; "
+            f"main({listener.fileno()}, {str(address)!r})"
+        )
+        sender = subprocess.Popen(  # noqa: S603 - this very interpreter
+            [sys.executable, "-c", source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    _started.append(sender)
+
+
+@contextlib.contextmanager
+def short(address: Path) -> Iterator[str]:
+    """A path to a socket that is short enough for the kernel, which takes about a hundred characters."""
+    if len(os.fsencode(address)) < 100 or not Path("/proc/self/fd").is_dir():  # noqa: PLR2004 - see above
+        yield str(address)
+        return
+    folder = os.open(address.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{address.name}"
+    finally:
+        os.close(folder)
+
+
+def _let_go() -> None:
+    """In a child made by ``fork``: the lines are the parent's, and its death must be noticed all the same."""
+    for line in list(_lines):
+        line.close()
+    for sender in _started:
+        if sender.stdin is not None:
+            sender.stdin.close()
+    _started.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

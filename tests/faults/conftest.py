@@ -1,0 +1,62 @@
+"""Real faults need real parts: servers, senders and processes to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def script(tmp_path: Path):
+    """Start a script in a process of its own, with a sender of its own; ended at the end, with all it left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(source: str, **environment: str) -> subprocess.Popen[str]:
+        file = tmp_path / f"script{len(started)}.py"
+        file.write_text(
+            # As in a terminal: a runner in the background, or under nohup, hands on signals that are ignored.
+            "import os, signal, sys, time\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+            "import mlwrap\n" + source
+        )
+        env = {**os.environ, "MLWRAP_DELIVERY": "sender", **environment}
+        process = subprocess.Popen(
+            [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    for sender in senders(tmp_path / "spool"):
+        sender.send_signal(signal.SIGKILL)
+
+
+def senders(spool: Path) -> list[psutil.Process]:
+    """The senders that listen in a spool."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "mlwrap._delivery.sender" in line and str(spool) in line:
+            found.append(process)
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something holds; it is an error if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
