@@ -139,7 +139,7 @@ class RunContext:
             tracking_uri=where.tracking_uri,
             experiment=where.experiment,
             experiment_id=where.experiment_id,
-            parent_key=around.key if around is not None and around.recording else None,
+            parent_key=around.key if around is not None and around.recorded else None,
             parent_run_id=where.parent_run_id,
             folder=_working_folder(),
             offline=self._settings.delivery == "off",

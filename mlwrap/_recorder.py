@@ -72,7 +72,12 @@ class Recorder:
     @property
     def recording(self) -> bool:
         """Whether there is a journal that is this process's to write."""
-        return self._journal is not None and os.getpid() == self._process
+        return self.recorded and os.getpid() == self._process
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there is a journal, whoever's it is to write."""
+        return self._journal is not None
 
     @property
     def journal(self) -> OpenRun:

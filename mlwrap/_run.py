@@ -86,6 +86,11 @@ class Run:
         return self._recorder.recording
 
     @property
+    def recorded(self) -> bool:
+        """Whether this run is written down at all, be it by another process."""
+        return self._recorder.recorded
+
+    @property
     def run_id(self) -> str | None:
         """MLflow's id of the run, once MLflow has it."""
         return self._recorder.run_id

@@ -161,20 +161,22 @@ def _connection(spool: Path) -> socket.socket:
     address = os.environ.get(ADDRESS)
     if address:
         try:
-            return _connected(Path(address))
+            return connected(Path(address))
         except OSError:
             del os.environ[ADDRESS]
     address = str(spool / f"sender-{os.getpid()}-{secrets.token_hex(4)}.sock")
     try:
         _start(Path(address))
-        connection = _connected(Path(address))
+        connection = connected(Path(address))
     except OSError as error:
+        Path(address).unlink(missing_ok=True)
         raise DeliveryError(f"no sender could be started ({error})") from error
     os.environ[ADDRESS] = address
     return connection
 
 
-def _connected(address: Path) -> socket.socket:
+def connected(address: Path) -> socket.socket:
+    """A connection to the sender that listens there."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with short(address) as path:

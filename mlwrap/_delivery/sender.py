@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from mlwrap._delivery.line import ASK, Told, short
+from mlwrap._delivery.line import ASK, Told, connected, short
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
@@ -217,6 +217,13 @@ def finish_abandoned(spool: Path) -> None:
     """Deliver what dead processes left in the spool; what waits for ``mlwrap sync`` goes on waiting."""
     from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
+    for address in spool.glob("sender-*.sock"):
+        try:
+            connected(address).close()
+        except ConnectionRefusedError:  # its sender was killed
+            address.unlink(missing_ok=True)
+        except OSError:
+            continue
     for folder in run_folders(spool):
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             if not header(folder.journal).offline and close_for_the_dead(folder, 0):

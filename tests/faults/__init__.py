@@ -1,0 +1,1 @@
+"""Ways to fail, and what must happen."""

@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture
 def script(tmp_path: Path):
-    """Start a script in a process of its own, with a sender of its own; ended at the end, with all it left."""
+    """Start a script in a process of its own, with a sender of its own; both are ended at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(source: str, **environment: str) -> subprocess.Popen[str]:
