@@ -6,6 +6,7 @@ open runs; then the signal does what it would have done without mlwrap. Knows no
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ class Endable(Protocol):
     def interrupted(self, signal_name: str) -> None:
         """A signal came, and a handler of the user's deals with it: the body may or may not go on."""
 
-    def cut_short(self, signal_name: str) -> None:
+    def cut_short(self, signal_name: str | None) -> None:
         """The process ends as soon as this returns."""
 
 
@@ -55,6 +56,13 @@ def closed(item: Endable) -> None:
             if signal.getsignal(number) is _on_signal:  # else somebody has set theirs since: it stays
                 signal.signal(number, handler)
             del _previous[number]
+
+
+@atexit.register
+def _at_exit() -> None:
+    """The interpreter ends, and there are runs that nobody has closed."""
+    for item in reversed(_open.copy()):
+        item.cut_short(None)
 
 
 def _forget() -> None:

@@ -13,6 +13,7 @@ from mlwrap import _lifetime, _report
 from mlwrap._capture import Captured, Redactor, destination, provenance
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
+from mlwrap._fluent import Fluent
 from mlwrap._journal import RunFolder, RunStarted, Status, spool_root
 from mlwrap._recorder import Recorder, now, told
 from mlwrap._run import Run, current
@@ -83,6 +84,7 @@ class RunContext:
         self._function = function
         self._token: Token[Run | None] | None = None
         self._delivering = False
+        self._fluent: Fluent | None = None
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -112,6 +114,8 @@ class RunContext:
             self._recorder.status = status
             return
         try:
+            if self._fluent is not None:
+                self._fluent.leave(status)
             self._close(status, error)
         finally:
             _lifetime.closed(self)
@@ -121,17 +125,17 @@ class RunContext:
         """A signal came that a handler of the user's deals with."""
         self._recorder.signal = signal_name
 
-    def cut_short(self, signal_name: str) -> None:
-        """A signal came that ends the process: close the run while there is time."""
+    def cut_short(self, signal_name: str | None) -> None:
+        """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
-            self._recorder.abandon_all(f"cut short by {signal_name}")
+            self._recorder.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
             self._close("KILLED", None)
             self._deliver()
 
     def _start(self) -> None:
         recorder, where = self._recorder, destination(self._settings)
-        around = current.get()
+        parent_key, parent_run_id = _parent(where.parent_run_id)
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
@@ -139,14 +143,16 @@ class RunContext:
             tracking_uri=where.tracking_uri,
             experiment=where.experiment,
             experiment_id=where.experiment_id,
-            parent_key=around.key if around is not None and around.recorded else None,
-            parent_run_id=where.parent_run_id,
+            parent_key=parent_key,
+            parent_run_id=parent_run_id,
             folder=_working_folder(),
             offline=self._settings.delivery == "off",
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
         )
         recorder.open(spool_root(self._settings.spool), first, line=self._settings.delivery == "sender")
         _lifetime.opened(self)
+        if not first.offline:
+            self._fluent = Fluent(recorder, first.tracking_uri)
         if not self._settings.quiet:
             _report.started(recorder.name, where.experiment, where.tracking_uri)
 
@@ -167,6 +173,8 @@ class RunContext:
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
         tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
+        if status == "KILLED" and error is None and not tags:
+            tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
         try:
             if error is not None and status != "FINISHED":
                 tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": str(error)}
@@ -214,6 +222,16 @@ class RunContext:
 
 def _waits(folder: RunFolder) -> str:
     return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
+
+
+def _parent(active_run_id: str | None) -> tuple[str | None, str | None]:
+    """Key of the run around this one if it is ours, and MLflow's id of it if it is MLflow's own."""
+    around = current.get()
+    if around is None or not around.recorded:
+        return None, active_run_id
+    if active_run_id is not None and around.run_id is not None and active_run_id != around.run_id:
+        return None, active_run_id  # one of MLflow's own, started inside ours
+    return around.key, None
 
 
 def _working_folder() -> str:

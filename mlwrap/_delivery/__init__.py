@@ -10,15 +10,29 @@ MLflow takes seconds and 200 MB to import, so it loads at the first call, not wi
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from mlwrap._delivery.line import Line, Told
+from mlwrap._delivery.sender import close_for_the_dead
 from mlwrap._journal import Progress, RunFolder
 
 if TYPE_CHECKING:
     from mlwrap._delivery.lookup import ModelFiles, Shown
 
-__all__ = ["Line", "Told", "deliver", "find_model", "show"]
+__all__ = ["Line", "Told", "close_for_the_dead", "deliver", "find_model", "imported_mlflow", "show"]
+
+_ours: list[bool] = []
+
+
+def imported_mlflow() -> bool:
+    """Whether MLflow is in this process because this room imported it, and not the user."""
+    return any(_ours)
+
+
+def _note_import() -> None:
+    if not _ours:
+        _ours.append("mlflow" not in sys.modules)
 
 
 def deliver(folder: RunFolder) -> Progress:
@@ -34,6 +48,7 @@ def deliver(folder: RunFolder) -> Progress:
         Refused: The server said no.
         JournalError: The folder can't be read.
     """
+    _note_import()
     from mlwrap._delivery import runs  # noqa: PLC0415 - see above: MLflow loads late
 
     return runs.deliver(folder)
@@ -51,6 +66,7 @@ def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:
         LoadError: There is no such model, or it has no ``MLmodel``.
         Unreachable: Nobody answered.
     """
+    _note_import()
     from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
 
     return lookup.find_model(uri, tracking_uri)
@@ -63,6 +79,7 @@ def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:
         Refused: There is no such run.
         Unreachable: Nobody answered.
     """
+    _note_import()
     from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
 
     return lookup.show(run_id, tracking_uri)

@@ -322,7 +322,7 @@ def test_what_mlflow_was_told_is_honoured(tmp_path: Path, empty_store: Path, mon
         assert run.info.run_name == "r"
     finally:
         mlflow.set_tracking_uri(None)
-        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        mlflow.tracking.fluent._active_experiment_id = None  # there is no public way back
 
 
 # What is wrong is said when the function is decorated.
