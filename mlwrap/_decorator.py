@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import wrapt
 
@@ -16,7 +16,9 @@ from mlwrap.config import check_type, checked_option, settings
 from mlwrap.errors import OptionError
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class TrackedFunction(Protocol[P, R]):
@@ -33,7 +35,13 @@ class TrackedFunction(Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> TrackedFunction[P, R]: ...
+
+    @overload
+    def __get__(
+        self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> TrackedFunction[Q, R]: ...
 
 
 @overload
@@ -185,6 +193,8 @@ def _trainable(function: object) -> Callable[..., Any]:
     asked = body.func if isinstance(body, functools.partial) else body
     if not callable(body) or inspect.isclass(body):
         raise OptionError(f"tracked_training decorates a training function, and got {function!r}.")
+    if not inspect.isroutine(asked):  # an object that can be called: what it does is in its class
+        asked = type(asked).__call__
     if inspect.isgeneratorfunction(asked) or inspect.isasyncgenfunction(asked):
         raise OptionError(
             f"{asked.__qualname__} is a generator: it returns before it has trained. Track its body with "

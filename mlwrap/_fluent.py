@@ -6,6 +6,7 @@ while the body runs: a few requests that a process without MLflow does not pay f
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -45,4 +46,6 @@ class Fluent:
             return
         active = mlflow.active_run()
         if active is not None and active.info.run_id == self._recorder.run_id:
-            mlflow.end_run(status)
+            # It is off the stack before MLflow is asked to end it, and delivery ends it in any case.
+            with contextlib.suppress(Exception):
+                mlflow.end_run(status)

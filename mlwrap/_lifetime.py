@@ -85,7 +85,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             item.interrupted(name)
         previous(number, frame)
         return
-    for item in reversed(_open.copy()):
-        item.cut_short(name)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    try:
+        for item in reversed(_open.copy()):
+            item.cut_short(name)
+    finally:  # whatever becomes of that, the signal is to do what it was sent for
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

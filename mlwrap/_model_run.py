@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mlwrap import _lifetime, _report
-from mlwrap._capture import Captured, Redactor, destination, provenance
+from mlwrap._capture import Captured, Destination, Redactor, destination, provenance, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
 from mlwrap._fluent import Fluent
 from mlwrap._journal import RunFolder, RunStarted, Status, spool_root
-from mlwrap._recorder import Recorder, now, told
+from mlwrap._recorder import Recorder, message, now, told
 from mlwrap._run import Run, current
 from mlwrap.config import Settings, check_type, settings
-from mlwrap.errors import DeliveryError, JournalError, RunStateError
+from mlwrap.errors import DeliveryError, RunStateError
 
 
 def model_run(
@@ -82,6 +82,8 @@ class RunContext:
         self._capture = capture
         self._tags = tags or {}
         self._function = function
+        self._entered = False
+        self._offline = chosen.delivery == "off"
         self._token: Token[Run | None] | None = None
         self._delivering = False
         self._fluent: Fluent | None = None
@@ -93,14 +95,17 @@ class RunContext:
             SpoolError: The spool can't be written; nothing has started.
             RunStateError: It was entered before.
         """
-        if self._token is not None:
+        if self._entered:
             raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
-        run = Run(self._recorder)
-        if not self._settings.disabled:
-            self._start()
-        self._token = current.set(run)
-        if self._recorder.recording:
-            self._write_params()
+        self._entered = True
+        try:
+            if not self._settings.disabled:
+                self._start()
+            run = Run(self._recorder)
+            self._token = current.set(run)
+        except BaseException as error:  # Ctrl-C among them: what was opened is closed again
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return run
 
     def __exit__(
@@ -108,7 +113,8 @@ class RunContext:
     ) -> None:
         """End the run as ``error`` says; the error goes on to the caller."""
         if self._token is not None:
-            current.reset(self._token)
+            with contextlib.suppress(ValueError):  # left in another thread than it was entered in
+                current.reset(self._token)
         status = self._status(error)
         if not self._recorder.recording:
             self._recorder.status = status
@@ -134,8 +140,14 @@ class RunContext:
             self._deliver()
 
     def _start(self) -> None:
-        recorder, where = self._recorder, destination(self._settings)
-        parent_key, parent_run_id = _parent(where.parent_run_id)
+        recorder, around = self._recorder, current.get()
+        if around is not None and around.recorded:
+            where = destination(self._settings, around.tracking_uri)
+            self._offline = self._offline or around.offline
+        else:
+            where, around = destination(self._settings), None
+        captured = self._captured()  # before any text is written: from now on the secrets in it are known
+        parent_key, parent_run_id = _parent(around, where)
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
@@ -145,30 +157,41 @@ class RunContext:
             experiment_id=where.experiment_id,
             parent_key=parent_key,
             parent_run_id=parent_run_id,
-            folder=_working_folder(),
-            offline=self._settings.delivery == "off",
+            folder=str(working_folder()),
+            offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
         )
-        recorder.open(spool_root(self._settings.spool), first, line=self._settings.delivery == "sender")
+        sender = self._settings.delivery == "sender" and not self._offline
+        recorder.open(spool_root(self._settings.spool), first, line=sender)
         _lifetime.opened(self)
-        if not first.offline:
+        if captured is not None:
+            self._write_params(captured)
+        if not self._offline:
             self._fluent = Fluent(recorder, first.tracking_uri)
         if not self._settings.quiet:
-            _report.started(recorder.name, where.experiment, where.tracking_uri)
+            experiment = where.experiment or where.experiment_id or "Default"
+            _report.started(recorder.name, experiment, where.tracking_uri)
 
-    def _write_params(self) -> None:
-        recorder = self._recorder
+    def _captured(self) -> Captured | None:
         try:
-            recorder.params(self._capture(recorder.redactor))
+            return self._capture(self._recorder.redactor)
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
-            recorder.warn(f"its parameters could not be written down, and training goes on: {told(error)}")
+            self._recorder.warn(f"its parameters could not be read, and training goes on: {told(error)}")
+            return None
+
+    def _write_params(self, captured: Captured) -> None:
+        try:
+            self._recorder.params(captured)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
 
     def _status(self, error: BaseException | None) -> Status:
         if error is None:
             return "FINISHED"
         if isinstance(error, KeyboardInterrupt) or self._recorder.signal:
             return "KILLED"
-        return "FINISHED" if isinstance(error, SystemExit) and error.code in {None, 0} else "FAILED"
+        well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
+        return "FINISHED" if well else "FAILED"
 
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
@@ -177,7 +200,10 @@ class RunContext:
             tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
         try:
             if error is not None and status != "FINISHED":
-                tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": str(error)}
+                tags |= {
+                    "mlwrap.error.type": type(error).__qualname__,
+                    "mlwrap.error.message": message(error),
+                }
                 recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
             if tags:
                 recorder.tags(tags)
@@ -192,9 +218,9 @@ class RunContext:
         try:
             if recorder.line is not None:
                 self._wait(recorder.line)
-            elif self._settings.delivery != "off":
+            elif not self._offline:
                 recorder.delivered(deliver(folder))
-        except (DeliveryError, JournalError, OSError) as failure:
+        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             recorder.warn(f"MLflow does not have all of it yet: {failure} {_waits(folder)}")
         finally:
             self._delivering = False
@@ -224,18 +250,11 @@ def _waits(folder: RunFolder) -> str:
     return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
 
 
-def _parent(active_run_id: str | None) -> tuple[str | None, str | None]:
-    """Key of the run around this one if it is ours, and MLflow's id of it if it is MLflow's own."""
-    around = current.get()
-    if around is None or not around.recorded:
-        return None, active_run_id
-    if active_run_id is not None and around.run_id is not None and active_run_id != around.run_id:
-        return None, active_run_id  # one of MLflow's own, started inside ours
+def _parent(around: Run | None, where: Destination) -> tuple[str | None, str | None]:
+    """Key of the run around this one if it is ours, or MLflow's id of it if it is MLflow's own."""
+    active = where.parent_run_id
+    if around is None or around.tracking_uri != where.tracking_uri:
+        return None, active if around is None else None
+    if active is not None and around.run_id is not None and active != around.run_id:
+        return None, active  # one of MLflow's own, started inside ours
     return around.key, None
-
-
-def _working_folder() -> str:
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:  # it was removed
-        return "/"

@@ -6,8 +6,10 @@ disabled run, or a child made by ``fork``, whose run is its parent's.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import re
 import shutil
 import time
 import uuid
@@ -38,6 +40,7 @@ from mlwrap._logged_model import LoggedModel
 from mlwrap.errors import DeliveryError, OptionError, RunStateError, SaveError, warn
 from mlwrap.savers import SaveOptions, Saver
 
+_NOT_IN_MODEL_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
 
 
@@ -62,12 +65,13 @@ class Recorder:
         self._strict = strict
         self._journal: OpenRun | None = None
         self._process = os.getpid()
-        self._server = ""
+        self.tracking_uri = ""
+        self.offline = False
         self._began = time.monotonic()
         self._params: dict[str, str] = {}
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
-        self._found: set[tuple[str, int]] = set()
+        self._found: dict[tuple[str, int], Any] = {}
 
     @property
     def recording(self) -> bool:
@@ -93,9 +97,9 @@ class Recorder:
     @property
     def url(self) -> str | None:
         """The run's page in the user interface of an MLflow server."""
-        if self.run_id is None or not self._server.startswith(("http:", "https:")):
+        if self.run_id is None or not self.tracking_uri.startswith(("http:", "https:")):
             return None
-        return f"{self._server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return f"{self.tracking_uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     @property
     def seconds(self) -> float:
@@ -114,7 +118,7 @@ class Recorder:
             SpoolError: The spool can't be written.
         """
         self._journal = open_run(root, first)
-        self._server = first.tracking_uri
+        self.tracking_uri, self.offline = first.tracking_uri, first.offline
         if line:
             try:
                 self.line = Line(self._journal.folder)
@@ -129,14 +133,16 @@ class Recorder:
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""
-        warn(f"run {self.name!r}: {self.redactor.text(message)}")
+        text = self.redactor.text(message)
+        warn(f"run {self.name!r}: {text if len(text) <= MAX_TAG else text[:MAX_TAG] + ' …'}")
 
     def params(self, captured: Captured) -> None:
         """Write parameters down, each the first time that it comes."""
         fresh: dict[str, str] = {}
         for name, text in captured.values.items():
             if self._params.get(name, text) != text:
-                free = next(f"{name}.{n}" for n in range(2, 1_000_000) if f"{name}.{n}" not in self._params)
+                others = (rename(f"{name}.{n}") for n in itertools.count(2))
+                free = next(n for n in others if n not in self._params and n not in captured.values)
                 self.warn(
                     f"parameter {name!r} was {self._params[name]!r} and can't change; the new value is "
                     f"logged as {free!r}. Log what changes as a metric."
@@ -153,20 +159,33 @@ class Recorder:
             self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write the metrics of one step down."""
-        self.append(
-            Metrics.of({rename(str(k)): float(v) for k, v in values.items()}, step=int(step), time=now())
-        )
+        """Write the metrics of one step down; one that is no number costs no other."""
+        numbers: dict[str, float] = {}
+        for name, value in values.items():
+            try:
+                numbers[rename(str(name))] = float(value)
+            except Exception as error:  # noqa: BLE001 - whatever a value's own __float__ raises
+                self.warn(f"metric {name!r} is no number, and is left out: {told(error)}")
+        if numbers:
+            self.append(Metrics.of(numbers, step=int(step), time=now()))
 
-    def found(self, records: Iterable[Metrics]) -> None:
-        """Write metrics down that a model or a history remembers, each point once however often it is met."""
+    def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
+        """Write metrics down that a model or a history remembers; a point that was met before counts once.
+
+        Args:
+            records: The metrics.
+            prefix: What stands before the name of a metric that has another value at that step already.
+        """
         for record in records:
-            fresh = {
-                name: value for name, value in record.values.items() if (name, record.step) not in self._found
-            }
-            self._found |= {(name, record.step) for name in fresh}
+            fresh: dict[str, Any] = {}
+            for own, value in record.values.items():
+                known = self._found.get((own, record.step), value)
+                name = f"{prefix}/{own}" if known != value and prefix else own
+                if self._found.get((name, record.step)) != value:
+                    self._found[name, record.step] = value
+                    fresh[rename(name)] = value
             if fresh:
-                self.append(msgspec.structs.replace(record, values={rename(k): v for k, v in fresh.items()}))
+                self.append(msgspec.structs.replace(record, values=fresh))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags down."""
@@ -174,7 +193,14 @@ class Recorder:
 
     def tag_texts(self, tags: Mapping[str, Any]) -> dict[str, str]:
         """Tags as MLflow takes them: text, without secrets, at most ``MAX_TAG`` characters."""
-        return {rename(str(k)): str(self.redactor.value(str(k), v))[:MAX_TAG] for k, v in tags.items()}
+        texts = {}
+        for name, value in tags.items():
+            try:
+                text = self.redactor.text(str(self.redactor.value(str(name), value)))
+            except Exception as error:  # noqa: BLE001 - whatever a value's own __str__ raises
+                text = f"not readable: {type(error).__name__}"
+            texts[rename(str(name))] = text[:MAX_TAG]
+        return texts
 
     def copy(self, source: Path, artifact_path: str | None) -> None:
         """Stage a copy of a file or folder as an artifact."""
@@ -200,6 +226,9 @@ class Recorder:
         Raises:
             SaveError: It could not be saved, and the run is strict.
         """
+        if (plain := _NOT_IN_MODEL_NAMES.sub("_", name)) != name:
+            self.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
+            name = plain
         folder = self.journal.folder.stage(name)
         staged = self.journal.folder.relative(folder)
         record = Model(
@@ -214,7 +243,9 @@ class Recorder:
         self._saving[staged] = record
         try:
             saved = saver.save(model, folder, options)
-            self.append(msgspec.structs.replace(record, saved=saved, requirements=pins(saved.packages)))
+            self.append(
+                msgspec.structs.replace(record, saved=saved, requirements=pins(("mlflow", *saved.packages)))
+            )
         except BaseException as error:
             self._abandon(staged, told(error))
             if not isinstance(error, Exception):
@@ -250,7 +281,7 @@ class Recorder:
             self.append(
                 RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
             )
-        except OSError as failure:
+        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
         finally:
             self.journal.close()
@@ -281,8 +312,16 @@ def now() -> int:
 
 
 def told(error: BaseException) -> str:
-    """Type and message of an error, in one line."""
-    return f"{type(error).__name__}: {error}"
+    """Type and message of an error."""
+    return f"{type(error).__name__}: {message(error)}"
+
+
+def message(error: BaseException) -> str:
+    """The message of an error, whatever its own ``__str__`` does."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - see above
+        return "its message can't be read"
 
 
 def _artifact_path(path: str) -> PurePosixPath:

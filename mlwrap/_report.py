@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.console import Console
 
 
-@functools.lru_cache(maxsize=1)
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - 50 ms that a quiet run need not pay
-
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-
-
-def started(name: str, experiment: str | None, tracking_uri: str) -> None:
+def started(name: str, experiment: str, tracking_uri: str) -> None:
     """Say that a run has started, and where it will be found."""
-    _console().print(
-        f"mlwrap: run {name!r} started, experiment {experiment or 'Default'!r} at {tracking_uri}"
-    )
+    say(f"mlwrap: run {name!r} started, experiment {experiment!r} at {tracking_uri}")
 
 
 def ended(
@@ -39,4 +25,14 @@ def ended(
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
     lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
     lines += [f"        {model} {model_status} {uri or ''}".rstrip() for model, uri, model_status in models]
-    _console().print("\n".join(lines))
+    say("\n".join(lines))
+
+
+def say(text: str) -> None:
+    """Write a text to standard error, whatever has become of that: training goes on."""
+    try:
+        encoding = sys.stderr.encoding or "utf-8"
+        sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError, LookupError):  # closed, detached, or never there
+        return

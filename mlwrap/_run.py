@@ -91,6 +91,16 @@ class Run:
         return self._recorder.recorded
 
     @property
+    def tracking_uri(self) -> str:
+        """Where MLflow is, for this run."""
+        return self._recorder.tracking_uri
+
+    @property
+    def offline(self) -> bool:
+        """Whether this run waits for ``mlwrap sync``."""
+        return self._recorder.offline
+
+    @property
     def run_id(self) -> str | None:
         """MLflow's id of the run, once MLflow has it."""
         return self._recorder.run_id
@@ -102,8 +112,8 @@ class Run:
 
     @property
     def model_uri(self) -> str | None:
-        """URI of the first model, once MLflow has it."""
-        return next((model.uri for model in self.models), None)
+        """URI of the first model that could be saved, once MLflow has it."""
+        return next((model.uri for model in self.models if model.status != "FAILED"), None)
 
     @property
     def url(self) -> str | None:
@@ -176,9 +186,10 @@ class Run:
         if saver is None:
             self._recorder.unknown([("log_model()", f"{type(model).__module__}.{type(model).__qualname__}")])
             return None
-        self._recorder.found(saver.metrics(model))
+        name = str(name or saver.default_name)
+        self._recorder.found(saver.metrics(model), name)
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
-        return self._recorder.model(model, name or saver.default_name, saver, options, step)
+        return self._recorder.model(model, name, saver, options, int(step))
 
     @_harmless
     def record(self, value: Any, *, serving_input_receiver_fn: Callable[[], Any] | None = None) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 
 import click
 from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import track
 from rich.table import Table
 
+from mlwrap import _sync
 from mlwrap._capture import destination
 from mlwrap._delivery import show as show_run
-from mlwrap._sync import sync as sync_spool
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
+_spool = click.option("--spool", help="The folder that runs wait in; by default the one of MLWRAP_SPOOL.")
 
 
 @click.group(context_settings=_HELP)
@@ -24,18 +28,51 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--spool", help="The folder that runs wait in; by default the one of MLWRAP_SPOOL.")
+@_spool
 def sync(spool: str | None) -> None:
-    """Deliver the runs that wait to MLflow."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    done = sync_spool(spool)
+    """Deliver the runs that wait to MLflow; exits 1 if one of them could not be delivered."""
+    folders = _sync.deliverable(spool)
+    progress = track(
+        _sync.sync_each(folders),
+        "delivering",
+        total=len(folders),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    done = list(progress)
     for entry in done:
-        console.print(entry.error or f"run {entry.run_id} delivered")
-        if entry.error:
-            console.print(f"    it waits in {entry.folder}")
+        if entry.error is None:
+            click.echo(f"run {entry.run_id} delivered")
+        else:
+            click.echo(f"not delivered: {entry.error}\n    it waits in {entry.folder}")
     failed = sum(entry.error is not None for entry in done)
-    console.print(f"{len(done) - failed} delivered, {failed} waiting")
+    click.echo(f"{len(done) - failed} delivered, {failed} waiting")
     sys.exit(1 if failed else 0)
+
+
+@cli.command()
+@_spool
+def status(spool: str | None) -> None:
+    """List the runs in the spool: their age, size, and why they wait."""
+    found = _sync.waiting(spool)
+    if not found:
+        click.echo("nothing waits")
+        return
+    table = Table("key", "run", "state", "age", "size", "why")
+    for entry in found:
+        age = str(datetime.timedelta(seconds=round(entry.seconds)))
+        table.add_row(entry.folder.key, entry.name, entry.state, age, decimal(entry.size), entry.reason)
+    Console(highlight=False, markup=False).print(table)
+
+
+@cli.command()
+@click.argument("keys", nargs=-1)
+@_spool
+def clean(keys: tuple[str, ...], spool: str | None) -> None:
+    """Remove what is delivered, and the runs named by KEYS, delivered or not."""
+    for path in _sync.clean(keys, spool):
+        click.echo(f"removed {path}")
 
 
 @cli.command()
@@ -44,9 +81,8 @@ def sync(spool: str | None) -> None:
 def show(run_id: str | None, tracking_uri: str | None) -> None:
     """Show what MLflow has of a run; of the newest one where RUN_ID is left out."""
     found = show_run(run_id, destination(settings(tracking_uri=tracking_uri)).tracking_uri)
-    table = Table(
-        title=f"{found.name} · experiment {found.experiment} · run {found.run_id}", title_justify="left"
-    )
+    title = f"{found.name} · experiment {found.experiment} · run {found.run_id}"
+    table = Table(title=title, title_justify="left")
     table.add_column("what")
     table.add_column("name")
     table.add_column("value", overflow="fold")
@@ -55,9 +91,9 @@ def show(run_id: str | None, tracking_uri: str | None) -> None:
         for number, (name, value) in enumerate(values.items(), start=1):
             text = value if isinstance(value, str) else f"{value:.6g}"
             table.add_row(kind, name, text, end_section=number == len(values))
-    for name, uri, status in found.models:
-        table.add_row("model", name, f"{uri} {status}")
-    Console(highlight=False).print(table)
+    for name, uri, model_status in found.models:
+        table.add_row("model", name, f"{uri} {model_status}")
+    Console(highlight=False, markup=False).print(table)
 
 
 def main() -> None:

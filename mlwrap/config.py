@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
 
 
@@ -76,7 +77,8 @@ def settings(**options: Any) -> Settings:
         variable = f"MLWRAP_{name.upper()}"
         text = os.environ.get(variable)
         if text:  # set but empty means unset, as a shell user expects
-            merged[name] = _convert(variable, text, hint, strict=False)
+            known = _WORDS.get(text.lower(), text) if hint is bool else text
+            merged[name] = _convert(variable, known, hint, strict=False)
     merged.update(_configured)
     for name, value in options.items():
         if value is not None:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -99,9 +100,17 @@ _HERE = str(Path(__file__).parent)
 
 
 def warn(message: str) -> None:
-    """Emit a :class:`MlwrapWarning` that points at the first line of code that is not mlwrap's own."""
+    """Emit a :class:`MlwrapWarning` that points at the first line of code that is not mlwrap's own.
+
+    Where warnings are turned into errors it goes to standard error instead: a warning of ours is about
+    something that must not end the training.
+    """
     level = 2
     frame = sys._getframe(1)  # noqa: SLF001 - as the standard library's own warnings do
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, MlwrapWarning, stacklevel=level)
+    try:
+        warnings.warn(message, MlwrapWarning, stacklevel=level)
+    except MlwrapWarning:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"mlwrap: {message}\n")

@@ -6,15 +6,40 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from mlwrap.errors import MlwrapWarning
 
 # Before anything imports TensorFlow or MLflow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+_unexpected: list[str] = []
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage, nodeid: str) -> None:
+    """A warning of ours that no test expected is a failure; as an error, ours would only be printed."""
+    if issubclass(warning_message.category, MlwrapWarning):
+        _unexpected.append(f"{nodeid}: {warning_message.message}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session for what no test expected."""
+    if _unexpected and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests they came from."""
+    for line in _unexpected:
+        terminalreporter.line(f"UNEXPECTED MlwrapWarning {line}", red=True)
 
 
 @pytest.fixture(scope="session")

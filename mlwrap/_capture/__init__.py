@@ -13,7 +13,7 @@ from mlwrap._capture.flatten import Captured, flatten, params
 from mlwrap._capture.names import rename, unrename
 from mlwrap._capture.provenance import pins, provenance
 from mlwrap._capture.redact import REDACTED, Redactor, Secret
-from mlwrap._capture.target import Destination, destination
+from mlwrap._capture.target import Destination, destination, working_folder
 
 __all__ = [
     "REDACTED",
@@ -29,4 +29,5 @@ __all__ = [
     "provenance",
     "rename",
     "unrename",
+    "working_folder",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlwrap._capture.git import checkout
 from mlwrap._capture.redact import REDACTED, Redactor
+from mlwrap._capture.target import working_folder
 
 __all__ = ["pins", "provenance"]
 
@@ -106,7 +107,7 @@ def _folder(function: Any, script: str | None) -> str:
     for file in (getattr(code, "co_filename", None), script):
         if file and Path(file).is_file():
             return str(Path(file).resolve().parent)
-    return str(Path.cwd())
+    return str(working_folder())
 
 
 def _user() -> str | None:

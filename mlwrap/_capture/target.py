@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mlwrap.config import Settings
 
 _SQLITE = "sqlite:///"
+_NAMES = {"databricks", "databricks-uc", "uc"}  # URIs of MLflow's that look like folders
 
 
 class Destination(NamedTuple):
@@ -28,14 +29,18 @@ class Destination(NamedTuple):
     parent_run_id: str | None
 
 
-def destination(settings: Settings) -> Destination:
+def destination(settings: Settings, around: str | None = None) -> Destination:
     """Find out where a run that starts now belongs.
+
+    Args:
+        settings: What the user told mlwrap.
+        around: The tracking URI of the run of ours around it, which it shares if nothing else is said.
 
     MLflow is asked only if the user has imported it; its settings are honoured all the same, since
     ``mlflow.set_tracking_uri`` and ``mlflow.set_experiment`` leave them in the environment, too.
     """
     mlflow = sys.modules.get("mlflow")
-    uri = settings.tracking_uri
+    uri = settings.tracking_uri or around
     if uri is None and mlflow is not None and hasattr(mlflow, "get_tracking_uri"):
         uri = mlflow.get_tracking_uri()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -51,7 +56,17 @@ def absolute(uri: str) -> str:
     """``uri`` with a relative path, of an sqlite file or a folder, made absolute."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         path = uri[len(_SQLITE) :]
-        return uri if path.startswith((":memory:", "?")) or not path else f"{_SQLITE}{Path.cwd() / path}"
-    if ":" not in uri:
-        return str(Path(uri).absolute())
+        return (
+            uri if path.startswith((":memory:", "?")) or not path else f"{_SQLITE}{working_folder() / path}"
+        )
+    if ":" not in uri and uri not in _NAMES:
+        return str(working_folder() / uri)
     return uri
+
+
+def working_folder() -> Path:
+    """The folder that this process stands in; the root where that was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")

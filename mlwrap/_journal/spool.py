@@ -59,6 +59,7 @@ class Progress(msgspec.Struct, kw_only=True):
         damaged: Lines of the journal that could not be read.
         refused: What MLflow would not take, and why.
         ended: All is delivered, the run's end too.
+        error: What stood in the way of the last delivery.
     """
 
     format: int = PROGRESS_FORMAT
@@ -70,6 +71,7 @@ class Progress(msgspec.Struct, kw_only=True):
     damaged: int = 0
     refused: dict[str, str] = {}
     ended: bool = False
+    error: str | None = None
 
 
 class RunFolder:

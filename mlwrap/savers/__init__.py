@@ -6,14 +6,19 @@ gives it back from there. This room may import ``mlwrap.errors``, ``mlwrap.confi
 imported: a saver is asked about an object only if its framework is loaded already.
 """
 
+from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._registry import by_name, find, kinds, register
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
 __all__ = [
     "Found",
+    "Metrics",
     "SaveOptions",
+    "Saved",
     "Saver",
+    "Signature",
+    "TensorSpec",
     "Unpacked",
     "by_name",
     "find",

@@ -104,7 +104,7 @@ def _export(value: Any, folder: Path, prefix: str, options: SaveOptions) -> Save
         warn(
             f"The checkpoint of the {class_name(value)} is saved, but its SavedModel could not be exported "
             f"with the serving_input_receiver_fn given: {type(error).__name__}: {error}. Expected "
-            " a function of no arguments that returns a ServingInputReceiver.",
+            "a function of no arguments that returns a ServingInputReceiver.",
         )
         return None
     finally:

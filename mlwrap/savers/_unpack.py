@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from mlwrap.savers._saver import Saver
 
 _NUMBER_NAME = "result"
 _HISTORY_NAME = "history"
+_EVALUATION_NAME = "evaluation"
+_MOST_UNNAMED = 100  # a thousand predictions are data, and no metrics
 _SILENT = (str, bytes, bool, type(None))  # answers and notes: neither metrics nor worth a warning
 _NUMPY_BOOLEANS = ("numpy.bool", "numpy.bool_")
 _NOT_IN_NAMES = re.compile(r"[^\w\- ]+")  # what the name of a model, and of its folder, is spared
@@ -68,6 +70,8 @@ def unpack(value: object, *, name: str | None = None) -> Unpacked:
     * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
       a key is ``result``. They belong to step 0. A list of nothing but numbers is one metric with a
       step for each; side by side in a tuple they are metrics of their own.
+      What has the name of a training's metric is an evaluation after it: ``evaluation/loss``. More than
+      a hundred without a key are data, and not known.
     * A history becomes one record for each epoch. Where there is only one training its metrics keep
       their names; of several, each has its model's name before it (``generator/loss``).
     * Text, bytes, booleans and ``None`` are passed over quietly.
@@ -78,11 +82,14 @@ def unpack(value: object, *, name: str | None = None) -> Unpacked:
     """
     leaves = _leaves(value)
     models = _named_models(leaves.models, name)
-    return Unpacked(
-        models=models,
-        metrics=[*_trainings(models, leaves.histories), *_results(leaves.numbers)],
-        unknown=_unknown(leaves.unknown),
-    )
+    trainings = list(_trainings(models, leaves.histories))
+    trained = {name for record in trainings for name in record.values}
+    unnamed = [path for path, _ in leaves.numbers if not _keys(path)]
+    numbers = leaves.numbers if len(unnamed) <= _MOST_UNNAMED else [n for n in leaves.numbers if _keys(n[0])]
+    unknown = _unknown(leaves.unknown)
+    if len(unnamed) > _MOST_UNNAMED:
+        unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
+    return Unpacked(models=models, metrics=[*trainings, *_results(numbers, trained)], unknown=unknown)
 
 
 def _leaves(value: object) -> _Leaves:
@@ -143,33 +150,41 @@ def _keys(path: _Path) -> list[str]:
     return [part for part in path if isinstance(part, str)]
 
 
-def _distinct(name: str, taken: set[str]) -> str:
-    chosen, number_ = name, 1
-    while chosen in taken:
-        number_ += 1
-        chosen = f"{name}_{number_}"
-    taken.add(chosen)
-    return chosen
+class _Names:
+    """Gives each name once; a name that comes again gets a number."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._times: dict[str, int] = dict.fromkeys(taken, 1)
+
+    def distinct(self, name: str) -> str:
+        """``name``, or ``name_2`` and so on where it is taken."""
+        chosen, times = name, self._times.get(name, 0)
+        while chosen in self._times:
+            times += 1
+            chosen = f"{name}_{times}"
+        self._times[name] = times or 1
+        self._times.setdefault(chosen, 1)
+        return chosen
 
 
 def _named_models(models: list[tuple[_Path, Any, Saver]], name: str | None) -> list[Found]:
-    taken: set[str] = set()
+    names = _Names()
     found = []
     for path, value, saver in models:
         keys = [] if name and len(models) == 1 else _keys(path)
         key = _NOT_IN_NAMES.sub("_", "_".join(keys)).strip()
-        found.append(Found(_distinct(key or name or saver.default_name, taken), value, saver))
+        found.append(Found(names.distinct(key or name or saver.default_name), value, saver))
     return found
 
 
 def _trainings(models: list[Found], histories: list[tuple[_Path, Any]]) -> Iterator[Metrics]:
     """Metrics of every training found, each once: a History is often returned beside its own model."""
     claimed = {id(_own_history(model)) for model in models}
-    taken = {model.name for model in models}
+    names = _Names(model.name for model in models)
     trainings = [(model.name, _remembered(model)) for model in models]
     for path, history in histories:
         if id(history) not in claimed:
-            name = _distinct("/".join(_keys(path)) or _HISTORY_NAME, taken)
+            name = names.distinct("/".join(_keys(path)) or _HISTORY_NAME)
             trainings.append((name, list(history_metrics(history))))
     trainings = [(name, records) for name, records in trainings if records]
     for name, records in trainings:
@@ -196,12 +211,18 @@ def _prefixed(record: Metrics, name: str) -> Metrics:
     return Metrics(values=values, step=record.step, time=record.time)
 
 
-def _results(numbers: list[tuple[_Path, list[float]]]) -> Iterator[Metrics]:
-    """One record for each step, of all numbers that belong to it."""
-    taken: set[str] = set()
+def _results(numbers: list[tuple[_Path, list[float]]], trained: set[str]) -> Iterator[Metrics]:
+    """One record for each step, of all numbers that belong to it.
+
+    Args:
+        numbers: Where they were found.
+        trained: Names of metrics of the training: a number of that name is of an evaluation after it.
+    """
+    names = _Names()
     steps: dict[int, dict[str, float]] = {}
     for path, series in numbers:
-        name = _distinct("/".join(_keys(path)) or _NUMBER_NAME, taken)
+        own = "/".join(_keys(path)) or _NUMBER_NAME
+        name = names.distinct(f"{_EVALUATION_NAME}/{own}" if own in trained else own)
         for step, value in enumerate(series):
             steps.setdefault(step, {})[name] = value
     when = now()
