@@ -95,6 +95,11 @@ class MlwrapWarning(UserWarning):
     """The one category of warnings that mlwrap emits; filter on it."""
 
 
+def told(error: BaseException) -> str:
+    """Type and message of an error, in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
 _HERE = str(Path(__file__).parent)
 
 
