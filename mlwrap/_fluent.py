@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from mlwrap._delivery import deliver, imported_mlflow
-from mlwrap._recorder import Recorder, told
-from mlwrap.errors import DeliveryError, JournalError
+from mlwrap._recorder import Recorder
+from mlwrap.errors import DeliveryError, JournalError, told
 
 
 class Fluent:

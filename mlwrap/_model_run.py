@@ -15,10 +15,10 @@ from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
 from mlwrap._fluent import Fluent
 from mlwrap._journal import RunFolder, RunStarted, Status, spool_root
-from mlwrap._recorder import Recorder, message, now, told
+from mlwrap._recorder import Recorder, now
 from mlwrap._run import Run, current
 from mlwrap.config import Settings, check_type, settings
-from mlwrap.errors import DeliveryError, RunStateError
+from mlwrap.errors import DeliveryError, RunStateError, message, told
 
 
 def model_run(

@@ -23,6 +23,7 @@ from mlwrap import savers
 from mlwrap._capture import Captured, Redactor, pins, rename
 from mlwrap._delivery import Line
 from mlwrap._journal import (
+    KEPT,
     AnyRecord,
     Artifact,
     Metrics,
@@ -37,7 +38,7 @@ from mlwrap._journal import (
     open_run,
 )
 from mlwrap._logged_model import LoggedModel
-from mlwrap.errors import DeliveryError, OptionError, RunStateError, SaveError, warn
+from mlwrap.errors import DeliveryError, OptionError, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
 _NOT_IN_MODEL_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
@@ -71,6 +72,7 @@ class Recorder:
         self._params: dict[str, str] = {}
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
+        self._full = False
         self._found: dict[tuple[str, int], Any] = {}
 
     @property
@@ -126,10 +128,16 @@ class Recorder:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
 
     def append(self, record: AnyRecord) -> None:
-        """Write one record."""
-        self.journal.append(record)
+        """Write one record; one that the disk does not take is kept for later, said once."""
+        trouble = self.journal.append(record)
         if self.line is not None:
             self.line.wake()
+        if trouble is not None and not self._full:
+            self._full = True
+            self.warn(
+                f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
+                f"it can, the next {KEPT:,} records wait in memory, and those beyond are lost. Make room."
+            )
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""
@@ -217,7 +225,11 @@ class Recorder:
         folder = self.journal.folder
         path = _artifact_path(artifact_file)
         file = folder.stage(path.name) / path.name
-        write(file)
+        try:
+            write(file)
+        except BaseException:
+            shutil.rmtree(file.parent, ignore_errors=True)
+            raise
         self.append(Artifact(staged=folder.relative(file), path=str(path)))
 
     def model(self, model: Any, name: str, saver: Saver, options: SaveOptions, step: int = 0) -> LoggedModel:
@@ -229,25 +241,25 @@ class Recorder:
         if (plain := _NOT_IN_MODEL_NAMES.sub("_", name)) != name:
             self.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
             name = plain
-        folder = self.journal.folder.stage(name)
-        staged = self.journal.folder.relative(folder)
         record = Model(
             name=name,
-            staged=staged,
+            staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
             time=now(),
             step=step,
             saver=saver.name,
             saver_format=saver.format,
             python=platform.python_version(),
         )
-        self._saving[staged] = record
         try:
+            folder = self.journal.folder.stage(name)
+            record = msgspec.structs.replace(record, staged=self.journal.folder.relative(folder))
+            self._saving[record.staged] = record
             saved = saver.save(model, folder, options)
             self.append(
                 msgspec.structs.replace(record, saved=saved, requirements=pins(("mlflow", *saved.packages)))
             )
         except BaseException as error:
-            self._abandon(staged, told(error))
+            self._abandon(record, told(error))
             if not isinstance(error, Exception):
                 raise
             message = f"the model {name!r} could not be saved: {told(error)}"
@@ -255,9 +267,9 @@ class Recorder:
                 raise SaveError(self.redactor.text(f"run {self.name!r}: {message}"), model) from error
             self.warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
         else:
-            del self._saving[staged]
-            self.models[staged] = LoggedModel(name, "STAGED")
-        return self.models[staged]
+            del self._saving[record.staged]
+            self.models[record.staged] = LoggedModel(name, "STAGED")
+        return self.models[record.staged]
 
     def unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
         """Say that nobody knows how to save something: where it was found, and its type."""
@@ -269,22 +281,20 @@ class Recorder:
 
     def abandon_all(self, why: str) -> None:
         """Take back every model that is being saved right now."""
-        for staged in list(self._saving):
-            self._abandon(staged, why)
+        for record in list(self._saving.values()):
+            self._abandon(record, why)
 
     def close(self, status: Status, error: str | None) -> None:
         """Write the run's end down and close the journal; a second call does nothing."""
         if self.status != "RUNNING":
             return
         self.status = status
+        last = RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
         try:
-            self.append(
-                RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
-            )
+            if lost := self.journal.end(last):
+                self.warn(f"{lost:,} records are lost, for {self.journal.folder.path} could not be written.")
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
-        finally:
-            self.journal.close()
 
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""
@@ -299,29 +309,16 @@ class Recorder:
             model = self.models[staged]
             model.status, model.uri = known.status, f"models:/{known.model_id}"
 
-    def _abandon(self, staged: str, why: str) -> None:
-        record = self._saving.pop(staged)
-        shutil.rmtree(self.journal.folder.path / staged, ignore_errors=True)
-        self.models[staged] = LoggedModel(record.name, "FAILED")
+    def _abandon(self, record: Model, why: str) -> None:
+        self._saving.pop(record.staged, None)
+        shutil.rmtree(self.journal.folder.path / record.staged, ignore_errors=True)
+        self.models[record.staged] = LoggedModel(record.name, "FAILED")
         self.append(msgspec.structs.replace(record, error=self.redactor.text(why)[:MAX_TAG]))
 
 
 def now() -> int:
     """Milliseconds since the epoch, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def told(error: BaseException) -> str:
-    """Type and message of an error."""
-    return f"{type(error).__name__}: {message(error)}"
-
-
-def message(error: BaseException) -> str:
-    """The message of an error, whatever its own ``__str__`` does."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - see above
-        return "its message can't be read"
 
 
 def _artifact_path(path: str) -> PurePosixPath:

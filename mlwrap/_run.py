@@ -12,8 +12,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
-from mlwrap._recorder import Recorder, told
-from mlwrap.errors import RunStateError, SaveError
+from mlwrap._recorder import Recorder
+from mlwrap.errors import RunStateError, SaveError, told
 from mlwrap.savers import SaveOptions, unpack
 
 P = ParamSpec("P")

@@ -96,6 +96,19 @@ class MlwrapWarning(UserWarning):
     """The one category of warnings that mlwrap emits; filter on it."""
 
 
+def told(error: BaseException) -> str:
+    """Type and message of an error."""
+    return f"{type(error).__name__}: {message(error)}"
+
+
+def message(error: BaseException) -> str:
+    """The message of an error, whatever its own ``__str__`` does."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - see above
+        return "its message can't be read"
+
+
 _HERE = str(Path(__file__).parent)
 
 

@@ -202,6 +202,7 @@ def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
     try:
         if not any(isinstance(entry.record, RunEnded) for entry in read(folder.journal)):
             why = "the training process died without a word (kill -9, out of memory, or a crash)"
+            folder.free_reserve()  # it may be that the disk is full
             writer = Writer(folder.journal)
             writer.append(Tags(values={"mlwrap.error.message": why}))
             writer.append(RunEnded(status="KILLED", time=time.time_ns() // 1_000_000, error=why))

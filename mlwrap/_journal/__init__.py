@@ -6,6 +6,7 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 and never knows what a record is about.
 """
 
+from mlwrap._journal.open_run import LOST, OpenRun, open_run
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
@@ -24,17 +25,17 @@ from mlwrap._journal.records import (
 )
 from mlwrap._journal.spool import (
     ModelProgress,
-    OpenRun,
     Progress,
     RunFolder,
-    open_run,
     run_folders,
     spool_root,
 )
-from mlwrap._journal.writer import Writer
+from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [
     "FORMAT",
+    "KEPT",
+    "LOST",
     "AnyRecord",
     "Artifact",
     "Entry",

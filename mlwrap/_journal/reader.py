@@ -11,6 +11,7 @@ import msgspec
 from mlwrap._journal.records import FORMAT, AnyRecord, RunStarted
 from mlwrap.errors import JournalError
 
+_BEGIN = b'{"type":'  # of every record; within a text its quotes would be escaped
 _decoder: msgspec.json.Decoder[AnyRecord] = msgspec.json.Decoder(AnyRecord)
 
 
@@ -18,8 +19,8 @@ class Entry(NamedTuple):
     """A line of a journal.
 
     Attributes:
-        record: What it says; ``None`` where the line is damaged.
-        end: Offset in bytes of the end of the line: where reading goes on.
+        record: What it says; ``None`` where the line, or its beginning, is damaged.
+        end: Offset in bytes of its end: where reading goes on.
     """
 
     record: AnyRecord | None
@@ -35,7 +36,8 @@ def read(path: Path, start: int = 0) -> Iterator[Entry]:
     """Yield the journal's lines from the offset ``start``, which must be 0 or the end of an entry.
 
     A last line without its end is still being written, or was cut off when its writer died: it is not
-    there. A damaged line is yielded with ``record=None``, so that the caller can count and report it.
+    there. What is damaged is yielded with ``record=None``, so that the caller can count and report it. A
+    record that follows on a piece of another one, without a line's end between, is whole and is yielded.
 
     Raises:
         JournalError: There is no journal, its first record is not whole, or a newer mlwrap wrote it.
@@ -52,10 +54,13 @@ def read(path: Path, start: int = 0) -> Iterator[Entry]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
+            record, at = _decode(line)
+            # A piece that the record begins with is its own: it was cut short, and then written whole.
+            if record is None or not line.startswith(line[:at], at):
+                yield Entry(None, end + (at or len(line)))
             end += len(line)
-            if line == b"\n":  # left by a writer that ended a torn line
-                continue
-            yield Entry(_decode(line), end)
+            if record is not None:
+                yield Entry(record, end)
 
 
 def header(path: Path) -> RunStarted:
@@ -71,16 +76,20 @@ def header(path: Path) -> RunStarted:
     raise JournalError(f"{path} does not begin with a whole record of a run's start; it can't be delivered.")
 
 
-def _decode(line: bytes) -> AnyRecord | None:
-    try:
-        return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+def _decode(line: bytes) -> tuple[AnyRecord | None, int]:
+    """The record that a line ends with, and where in the line it begins."""
+    at = 0
+    while at >= 0:
+        try:
+            return _decoder.decode(line[at:]), at
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            at = line.find(_BEGIN, at + 1)
+    return None, 0
 
 
 def _check_header(path: Path, line: bytes) -> None:
     try:
-        first = msgspec.json.decode(line, type=_Header)
+        first = msgspec.json.decode(line[max(line.rfind(_BEGIN + b'"run_started"'), 0) :], type=_Header)
     except (msgspec.DecodeError, UnicodeDecodeError):
         first = _Header()
     if first.type != "run_started" or not line.endswith(b"\n"):

@@ -5,6 +5,7 @@ A run folder is named for the run's key and holds::
     journal.jsonl      the records, written by the training process alone
     staged/            models and files that wait to be delivered
     delivered.json     how far delivery got, written by delivery alone
+    reserve            room on the disk for the journal's last records
     writer.lock        held for as long as the training process lives
     delivery.lock      held by whoever is delivering
 """
@@ -21,11 +22,10 @@ import filelock
 import msgspec
 import platformdirs
 
-from mlwrap._journal.records import AnyRecord, RunStarted
-from mlwrap._journal.writer import Writer
 from mlwrap.errors import JournalError, SpoolError, warn
 
 PROGRESS_FORMAT = 1
+RESERVED = 1 << 16  # bytes
 
 
 class ModelProgress(msgspec.Struct, kw_only=True):
@@ -87,6 +87,7 @@ class RunFolder:
         self.journal = path / "journal.jsonl"
         self._staged = path / "staged"
         self._progress = path / "delivered.json"
+        self._reserve = path / "reserve"
         self._writer_lock = path / "writer.lock"
         self._delivery_lock = path / "delivery.lock"
 
@@ -168,6 +169,18 @@ class RunFolder:
         """The lock that keeps two deliveries of one folder apart."""
         return filelock.FileLock(self._delivery_lock, mode=0o600, thread_local=False)
 
+    def reserve(self) -> None:
+        """Take some room on the disk, so that a run's end can be written, and delivered, when it is full."""
+        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, bytes(RESERVED))
+        finally:
+            os.close(descriptor)
+
+    def free_reserve(self) -> None:
+        """Give the reserved room back."""
+        self._reserve.unlink(missing_ok=True)
+
     def size(self) -> int:
         """Bytes of all files in it."""
         return sum(f.lstat().st_size for f in self.path.rglob("*") if f.is_file())
@@ -175,52 +188,6 @@ class RunFolder:
     def remove(self) -> None:
         """Remove the folder and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-class OpenRun:
-    """The training process's hold on a run folder: its journal and the lease on it.
-
-    Args:
-        folder: A folder that exists.
-        first: The record that opens the journal.
-
-    Raises:
-        OSError: The journal can't be written.
-    """
-
-    def __init__(self, folder: RunFolder, first: RunStarted) -> None:
-        self.folder = folder
-        self._lease = folder.writer_lease()
-        self._lease.acquire(timeout=0)
-        self._writer = Writer(folder.journal)
-        self._writer.append(first)
-
-    def append(self, record: AnyRecord) -> None:
-        """Write one record; see :meth:`Writer.append`."""
-        self._writer.append(record)
-
-    def close(self) -> None:
-        """Close the journal; the lease is held until :meth:`release`."""
-        self._writer.close()
-
-    def release(self) -> None:
-        """Give the lease back: from now on the folder is anybody's to deliver."""
-        self._writer.close()
-        self._lease.release()
-
-
-def open_run(root: Path, first: RunStarted) -> OpenRun:
-    """Make the folder of a new run in the spool ``root`` and open its journal.
-
-    Raises:
-        SpoolError: It can't be made or written.
-    """
-    folder = RunFolder(root / first.key)
-    try:
-        folder.path.mkdir(mode=0o700)
-        return OpenRun(folder, first)
-    except OSError as error:
-        raise SpoolError(_unusable(root, error)) from error
 
 
 def run_folders(root: Path) -> Iterator[RunFolder]:
@@ -245,7 +212,7 @@ def spool_root(configured: str | None = None) -> Path:
         try:
             return _usable(root)
         except OSError as error:
-            raise SpoolError(_unusable(root, error)) from error
+            raise SpoolError(unusable(root, error)) from error
     default = platformdirs.user_state_path("mlwrap", appauthor=False) / "spool"
     try:
         return _usable(default)
@@ -261,7 +228,7 @@ def _next_best(default: Path, error: OSError) -> Path:
             raise PermissionError(f"{root.parent} belongs to somebody else")
         _usable(root)
     except OSError as second:
-        raise SpoolError(_unusable(default, error) + " Neither can " + _unusable(root, second)) from second
+        raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
     message = (
         f"The spool {default} can't be written ({error.strerror or error}); using {root}, which may not "
         "outlive a restart. Set MLWRAP_SPOOL to a folder that can be written and that stays."
@@ -276,7 +243,8 @@ def _usable(root: Path) -> Path:
         return root
 
 
-def _unusable(root: Path, error: OSError) -> str:
+def unusable(root: Path, error: OSError) -> str:
+    """A sentence on a spool that can't be written."""
     return (
         f"the spool {root} can't be written ({error.strerror or error}). "
         "Set MLWRAP_SPOOL to a folder that can be written, or mend this one."

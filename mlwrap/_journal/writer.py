@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
+from collections import deque
 from pathlib import Path
 
 import msgspec
 
 from mlwrap._journal.records import AnyRecord
 
+KEPT = 10_000  # records that wait in memory while the disk takes none: about a megabyte of metrics
+_TRIES = 3
+_METRICS = b'{"type":"metrics"'
+
 _encoder = msgspec.json.Encoder()
 
 
 class Writer:
-    """The one writer of a journal.
+    """Writes a journal's records.
 
     What :meth:`append` has returned for is with the operating system: it survives the death of this
     process, ``kill -9`` too. ``O_APPEND`` keeps the records of threads apart without a lock. A child made by
@@ -29,27 +36,16 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._process = os.getpid()
-        # A writer that died in the middle of a record left a piece without its end.
-        size = os.fstat(self._descriptor).st_size
-        self._torn = size > 0 and _last_byte(path) != b"\n"
 
     def append(self, record: AnyRecord) -> None:
         """Write one record.
 
         Raises:
-            OSError: It could not be written whole, as on a full disk. The piece that was written is ended
-                as a line of its own before the next record, so that only this record is lost.
+            OSError: It could not be written whole. A piece of it may stand in the journal, which costs
+                nothing but itself: the reader finds the record that comes after it.
         """
-        if os.getpid() != self._process:
-            return
-        line = _encoder.encode(record) + b"\n"
-        if self._torn:
-            line = b"\n" + line
-        written = os.write(self._descriptor, line)
-        while written < len(line):
-            self._torn = True  # should the next write raise, a piece stands without its end
-            written += os.write(self._descriptor, line[written:])
-        self._torn = False
+        if os.getpid() == self._process:
+            self._write(_encoder.encode(record) + b"\n")
 
     def close(self) -> None:
         """Close the journal; a second call does nothing."""
@@ -57,8 +53,94 @@ class Writer:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _write(self, line: bytes) -> None:
+        # What was cut short is written again as a whole: to write only the rest would tear the record in
+        # two where another thread's came in between.
+        for _ in range(_TRIES):
+            if os.write(self._descriptor, line) == len(line):
+                return
+        raise OSError(errno.EIO, "only a part of the record was written")
 
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)
+
+class PatientWriter(Writer):
+    """A writer for the training process: what the disk does not take waits in memory.
+
+    Once the disk takes records again, those that waited are written first, in their order. No more than
+    ``KEPT`` wait; those beyond are counted.
+
+    Attributes:
+        lost: Records that were dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.lost = 0
+        self._waiting: deque[bytes] = deque()
+        # Taken only while records wait; and again by a signal's handler that comes in the middle.
+        self._lock = threading.RLock()
+
+    def write(self, record: AnyRecord) -> OSError | None:
+        """Write one record, or keep it.
+
+        Returns:
+            Why it was kept, or ``None`` if it was written.
+        """
+        if os.getpid() != self._process:
+            return None
+        line = _encoder.encode(record) + b"\n"
+        if not self._waiting:  # else those come first
+            try:
+                self._write(line)
+            except OSError as error:
+                return self._keep(line, error)
+            return None
+        return self._keep(line, None)
+
+    def flush(self, room: int | None = None) -> bool:
+        """Write what waits, as far as the disk takes it.
+
+        Args:
+            room: Bytes to write at most, where not all will fit: metrics come last then, for each of
+                the others stands for more than a number.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        with self._lock:
+            if room is not None:
+                self._waiting = deque(sorted(self._waiting, key=lambda line: line.startswith(_METRICS)))
+            try:
+                self._drain(room)
+            except OSError:
+                return False
+            return not self._waiting
+
+    def drop(self) -> None:
+        """Give up what waits, and count it."""
+        with self._lock:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+
+    def _keep(self, line: bytes, error: OSError | None) -> OSError | None:
+        with self._lock:
+            if len(self._waiting) < KEPT:
+                self._waiting.append(line)
+            else:
+                self.lost += 1
+            try:
+                if error is None:
+                    self._drain(None)
+            except OSError as again:
+                error = again
+        return error
+
+    def _drain(self, room: int | None) -> None:
+        while self._waiting and (room is None or room >= len(self._waiting[0])):
+            line = self._waiting[0]
+            self._write(line)
+            # It leaves the queue only now: whatever interrupts this, it is not lost. It may be gone already,
+            # if a signal's handler wrote what waited.
+            if self._waiting and self._waiting[0] is line:
+                self._waiting.popleft()
+            if room is not None:
+                room -= len(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import stat
 import threading
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._journal import FORMAT, Metrics, RunStarted, Tags, Writer, header, read
+from mlwrap._journal import FORMAT, KEPT, Metrics, RunStarted, Tags, Writer, header, read
+from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import JournalError
 
 FIRST = RunStarted(key="k", name="n", time=1, tracking_uri="sqlite:///x", folder="/")
@@ -100,26 +103,122 @@ def test_no_journal_is_a_sentence(tmp_path: Path):
         list(read(tmp_path / "j"))
 
 
-def test_a_torn_write_costs_only_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A disk that fills in the middle of a record, then has room again: the next record is whole."""
-    path = tmp_path / "j"
-    writer = Writer(path)
+class Disk:
+    """Stands between a journal and ``os.write``: takes so many bytes of the next records, then none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+        self.room: int | None = None  # None: as much as is there
+        self._real, self._number = os.write, number
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        if self.room is None:
+            return self._real(descriptor, data)
+        if self.room == 0:
+            raise OSError(self._number, os.strerror(self._number))
+        taken = self._real(descriptor, data[: self.room])
+        self.room -= taken
+        return taken
+
+
+def test_a_record_that_was_cut_short_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk that fills in the middle of a record, then has room again: nothing is lost, nothing damaged."""
+    disk, path = Disk(monkeypatch), tmp_path / "j"
+    writer = PatientWriter(path)
     writer.append(FIRST)
-    real, calls = os.write, []
+    disk.room = 10
+    assert writer.write(Metrics.of({"loss": 1.0}, step=6, time=1)).errno == errno.ENOSPC
+    disk.room = None
+    assert writer.write(Metrics.of({"loss": 1.0}, step=7, time=1)) is None
+    writer.close()
+    assert steps(path) == [6, 7]
 
-    def short(descriptor: int, data: bytes) -> int:
-        calls.append(data)
-        if len(calls) == 1:
-            return real(descriptor, data[:10])
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", short)
-    with pytest.raises(OSError, match="No space"):
-        writer.append(Tags(values={"a": "b"}))
-    monkeypatch.setattr(os, "write", real)
+def test_a_write_that_takes_only_a_part_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The very first record, too."""
+    path, real = tmp_path / "j", os.write
+    short = iter([5])
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[: next(short, None)]))
+    written(path)
+    assert header(path) == FIRST
+    assert steps(path) == [0, 1, 2]
+
+
+def test_a_record_behind_a_piece_of_another_is_read(tmp_path: Path):
+    """A writer died within a record, and another went on: the piece is damage, what follows is not."""
+    path = written(tmp_path / "j")
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    writer = Writer(path)
     writer.append(Metrics.of({"loss": 1.0}, step=7, time=1))
     writer.close()
-    assert steps(path) == [None, 7]
+    assert steps(path) == [0, 1, None, 7]
+    ends = [entry.end for entry in read(path)]
+    assert steps(path, ends[-2]) == [7]
+    assert ends[-1] == path.stat().st_size
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_what_the_disk_does_not_take_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    """And is written first, in its order, when the disk takes it."""
+    disk, path = Disk(monkeypatch, number), tmp_path / "j"
+    writer = PatientWriter(path)
+    writer.append(FIRST)
+    disk.room = 0
+    for step in range(100):
+        assert writer.write(Metrics.of({"loss": 1.0}, step=step, time=1)).errno == number
+    disk.room = None
+    assert writer.write(Metrics.of({"loss": 1.0}, step=100, time=1)) is None
+    assert steps(path) == list(range(101))
+    assert writer.lost == 0
+
+
+def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The oldest stay, for what came before them is on the disk."""
+    disk, path = Disk(monkeypatch), tmp_path / "j"
+    writer = PatientWriter(path)
+    writer.append(FIRST)
+    disk.room = 0
+    for step in range(KEPT + 7):
+        writer.write(Metrics.of({"loss": 1.0}, step=step, time=1))
+    assert writer.lost == 7
+    disk.room = None
+    assert writer.flush()
+    assert steps(path) == list(range(KEPT))
+
+
+def test_a_disk_that_fills_and_empties_loses_no_threads_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Eight threads, and a disk that takes every third write, and of every fifth only a part."""
+    path, real, calls = tmp_path / "j", os.write, itertools.count(1)
+    writer = PatientWriter(path)
+    writer.append(FIRST)
+
+    def bad(descriptor: int, data: bytes) -> int:
+        number = next(calls)
+        if number % 3:
+            raise OSError(errno.ENOSPC, "full")
+        return real(descriptor, data if number % 5 else data[:9])
+
+    def log(thread: int) -> None:
+        for step in range(300):
+            writer.write(Metrics.of({f"loss{thread}": 0.5}, step=step, time=1))
+
+    monkeypatch.setattr(os, "write", bad)
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.setattr(os, "write", real)
+    assert writer.flush()
+    found: dict[str, list[int]] = {}
+    for entry in read(path):
+        if isinstance(entry.record, Metrics):
+            found.setdefault(next(iter(entry.record.values)), []).append(entry.record.step)
+    assert found == {f"loss{number}": list(range(300)) for number in range(8)}
+    assert writer.lost == 0
 
 
 def test_threads_do_not_mix_their_records(tmp_path: Path):

@@ -1,0 +1,85 @@
+"""The training process's hold on a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted, Tags
+from mlwrap._journal.spool import RESERVED, RunFolder, unusable
+from mlwrap._journal.writer import PatientWriter
+from mlwrap.errors import SpoolError
+
+LOST = "mlwrap.lost_records"
+
+
+class OpenRun:
+    """A run folder that is being written: its journal and the lease on it.
+
+    Args:
+        folder: A folder that exists.
+        first: The record that opens the journal.
+
+    Raises:
+        OSError: The journal can't be written.
+    """
+
+    def __init__(self, folder: RunFolder, first: RunStarted) -> None:
+        self.folder = folder
+        self._lease = folder.writer_lease()
+        self._lease.acquire(timeout=0)
+        try:
+            folder.reserve()
+            self._writer = PatientWriter(folder.journal)
+            self._writer.append(first)
+        except OSError:
+            self._lease.release()
+            raise
+
+    def append(self, record: AnyRecord) -> OSError | None:
+        """Write one record. One that the disk does not take waits in memory, and its error is returned."""
+        return self._writer.write(record)
+
+    def end(self, last: RunEnded) -> int:
+        """Write the last record, on a full disk into the room that was kept for it, and close the journal.
+
+        Returns:
+            How many records are lost, which the run is tagged with.
+
+        Raises:
+            OSError: The last record can't be written.
+        """
+        writer = self._writer
+        try:
+            if not writer.flush():
+                self.folder.free_reserve()
+                writer.flush(RESERVED // 2)  # the other half is for what is written last, and for delivery
+                writer.drop()
+            if writer.lost:
+                writer.append(Tags(values={LOST: str(writer.lost)}))
+            writer.append(last)
+        finally:
+            writer.close()
+        return writer.lost
+
+    def release(self) -> None:
+        """Give the lease back: from now on the folder is anybody's to deliver."""
+        self._writer.close()
+        self._lease.release()
+
+
+def open_run(root: Path, first: RunStarted) -> OpenRun:
+    """Make the folder of a new run in the spool ``root`` and open its journal.
+
+    Raises:
+        SpoolError: It can't be made or written; nothing of it is left.
+    """
+    folder = RunFolder(root / first.key)
+    try:
+        folder.path.mkdir(mode=0o700)
+    except OSError as error:
+        raise SpoolError(unusable(root, error)) from error
+    try:
+        return OpenRun(folder, first)
+    except OSError as error:
+        folder.remove()
+        raise SpoolError(unusable(root, error)) from error
