@@ -77,7 +77,15 @@ class DeliveryError(MlwrapError):
 
 
 class Unreachable(DeliveryError):
-    """Nobody answered at the tracking URI: worth trying again later."""
+    """Nobody answered at the tracking URI: worth trying again later.
+
+    Attributes:
+        retry_after: Seconds for which the server asked to be left alone, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Refused(DeliveryError):

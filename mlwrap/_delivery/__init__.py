@@ -38,7 +38,8 @@ def _note_import() -> None:
 def deliver(folder: RunFolder) -> Progress:
     """Make MLflow look like ``folder`` says, as far as its journal goes.
 
-    The folder of a run that has ended is removed once all of it is delivered, and only then.
+    The folder of a run that has ended is removed once all of it is delivered, and only then. Where MLflow
+    does not answer it is asked again, for some seconds as long as that leads nowhere.
 
     Returns:
         How far delivery got, with the ids that MLflow gave.
@@ -51,7 +52,7 @@ def deliver(folder: RunFolder) -> Progress:
     _note_import()
     from mlwrap._delivery import runs  # noqa: PLC0415 - see above: MLflow loads late
 
-    return runs.deliver(folder)
+    return runs.deliver_patiently(folder)
 
 
 def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:

@@ -1,4 +1,4 @@
-"""MLflow's client, with its errors sorted: nobody answered, the server said no, or a bug of ours."""
+"""MLflow's client, as far as delivery needs it, with its errors sorted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.entities import (
     Experiment,
+    FileInfo,
     LoggedModel,
     LoggedModelOutput,
     LoggedModelStatus,
@@ -23,6 +24,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
+from mlwrap._delivery.answers import sort_error
 from mlwrap._journal import Status
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
@@ -33,33 +35,7 @@ R = TypeVar("R")
 BATCH = 1000
 BATCH_OF_PARAMS = 100
 
-_UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
-_OF_VALUE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
-_TOO_LARGE = 413
-# What MLflow's client says where there was no answer, or one that is not MLflow's, such as a proxy's page.
-_NO_ANSWER = (
-    "failed with exception",
-    "failed with timeout exception",
-    "failed with error code 5",
-    "not in a valid JSON format",
-    "database is locked",
-)
 _CONNECT_SECONDS = 5.0
-
-
-def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
-    """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
-    text = str(error)
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        no_answer = any(words in text for words in _NO_ANSWER)
-        if no_answer or error.error_code in _UNREACHABLE or status in {429, 500, 502, 503, 504}:
-            return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}")
-        of_value = error.error_code in _OF_VALUE or status == _TOO_LARGE or "error code 413" in text
-        return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)
-    if isinstance(error, OSError):
-        return Unreachable(f"MLflow at {tracking_uri} could not be reached: {text}")
-    return DeliveryError(f"MLflow at {tracking_uri}: {type(error).__name__}: {text}")
 
 
 def _sorted(method: Callable[P, R]) -> Callable[P, R]:
@@ -72,15 +48,18 @@ def _sorted(method: Callable[P, R]) -> Callable[P, R]:
             except MlflowException as error:
                 if error.error_code != "UNAUTHENTICATED" and "error code 401" not in str(error):
                     raise
-                return method(
-                    *args, **kwargs
-                )  # MLflow reads the credentials again, which may have been renewed
+                # MLflow reads the credentials again, which may have been renewed.
+                return method(*args, **kwargs)
         except DeliveryError:
             raise
         except Exception as error:
             raise sort_error(error, client.tracking_uri) from error
 
     return call
+
+
+class NobodyListens(Unreachable):
+    """There is no server where one should be: trying again at once is of no use."""
 
 
 class Client:
@@ -90,7 +69,7 @@ class Client:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
 
     Raises:
-        Unreachable: It is an HTTP server and nobody listens there. Asking first costs one connection;
+        NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
             MLflow's client would go on trying for four minutes.
     """
 
@@ -105,7 +84,7 @@ class Client:
         found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
         if found is None:
             try:
-                return str(self._mlflow.create_experiment(name or "Default"))
+                return _given(self._mlflow.create_experiment(name or "Default"))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -141,7 +120,7 @@ class Client:
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
         """Make a run that started at ``time`` (ms) and give its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
-        return str(run.info.run_id)
+        return _given(run.info.run_id)
 
     @_sorted
     def get_run(self, run_id: str) -> Run:
@@ -155,7 +134,9 @@ class Client:
         Raises:
             Refused: It was deleted, or is not there.
         """
-        if self._mlflow.get_run(run_id).info.lifecycle_stage != "active":
+        info = self._mlflow.get_run(run_id).info
+        _given(info.run_id)
+        if info.lifecycle_stage != "active":
             raise Refused(
                 f"run {run_id} at {self.tracking_uri} was deleted, so nothing more is sent. Restore it "
                 "(mlflow runs restore) and run 'mlwrap sync', or remove what waits with 'mlwrap clean'."
@@ -191,7 +172,11 @@ class Client:
     @_sorted
     def create_model(self, experiment_id: str, run_id: str, name: str, tags: dict[str, str]) -> LoggedModel:
         """Make a LoggedModel that is PENDING."""
-        return self._mlflow.create_logged_model(experiment_id, name=name, source_run_id=run_id, tags=tags)
+        made: LoggedModel = self._mlflow.create_logged_model(
+            experiment_id, name=name, source_run_id=run_id, tags=tags
+        )
+        _given(made.model_id)
+        return made
 
     @_sorted
     def get_model(self, model_id: str) -> LoggedModel:
@@ -221,6 +206,16 @@ class Client:
         self._mlflow.log_model_artifact(model_id, str(file), path.rpartition("/")[0] or None)
 
     @_sorted
+    def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
+        """A run's artifacts in the folder ``path`` and below, with sizes where the store tells them."""
+        return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
+
+    @_sorted
+    def model_sizes(self, model_id: str) -> dict[str, int | None]:
+        """The files of a LoggedModel, likewise."""
+        return _sizes(lambda folder: self._mlflow.list_logged_model_artifacts(model_id, folder), None)
+
+    @_sorted
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
         self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
@@ -237,6 +232,20 @@ class Client:
         self._mlflow.set_terminated(run_id, status=status, end_time=time)
 
 
+def _given(new_id: object) -> str:
+    """The id that MLflow gave; it is empty where a proxy answered with an empty page."""
+    if not new_id:
+        raise Unreachable("the answer to a request was empty, so it was not MLflow's.")
+    return str(new_id)
+
+
+def _sizes(listed: Callable[[str | None], list[FileInfo]], folder: str | None) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for entry in listed(folder):
+        found |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
+    return found
+
+
 def _check_listening(tracking_uri: str) -> None:
     parts = urlsplit(tracking_uri)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -247,4 +256,4 @@ def _check_listening(tracking_uri: str) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        raise Unreachable(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
+        raise NobodyListens(f"nobody listens at {parts.hostname}:{port} ({error}).") from error

@@ -226,4 +226,23 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
                 raise
             model.uploaded.add(waiting[done])
             save()
+    _check_arrived(client, staged, others, model, save)
     client.upload_model_file(model.model_id, staged / last, last)
+    _check_arrived(client, staged, [last], model, save)
+
+
+def _check_arrived(
+    client: Client, staged: Path, paths: list[str], model: ModelProgress, save: Callable[[], None]
+) -> None:
+    """A proxy's page looks like success to MLflow's client: what is there is what the store lists."""
+    there = client.model_sizes(model.model_id)
+    lost = [path for path in paths if not has_arrived(staged / path, path, there)]
+    if lost:
+        model.uploaded.difference_update(lost)
+        save()
+        raise Unreachable(f"{lost[0]} of the model {model.name!r} was sent, and is not there.")
+
+
+def has_arrived(file: Path, path: str, there: dict[str, int | None]) -> bool:
+    """Whether ``path`` is there, and as long as ``file`` where the store tells lengths."""
+    return path in there and there[path] in {None, file.stat().st_size}

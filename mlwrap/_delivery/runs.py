@@ -6,14 +6,17 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
+from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
-from mlwrap._delivery.client import Client
-from mlwrap._delivery.models import publish
+from mlwrap._delivery.client import Client, NobodyListens
+from mlwrap._delivery.models import has_arrived, publish
+from mlwrap._delivery.pauses import Pauses
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
@@ -28,13 +31,32 @@ from mlwrap._journal import (
     header,
     read,
 )
-from mlwrap.errors import JournalError, Unreachable
+from mlwrap.errors import JournalError, Refused, Unreachable
 
 _LEASE_SECONDS = 10.0
+_PATIENCE_SECONDS = 10.0  # without progress; of a delivery that somebody waits for
+
+
+def deliver_patiently(folder: RunFolder) -> Progress:
+    """See the room's own :func:`mlwrap._delivery.deliver`."""
+    pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        before = folder.progress()
+        try:
+            return deliver(folder)
+        except NobodyListens:
+            raise
+        except Unreachable as error:
+            if folder.progress() != before:
+                pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
+            pause = pauses.after(error)
+            if time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
 
 
 def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
-    """Make MLflow look like ``folder`` says; see the room's own :func:`mlwrap._delivery.deliver`."""
+    """Try once; ``told`` is called with each progress."""
     lease = folder.delivery_lease()
     try:
         lease.acquire(timeout=_LEASE_SECONDS)
@@ -44,9 +66,10 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
         raise JournalError(f"{folder.path} is gone: it was delivered, or removed.") from None
     try:
         first = header(folder.journal)
-        with _working_folder(first):
-            client = Client(first.tracking_uri)
-        progress = _Delivery(folder, first, client, told).run()
+        with asking_once():
+            with _working_folder(first):
+                client = Client(first.tracking_uri)
+            progress = _Delivery(folder, first, client, told).run()
     finally:
         lease.release()
     if progress.ended:
@@ -65,6 +88,7 @@ class _Delivery:
         self._client = client
         self._told = told
         self._progress = folder.progress()
+        self._held = set(self._progress.held)  # by an earlier delivery
         self._batch = Batch()
 
     def run(self) -> Progress:
@@ -87,15 +111,14 @@ class _Delivery:
                 self._batch.add(record)
             case Tags(values=values):
                 self._batch.tags.update(values)
-            case Artifact(staged=staged, path=path):
+            case Artifact() | Model():
                 self._flush(run_id, before)
-                self._publish_artifact(run_id, self._folder.path / staged, path)
-            case Model():
-                self._flush(run_id, before)
-                publish(self._client, self._folder, record, self._progress, self._save)
+                self._publish(record, run_id)
             case RunEnded(status=status, time=time):
                 self._flush(run_id, before)
+                self._publish_held(run_id)
                 self._client.end_run(run_id, status, time)
+                self._check_held()
                 self._progress.ended = True
             case RunStarted():
                 pass
@@ -119,11 +142,52 @@ class _Delivery:
         if self._told is not None:
             self._told(self._progress)
 
+    def _publish(self, record: Artifact | Model, run_id: str) -> None:
+        """Put what is staged in its place; what MLflow refuses is held, and the rest of the run goes on."""
+        try:
+            if isinstance(record, Model):
+                publish(self._client, self._folder, record, self._progress, self._save)
+            else:
+                self._publish_artifact(run_id, self._folder.path / record.staged, record.path)
+        except Refused as error:
+            self._client.check_run(run_id)
+            self._progress.held[record.staged] = str(error)
+        else:
+            self._progress.held.pop(record.staged, None)
+        self._save()
+
+    def _publish_held(self, run_id: str) -> None:
+        """What an earlier delivery held gets another chance when the run ends, and at each sync from then on."""
+        for record, _ in read(self._folder.journal) if self._held else ():
+            if isinstance(record, Artifact | Model) and record.staged in self._held:
+                self._publish(record, run_id)
+
+    def _check_held(self) -> None:
+        if self._progress.held:
+            told = "; ".join(f"{staged}: {why}" for staged, why in self._progress.held.items())
+            raise Refused(f"MLflow has the run, but would not take {told}")
+
     def _publish_artifact(self, run_id: str, staged: Path, path: str) -> None:
         if not staged.exists():  # an earlier delivery got this far, and no further
             return
         self._client.log_artifact(run_id, staged, path)
+        if self._first.tracking_uri.startswith(("http:", "https:")):
+            self._check_arrived(run_id, staged, path)
         shutil.rmtree(staged.parent, ignore_errors=True)
+
+    def _check_arrived(self, run_id: str, staged: Path, path: str) -> None:
+        """A proxy's page looks like success to MLflow's client."""
+        if staged.is_dir():
+            files = {
+                f"{path}/{f.relative_to(staged).as_posix()}": f for f in staged.rglob("*") if f.is_file()
+            }
+            there = self._client.artifact_sizes(run_id, path) if files else {}
+        else:
+            files = {path: staged}
+            there = self._client.artifact_sizes(run_id, path.rpartition("/")[0])
+        for name, file in files.items():
+            if not has_arrived(file, name, there):
+                raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
 
     def _ensure_run(self) -> str:
         progress, first = self._progress, self._first

@@ -8,8 +8,8 @@ when the one that started it is gone and no run is left.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import random
 import socket
 import threading
 import time
@@ -19,22 +19,15 @@ import filelock
 import msgspec
 
 from mlwrap._delivery.line import ASK, Told, connected, short
+from mlwrap._delivery.pauses import Pauses
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 _LINGER_SECONDS = (
     10.0  # after the writer's death, for an MLflow that does not answer; then `mlwrap sync` is needed
 )
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
-
-# MLflow's own patience is four minutes a call. The sender brings its own: calls are short, and come again.
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
 
 
 def main(listener: int, address: str) -> None:
@@ -44,8 +37,6 @@ def main(listener: int, address: str) -> None:
         listener: Descriptor of the socket.
         address: Its path, removed at the end.
     """
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
     server = socket.socket(fileno=listener)
     threading.Thread(target=_end_with_starter, args=(server,), daemon=True).start()
     threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True).start()
@@ -97,8 +88,12 @@ class _Served:
         self._connection = connection
         self._asked = False
         self._dead = False
+        self._refused = False
         self._woken = 0.0
-        self._pause = _FIRST_PAUSE
+        self._pauses = Pauses()
+        self._pause_ends = 0.0  # until then records that come wake nobody
+        self._alone_until = 0.0  # until then nothing does: MLflow asked for it
+        self._last: Told | None = None
 
     def serve(self) -> None:
         """Deliver the run until all is delivered, or nothing can be done any more."""
@@ -108,25 +103,36 @@ class _Served:
                 self._serve(folder)
 
     def _serve(self, folder: RunFolder) -> None:
-        due: float | None = time.monotonic()
-        give_up: float | None = None
+        from mlwrap._delivery import runs  # noqa: F401, PLC0415 - imports MLflow, which takes its time
+
+        self._tell(Told(progress=_progress(folder)))  # from now on the deadline of who waits for us counts
+        due = time.monotonic()
+        give_up = math.inf
         while True:
             if self._listen(due):
-                wanted = time.monotonic() + (0.0 if self._asked or self._dead else _LOOK_SECONDS)
-                due = wanted if due is None else min(due, wanted)
-            if self._dead and give_up is None:
+                due = min(due, self._wanted())
+            if self._dead and give_up == math.inf:
                 if not close_for_the_dead(folder, _CLOSING_SECONDS):
                     return
                 give_up = time.monotonic() + _LINGER_SECONDS
             began = time.monotonic()
-            if due is None or began < due:
+            if began < due:
                 continue
-            pause = self._deliver(folder)
-            if pause is None or (pause and give_up is not None and began > give_up):
+            next_due = self._deliver(folder)
+            if next_due is None or max(began, self._alone_until) > give_up:
                 return
-            # A record that came within the second after a wake has sent none of its own: look once more.
-            look = self._woken + _LOOK_SECONDS
-            due = time.monotonic() + pause if pause else (look if look > began else None)
+            due = next_due
+
+    def _wanted(self) -> float:
+        """When to deliver what came."""
+        now = time.monotonic()
+        if self._dead:
+            return max(now, self._alone_until)
+        if not self._asked:
+            return math.inf if self._refused else max(now + _LOOK_SECONDS, self._pause_ends)
+        if self._last is not None and now < self._alone_until:
+            self._tell(self._last)
+        return max(now, self._alone_until)
 
     def _folder(self) -> RunFolder | None:
         """The run's folder, which is the first line that is sent."""
@@ -138,12 +144,13 @@ class _Served:
             data += byte
         return RunFolder(Path(os.fsdecode(data[:-1])))
 
-    def _listen(self, due: float | None) -> bool:
+    def _listen(self, due: float) -> bool:
         """Wait until something comes or it is time; whether something came."""
+        seconds = max(0.001, due - time.monotonic())
         if self._dead:
-            time.sleep(max(0.0, (due or 0.0) - time.monotonic()))
+            time.sleep(seconds)
             return False
-        self._connection.settimeout(None if due is None else max(0.001, due - time.monotonic()))
+        self._connection.settimeout(None if seconds == math.inf else seconds)
         try:
             data = self._connection.recv(65536)
         except TimeoutError:
@@ -156,30 +163,41 @@ class _Served:
         return True
 
     def _deliver(self, folder: RunFolder) -> float | None:
-        """Deliver what there is: ``0`` if that went well, seconds until the next try, ``None`` for never."""
-        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow, after the first line is accepted
+        """Deliver what there is; when to do so again, ``None`` for never."""
+        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
         uri = ""
+        began = time.monotonic()
         try:
             uri = header(folder.journal).tracking_uri
-            progress = runs.deliver(folder, told=self._tell)
+            progress = runs.deliver(folder, told=lambda progress: self._say(Told(progress=progress)))
         except (Unreachable, OSError) as error:
-            self._tell(_progress(folder), error=str(error), away=_away.failed(uri))
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-            return self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
+            now = time.monotonic()
+            self._pause_ends = now + self._pauses.after(error)
+            self._alone_until = now + (getattr(error, "retry_after", None) or 0.0)
+            return self._pause_ends
         except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: said, and left for the user
-            self._tell(_progress(folder), done=True, error=str(error) or repr(error))
-            return None
+            self._refused = True  # so nothing more is sent until the end, which has one more try
+            self._say(Told(progress=_progress(folder), done=True, error=str(error) or repr(error)))
+            return None if self._asked or self._dead else math.inf
         _away.answered(uri)
-        self._pause = _FIRST_PAUSE
-        self._tell(progress, done=progress.ended)
-        return None if progress.ended else 0.0
+        self._pauses.over()
+        self._say(Told(progress=progress, done=progress.ended))
+        if progress.ended or self._dead:
+            return None
+        # A record that came within the second after a wake has sent none of its own: look once more.
+        look = self._woken + _LOOK_SECONDS
+        return look if look > began else math.inf
 
-    def _tell(
-        self, progress: Progress, *, done: bool = False, error: str | None = None, away: float = 0.0
-    ) -> None:
-        if (self._asked or done) and not self._dead:
-            told = Told(progress=progress, done=done, error=error, away=away)
+    def _say(self, told: Told) -> None:
+        """Tell how it goes, if somebody waits for that."""
+        self._last = told
+        if self._asked or (told.done and told.error is None):
+            self._tell(told)
+
+    def _tell(self, told: Told) -> None:
+        if not self._dead:
             with contextlib.suppress(OSError):  # it is gone; the next look at the line will tell
                 self._connection.settimeout(1.0)
                 self._connection.sendall(msgspec.json.encode(told) + b"\n")

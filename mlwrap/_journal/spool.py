@@ -57,7 +57,8 @@ class Progress(msgspec.Struct, kw_only=True):
         experiment_id: MLflow's id of its experiment, once known.
         models: Progress with each model, by its staged path.
         damaged: Lines of the journal that could not be read.
-        refused: What MLflow would not take, and why.
+        refused: Values that MLflow would not take, and why.
+        held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
         ended: All is delivered, the run's end too.
         error: What stood in the way of the last delivery.
     """
@@ -70,6 +71,7 @@ class Progress(msgspec.Struct, kw_only=True):
     models: dict[str, ModelProgress] = {}
     damaged: int = 0
     refused: dict[str, str] = {}
+    held: dict[str, str] = {}
     ended: bool = False
     error: str | None = None
 

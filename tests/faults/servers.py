@@ -1,0 +1,111 @@
+"""Real MLflow servers, on sqlite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+
+class Server(NamedTuple):
+    """An MLflow server that runs.
+
+    Attributes:
+        port: Where it listens, on this machine.
+        backend: URI of its store.
+        artifacts: The folder that it keeps artifacts in.
+    """
+
+    port: int
+    backend: str
+    artifacts: Path
+
+    @property
+    def uri(self) -> str:
+        """Its tracking URI."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.contextmanager
+def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
+    """``mlflow server`` with one worker, which keeps artifacts for its clients."""
+    server = Server(free_port(), backend, folder / "artifacts")
+    server.artifacts.mkdir(parents=True)
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(server.port)]
+            + ["--backend-store-uri", backend, "--serve-artifacts", "--workers", "1"]
+            + ["--artifacts-destination", str(server.artifacts)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "MLWRAP_"))},
+        )
+    try:
+        end = time.monotonic() + 180
+        while not _answers(server):
+            assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()
+            time.sleep(0.2)
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(server: Server) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server.uri}/health", timeout=5) as answer:
+            return answer.read() == b"OK"
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A PostgreSQL of our own; gives the URI of its store. Skips where none is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    where = shutil.which("initdb")
+    if not found and where is None:
+        pytest.skip("PostgreSQL is not installed (no initdb in /usr/lib/postgresql/*/bin or on PATH)")
+    programs = found[-1].parent if found else Path(where).parent
+    # It refuses to run as root, and then needs a folder that its own user can reach.
+    user = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
+    if user:
+        shutil.chown(folder, **user)
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and parent.is_relative_to(folder.parents[2]):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    data, port = folder / "data", free_port()
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(programs / program), *arguments], check=True, cwd=folder, stdout=subprocess.DEVNULL, **user
+        )
+
+    run("initdb", "-D", str(data), "-U", "mlflow", "-A", "trust", "--no-sync", "-E", "UTF8")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run("pg_ctl", "-D", str(data), "-w", "-o", options, "-l", str(folder / "log"), "start")
+    try:
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
