@@ -141,7 +141,7 @@ class RunContext:
 
     def _start(self) -> None:
         recorder, around = self._recorder, current.get()
-        if around is not None and around.recorded:
+        if around is not None and around.recorded and around.status == "RUNNING":
             where = destination(self._settings, around.tracking_uri)
             self._offline = self._offline or around.offline
         else:

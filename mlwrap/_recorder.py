@@ -218,7 +218,10 @@ class Recorder:
 
     def text(self, text: str, artifact_file: str) -> None:
         """Stage text as an artifact, secrets left out."""
-        self.file(artifact_file, lambda path: path.write_text(self.redactor.text(text), encoding="utf-8"))
+        self.file(
+            artifact_file,
+            lambda path: path.write_bytes(self.redactor.text(text).encode("utf-8", "backslashreplace")),
+        )
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""

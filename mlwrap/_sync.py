@@ -84,7 +84,7 @@ def sync_each(folders: list[RunFolder]) -> Iterator[Synced]:
             else:
                 header(folder.journal)  # says what is wrong with it, if anything is
         except (DeliveryError, JournalError, OSError) as error:
-            if folder.path.exists():
+            if folder.journal.exists():
                 yield Synced(path, None, str(error))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
+import os
 import socket
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import (
     Experiment,
@@ -74,9 +78,16 @@ class Client:
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
-        self._mlflow = MlflowClient(tracking_uri)
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        try:
+            _check_listening(uri)
+            with _alone(uri):
+                self._mlflow = MlflowClient(uri)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            raise sort_error(error, uri) from error
         self.tracking_uri: str = self._mlflow.tracking_uri
-        _check_listening(self.tracking_uri)
 
     @_sorted
     def experiment_id(self, name: str | None) -> str:
@@ -185,9 +196,14 @@ class Client:
 
     @_sorted
     def model_source(self, name: str, version_or_alias: str) -> str:
-        """The URI of the files behind a registered model's version, or ``@alias``."""
+        """The URI of the files behind a registered model's version, ``@alias`` or ``latest``."""
         if version_or_alias.startswith("@"):
             version = self._mlflow.get_model_version_by_alias(name, version_or_alias[1:])
+        elif version_or_alias == "latest":
+            versions = self._mlflow.search_model_versions(f"name = '{name}'")
+            if not versions:
+                raise Refused(f"there is no version of {name!r}.")
+            version = max(versions, key=lambda found: int(found.version))
         else:
             version = self._mlflow.get_model_version(name, version_or_alias)
         return str(version.source)
@@ -244,6 +260,25 @@ def _sizes(listed: Callable[[str | None], list[FileInfo]], folder: str | None) -
     for entry in listed(folder):
         found |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
     return found
+
+
+@contextlib.contextmanager
+def _alone(tracking_uri: str) -> Iterator[None]:
+    """Keep processes apart that open an sqlite store at once: the first one makes its tables.
+
+    The lock is on the store's folder and not on a file, so that it leaves nothing behind.
+    """
+    folder = Path(urlsplit(tracking_uri).path[1:]).parent
+    if not tracking_uri.startswith("sqlite:///") or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a filesystem without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_listening(tracking_uri: str) -> None:

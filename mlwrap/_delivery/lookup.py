@@ -17,7 +17,7 @@ from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import FLAVOR, FLAVOR_FORMAT, local_path
 from mlwrap.errors import LoadError, Refused
 
-_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|(?P<alias>@.+))$")
+_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
 _OF_RUN = re.compile(r"runs:/(?P<run_id>[^/]+)/(?P<name>.+)$")
 
@@ -95,29 +95,27 @@ def find_model(uri: str, tracking_uri: str | None) -> ModelFiles:
 
 
 def _fetch(uri: str, tracking_uri: str | None) -> Path:
-    client = Client(tracking_uri)
-    model = _logged_model(client, uri)
-    location = model.artifact_location if model else uri
-    if path := local_path(location):
+    model = _logged_model(Client(tracking_uri), uri)
+    if path := local_path(model.artifact_location):
         return path
     # A copy is kept by the model's id: the files of a LoggedModel never change once it is READY.
     cache = platformdirs.user_cache_path("mlwrap", appauthor=False) / "models"
-    target = cache / re.sub(r"[^\w.-]", "_", model.model_id if model else uri)
+    target = cache / model.model_id
     if not target.is_dir():
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
             try:
                 got = mlflow.artifacts.download_artifacts(
-                    artifact_uri=location, dst_path=part, tracking_uri=tracking_uri
+                    artifact_uri=model.artifact_location, dst_path=part, tracking_uri=tracking_uri
                 )
             except Exception as error:
                 raise LoadError(f"{uri} could not be downloaded: {error}") from error
-            with contextlib.suppress(FileExistsError, OSError):  # somebody else was first
+            with contextlib.suppress(OSError):  # somebody else was first
                 Path(got).rename(target)
     return target
 
 
-def _logged_model(client: Client, uri: str) -> LoggedModel | None:
+def _logged_model(client: Client, uri: str) -> LoggedModel:
     if found := _LOGGED.match(uri):
         return _get(client, uri, found["model_id"])
     if found := _REGISTERED.match(uri):
@@ -136,7 +134,10 @@ def _logged_model(client: Client, uri: str) -> LoggedModel | None:
             there = ", ".join(sorted({m.name for m in models})) or "none"
             raise LoadError(f"run {found['run_id']} has no model {found['name']!r}; its models are: {there}.")
         return max(named, key=lambda m: m.creation_timestamp)
-    return None
+    raise LoadError(
+        f"{uri} names no model: expected models:/<id>, models:/<name>/<version>, models:/<name>@<alias>, "
+        "runs:/<run id>/<model name>, or a folder."
+    )
 
 
 def _outputs(client: Client, run: Run) -> list[LoggedModel]:

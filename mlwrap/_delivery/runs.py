@@ -31,7 +31,7 @@ from mlwrap._journal import (
     header,
     read,
 )
-from mlwrap.errors import JournalError, Refused, Unreachable
+from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
 
 _LEASE_SECONDS = 10.0
 _PATIENCE_SECONDS = 10.0  # without progress; of a delivery that somebody waits for
@@ -57,6 +57,8 @@ def deliver_patiently(folder: RunFolder) -> Progress:
 
 def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
     """Try once; ``told`` is called with each progress."""
+    if not folder.journal.exists():  # before a lock is made in a folder that is gone
+        raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
     lease = folder.delivery_lease()
     try:
         lease.acquire(timeout=_LEASE_SECONDS)
@@ -70,11 +72,21 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
             with _working_folder(first):
                 client = Client(first.tracking_uri)
             progress = _Delivery(folder, first, client, told).run()
+    except DeliveryError as error:
+        _note(folder, str(error))
+        raise
     finally:
         lease.release()
     if progress.ended:
         folder.remove()
     return progress
+
+
+def _note(folder: RunFolder, error: str) -> None:
+    """Keep what stood in the way, for ``mlwrap status``."""
+    progress = folder.progress()
+    progress.error = error
+    folder.save_progress(progress)
 
 
 class _Delivery:
@@ -88,6 +100,7 @@ class _Delivery:
         self._client = client
         self._told = told
         self._progress = folder.progress()
+        self._progress.error = None
         self._held = set(self._progress.held)  # by an earlier delivery
         self._batch = Batch()
 

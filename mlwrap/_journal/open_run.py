@@ -31,7 +31,7 @@ class OpenRun:
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)
-        except OSError:
+        except BaseException:
             self._lease.release()
             raise
 
@@ -80,6 +80,8 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
         raise SpoolError(unusable(root, error)) from error
     try:
         return OpenRun(folder, first)
-    except OSError as error:
+    except BaseException as error:
         folder.remove()
+        if not isinstance(error, OSError):
+            raise
         raise SpoolError(unusable(root, error)) from error

@@ -12,6 +12,7 @@ A run folder is named for the run's key and holds::
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -88,23 +89,27 @@ class RunFolder:
         self.key = path.name
         self.journal = path / "journal.jsonl"
         self._staged = path / "staged"
+        self._numbers = itertools.count(1)
         self._progress = path / "delivered.json"
         self._reserve = path / "reserve"
         self._writer_lock = path / "writer.lock"
         self._delivery_lock = path / "delivery.lock"
 
+    def began(self) -> int:
+        """When its run started: nothing is ever written to the lock file that was made then (ns)."""
+        try:
+            return self._writer_lock.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def stage(self, name: str) -> Path:
         """Make a new, empty folder to save something called ``name`` in."""
         self._staged.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
-        for number in range(1, 1_000_000):
-            folder = self._staged / f"{number}-{safe}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
-        raise SpoolError(f"{self._staged} holds a million staged folders; no more can be made.")
+        # Delivery knows what is staged by its path, so a number never comes again.
+        folder = self._staged / f"{next(self._numbers)}-{safe}"
+        folder.mkdir()
+        return folder
 
     def stage_copy(self, source: Path) -> Path:
         """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
@@ -112,6 +117,10 @@ class RunFolder:
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
+        if self.path.is_relative_to(source.resolve()):
+            raise SpoolError(
+                f"{source} holds the spool, which would be copied into itself. Log what is in it."
+            )
         within = source.rglob("*") if source.is_dir() else ()
         for path in (source.resolve(), *within):
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
@@ -193,9 +202,9 @@ class RunFolder:
 
 
 def run_folders(root: Path) -> Iterator[RunFolder]:
-    """The run folders of a spool, oldest journal first."""
+    """The run folders of a spool, in the order in which their runs started: a parent before its children."""
     found = [RunFolder(journal.parent) for journal in root.glob("*/journal.jsonl")]
-    yield from sorted(found, key=lambda folder: folder.journal.stat().st_mtime_ns)
+    yield from sorted(found, key=RunFolder.began)
 
 
 def spool_root(configured: str | None = None) -> Path:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,31 @@ KEPT = 10_000  # records that wait in memory while the disk takes none: about a 
 _TRIES = 3
 _METRICS = b'{"type":"metrics"'
 
-_encoder = msgspec.json.Encoder()
+
+def _plain(value: Any) -> Any:
+    """The text or number that something is a kind of its own of: a ``str`` subclass, numpy's integers."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value.__index__() if hasattr(value, "__index__") else float(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+
+
+def encoded(record: AnyRecord) -> bytes:
+    """A record as a line of the journal; what is no UTF-8 in its texts is written as an escape."""
+    try:
+        return _encoder.encode(record) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_writable(msgspec.to_builtins(record, enc_hook=_plain))) + b"\n"
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class Writer:
@@ -45,7 +70,7 @@ class Writer:
                 nothing but itself: the reader finds the record that comes after it.
         """
         if os.getpid() == self._process:
-            self._write(_encoder.encode(record) + b"\n")
+            self._write(encoded(record))
 
     def close(self) -> None:
         """Close the journal; a second call does nothing."""
@@ -87,7 +112,7 @@ class PatientWriter(Writer):
         """
         if os.getpid() != self._process:
             return None
-        line = _encoder.encode(record) + b"\n"
+        line = encoded(record)
         if not self._waiting:  # else those come first
             try:
                 self._write(line)

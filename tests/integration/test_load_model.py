@@ -38,6 +38,7 @@ def test_every_name_of_a_model(model, store: str, tmp_path: Path):
         run.model_uri,
         f"runs:/{run.run_id}/net",
         "models:/registered/1",
+        "models:/registered/latest",
         "models:/registered@champion",
         location,
         Path(location),
@@ -75,6 +76,7 @@ def test_a_checkpoint_is_restored_into_another(store: str):
         ("runs:/0123456789abcdef/net", "can't be found"),
         ("models:/nobody/1", "not in the registry"),
         ("nowhere", "no MLmodel"),
+        ("s3://bucket/model", "names no model: expected models:/<id>"),
     ],
 )
 def test_a_model_that_is_not_there_is_a_sentence(store: str, uri: str, words: str):
