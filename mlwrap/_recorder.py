@@ -132,7 +132,7 @@ class Recorder:
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
-                f"it can, the next {KEPT:,} records wait in memory and those beyond are lost. Make room there."
+                f"it can, the next {KEPT:,} records wait in memory and those beyond are lost. Make room."
             )
 
     def warn(self, message: str) -> None:

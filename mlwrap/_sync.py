@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import filelock
 
-from mlwrap._delivery import deliver
-from mlwrap._journal import RunFolder, run_folders, spool_root
+from mlwrap._delivery import close_for_the_dead, deliver
+from mlwrap._journal import RunFolder, run_folders, spool_root, sweep
 from mlwrap.config import settings
 from mlwrap.errors import DeliveryError, JournalError
 
@@ -29,6 +29,8 @@ class Synced(NamedTuple):
 def sync(spool: str | None = None) -> list[Synced]:
     """Deliver every run that waits in the spool, oldest first; runs still being written are left alone.
 
+    A run whose process died without a word is KILLED.
+
     Args:
         spool: The spool; by default the one that runs would be written to now.
 
@@ -39,6 +41,7 @@ def sync(spool: str | None = None) -> list[Synced]:
         SpoolError: The spool can't be used.
     """
     root = spool_root(settings(spool=spool).spool)
+    sweep(root)
     return [_deliver(folder) for folder in run_folders(root) if not _is_open(folder)]
 
 
@@ -53,6 +56,7 @@ def _is_open(folder: RunFolder) -> bool:
 
 
 def _deliver(folder: RunFolder) -> Synced:
+    close_for_the_dead(folder, 0)
     try:
         return Synced(str(folder.path), deliver(folder).run_id, None)
     except (DeliveryError, JournalError, OSError) as error:

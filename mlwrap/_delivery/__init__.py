@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlwrap._delivery.line import Line, Told
+from mlwrap._delivery.sender import close_for_the_dead
 from mlwrap._journal import Progress, RunFolder
 
 if TYPE_CHECKING:
     from mlwrap._delivery.lookup import ModelFiles, Shown
 
-__all__ = ["Line", "Told", "deliver", "find_model", "show"]
+__all__ = ["Line", "Told", "close_for_the_dead", "deliver", "find_model", "show"]
 
 
 def deliver(folder: RunFolder) -> Progress:

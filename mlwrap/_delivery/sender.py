@@ -19,7 +19,7 @@ import filelock
 import msgspec
 
 from mlwrap._delivery.line import ASK, Told, connected, short
-from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders
+from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders, sweep
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
@@ -225,6 +225,7 @@ def finish_abandoned(spool: Path) -> None:
             address.unlink(missing_ok=True)
         except OSError:
             continue
+    sweep(spool)
     for folder in run_folders(spool):
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             if not header(folder.journal).offline and close_for_the_dead(folder, 0):
