@@ -21,7 +21,10 @@ PYTEST ?= -n auto --dist loadfile
 TODAY := .venv/.ready
 ESTIMATOR := .venv-estimator/.ready
 
-.PHONY: help setup demo test lint types test-today test-estimator examples requirements format clean
+# How many processes `make chaos` kills.
+N ?= 30
+
+.PHONY: help setup demo test lint types test-today test-estimator chaos bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +54,12 @@ test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	else \
 	  echo "test-estimator: skipped, for TensorFlow 2.15 needs a Python $(ESTIMATOR_PYTHON) and none is installed"; \
 	fi
+
+chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
+	.venv/bin/python tests/faults/chaos.py $(N)
+
+bench: $(TODAY)  ## Measure against what there is
+	.venv/bin/python benchmarks/delivery.py
 
 format: $(TODAY)  ## Bring the code into its format
 	.venv/bin/ruff check --fix .

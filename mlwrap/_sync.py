@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import filelock
 
 from mlwrap._delivery import close_for_the_dead, deliver
-from mlwrap._journal import RunFolder, header, run_folders, spool_root
+from mlwrap._journal import RunFolder, header, run_folders, spool_root, sweep
 from mlwrap.config import settings
 from mlwrap.errors import DeliveryError, JournalError, SpoolError
 
@@ -53,6 +53,8 @@ class Waiting(NamedTuple):
 def sync(spool: str | None = None) -> list[Synced]:
     """Deliver every run that waits in the spool, oldest first; runs still being written are left alone.
 
+    A run whose process died without a word is KILLED.
+
     Args:
         spool: The spool; by default the one that runs would be written to now.
 
@@ -71,7 +73,9 @@ def deliverable(spool: str | None = None) -> list[RunFolder]:
     Raises:
         SpoolError: The spool can't be used.
     """
-    return [folder for folder in run_folders(_root(spool)) if not _is_open(folder)]
+    root = _root(spool)
+    sweep(root)
+    return [folder for folder in run_folders(root) if not _is_open(folder)]
 
 
 def sync_each(folders: list[RunFolder]) -> Iterator[Synced]:

@@ -20,7 +20,7 @@ import msgspec
 
 from mlwrap._delivery.line import ASK, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
-from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders
+from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders, sweep
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
@@ -245,6 +245,7 @@ def finish_abandoned(spool: Path) -> None:
             address.unlink(missing_ok=True)
         except OSError:
             continue
+    sweep(spool)
     for folder in run_folders(spool):
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             if not header(folder.journal).offline and close_for_the_dead(folder, 0):

@@ -29,6 +29,7 @@ from mlwrap._journal.spool import (
     RunFolder,
     run_folders,
     spool_root,
+    sweep,
 )
 from mlwrap._journal.writer import KEPT, Writer
 
@@ -59,4 +60,5 @@ __all__ = [
     "read",
     "run_folders",
     "spool_root",
+    "sweep",
 ]

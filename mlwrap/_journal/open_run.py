@@ -10,6 +10,7 @@ from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import SpoolError
 
 LOST = "mlwrap.lost_records"
+_TRIES = 3
 
 
 class OpenRun:
@@ -52,13 +53,14 @@ class OpenRun:
         try:
             if not writer.flush():
                 self.folder.free_reserve()
-                writer.flush(RESERVED // 2)  # the other half is for what is written last, and for delivery
+                writer.flush(RESERVED // 2)  # the other half is for what comes last
                 writer.drop()
             if writer.lost:
                 writer.append(Tags(values={LOST: str(writer.lost)}))
             writer.append(last)
         finally:
             writer.close()
+            self.folder.free_reserve()  # delivery has to write, too
         return writer.lost
 
     def release(self) -> None:
@@ -74,14 +76,14 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
         SpoolError: It can't be made or written; nothing of it is left.
     """
     folder = RunFolder(root / first.key)
-    try:
-        folder.path.mkdir(mode=0o700)
-    except OSError as error:
-        raise SpoolError(unusable(root, error)) from error
-    try:
-        return OpenRun(folder, first)
-    except BaseException as error:
-        folder.remove()
-        if not isinstance(error, OSError):
-            raise
-        raise SpoolError(unusable(root, error)) from error
+    failure = OSError()
+    for _ in range(_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
+        try:
+            folder.path.mkdir(mode=0o700)
+            return OpenRun(folder, first)
+        except BaseException as error:
+            folder.remove()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+    raise SpoolError(unusable(root, failure)) from failure

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from mlwrap.errors import JournalError, SpoolError, warn
 
 PROGRESS_FORMAT = 1
 RESERVED = 1 << 16  # bytes
+_KEY = re.compile("[0-9a-f]{32}")
 
 
 class ModelProgress(msgspec.Struct, kw_only=True):
@@ -205,6 +207,29 @@ def run_folders(root: Path) -> Iterator[RunFolder]:
     """The run folders of a spool, in the order in which their runs started: a parent before its children."""
     found = [RunFolder(journal.parent) for journal in root.glob("*/journal.jsonl")]
     yield from sorted(found, key=RunFolder.began)
+
+
+def sweep(root: Path) -> None:
+    """Remove the folders of processes that died before their run had started: nobody was told of these."""
+    for path in root.iterdir():
+        folder = RunFolder(path)
+        if not _KEY.fullmatch(path.name) or _begun(folder):
+            continue
+        try:
+            with folder.writer_lease().acquire(timeout=0):
+                if not _begun(folder):
+                    folder.remove()
+        except OSError:  # it is being made right now, or has been removed; TimeoutError is one, too
+            continue
+
+
+def _begun(folder: RunFolder) -> bool:
+    """Whether the journal has a whole line."""
+    try:
+        with folder.journal.open("rb") as file:
+            return file.readline().endswith(b"\n")
+    except FileNotFoundError:
+        return False
 
 
 def spool_root(configured: str | None = None) -> Path:
