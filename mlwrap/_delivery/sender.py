@@ -218,6 +218,8 @@ def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
     except (filelock.Timeout, OSError):  # it has a line to another sender, or the folder is gone
         return False
     try:
+        if folder.gone():
+            return False
         if not any(isinstance(entry.record, RunEnded) for entry in read(folder.journal)):
             why = "the training process died without a word (kill -9, out of memory, or a crash)"
             writer = Writer(folder.journal)
@@ -238,7 +240,7 @@ def finish_abandoned(spool: Path) -> None:
     for address in spool.glob("sender-*.sock"):
         try:
             connected(address).close()
-        except ConnectionRefusedError:  # its sender was killed
+        except ConnectionRefusedError:  # noqa: PERF203 - its sender was killed
             address.unlink(missing_ok=True)
         except OSError:
             continue
