@@ -79,7 +79,7 @@ _before: dict[str, str | None] = {}
 
 @contextlib.contextmanager
 def asking_once() -> Iterator[None]:
-    """MLflow's client sends each request once, and does not wait for ever; for all threads that are inside."""
+    """MLflow's client sends each request once, and not for ever; for all threads inside."""
     global _inside  # noqa: PLW0603 - as the environment is, which is where MLflow looks
     with _lock:
         _inside += 1

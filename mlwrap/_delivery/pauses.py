@@ -8,7 +8,7 @@ from mlwrap.errors import Unreachable
 
 
 class Pauses:
-    """How long to wait between tries: longer each time, never in step with others, and what the server asks."""
+    """How long to wait between tries: longer each time, not in step with others."""
 
     FIRST, LONGEST = 0.25, 30.0
 

@@ -64,9 +64,9 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
         lease.acquire(timeout=_LEASE_SECONDS)
     except filelock.Timeout:
         raise Unreachable(f"{folder.path} is being delivered by another process.") from None
-    except FileNotFoundError:
-        raise JournalError(f"{folder.path} is gone: it was delivered, or removed.") from None
     try:
+        if folder.gone():
+            raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
         first = header(folder.journal)
         with asking_once():
             with _working_folder(first):
@@ -170,7 +170,7 @@ class _Delivery:
         self._save()
 
     def _publish_held(self, run_id: str) -> None:
-        """What an earlier delivery held gets another chance when the run ends, and at each sync from then on."""
+        """What an earlier delivery held gets another chance at the run's end, and at each sync after it."""
         for record, _ in read(self._folder.journal) if self._held else ():
             if isinstance(record, Artifact | Model) and record.staged in self._held:
                 self._publish(record, run_id)

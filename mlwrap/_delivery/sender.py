@@ -220,6 +220,8 @@ def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
     except (filelock.Timeout, OSError):  # it has a line to another sender, or the folder is gone
         return False
     try:
+        if folder.gone():
+            return False
         if not any(isinstance(entry.record, RunEnded) for entry in read(folder.journal)):
             why = "the training process died without a word (kill -9, out of memory, or a crash)"
             folder.free_reserve()  # it may be that the disk is full
@@ -241,7 +243,7 @@ def finish_abandoned(spool: Path) -> None:
     for address in spool.glob("sender-*.sock"):
         try:
             connected(address).close()
-        except ConnectionRefusedError:  # its sender was killed
+        except ConnectionRefusedError:  # noqa: PERF203 - its sender was killed
             address.unlink(missing_ok=True)
         except OSError:
             continue

@@ -198,6 +198,13 @@ class RunFolder:
         """Bytes of all files in it."""
         return sum(f.lstat().st_size for f in self.path.rglob("*") if f.is_file())
 
+    def gone(self) -> bool:
+        """Whether it was delivered and removed; to take a lease on it made an empty folder, which goes too."""
+        if self.journal.exists():
+            return False
+        self.remove()
+        return True
+
     def remove(self) -> None:
         """Remove the folder and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)

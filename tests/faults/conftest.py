@@ -7,11 +7,40 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.faults.proxy import Proxy
+from tests.faults.servers import Server, mlflow_server, postgres
+
+
+@pytest.fixture(scope="session")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An MLflow server whose store is sqlite."""
+    folder = tmp_path_factory.mktemp("sqlite-server")
+    with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An MLflow server whose store is PostgreSQL."""
+    with (
+        postgres(tmp_path_factory.mktemp("postgres")) as backend,
+        mlflow_server(backend, tmp_path_factory.mktemp("postgres-server")) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def proxy(on_sqlite: Server) -> Iterator[Proxy]:
+    """What stands between a test and the server on sqlite."""
+    made = Proxy(on_sqlite.port)
+    yield made
+    made.refuse()
 
 
 @pytest.fixture
@@ -31,7 +60,12 @@ def script(tmp_path: Path):
         )
         env = {**os.environ, "MLWRAP_DELIVERY": "sender", **environment}
         process = subprocess.Popen(
-            [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+            [sys.executable, str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
         )
         started.append(process)
         return process

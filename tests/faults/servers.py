@@ -51,9 +51,9 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
     server.artifacts.mkdir(parents=True)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(server.port)]
-            + ["--backend-store-uri", backend, "--serve-artifacts", "--workers", "1"]
-            + ["--artifacts-destination", str(server.artifacts)],
+            f"exec {sys.executable} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
+            f"--backend-store-uri {backend} --serve-artifacts --artifacts-destination {server.artifacts}",
+            shell=True,
             stdout=log,
             stderr=log,
             cwd=folder,
@@ -63,7 +63,8 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
     try:
         end = time.monotonic() + 180
         while not _answers(server):
-            assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < end, (folder / "server.log").read_text()
             time.sleep(0.2)
         yield server
     finally:
