@@ -81,7 +81,7 @@ def _halve(client: Client, run_id: str, entries: list[_Entry], error: Refused) -
     for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
         try:
             _log(client, run_id, half)
-        except Refused as again:  # noqa: PERF203 - two halves
+        except Refused as again:
             if not again.of_value:
                 raise
             refused |= _halve(client, run_id, half, again)

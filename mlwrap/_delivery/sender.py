@@ -243,7 +243,7 @@ def finish_abandoned(spool: Path) -> None:
     for address in spool.glob("sender-*.sock"):
         try:
             connected(address).close()
-        except ConnectionRefusedError:  # noqa: PERF203 - its sender was killed
+        except ConnectionRefusedError:
             address.unlink(missing_ok=True)
         except OSError:
             continue

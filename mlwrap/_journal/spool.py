@@ -231,7 +231,9 @@ def sweep(root: Path) -> None:
 
 
 def _begun(folder: RunFolder) -> bool:
-    """Whether the journal has a whole line."""
+    """Whether the journal has a whole line, or there is anything staged that it could be about."""
+    if (folder.path / "staged").exists():
+        return True
     try:
         with folder.journal.open("rb") as file:
             return file.readline().endswith(b"\n")
