@@ -14,8 +14,8 @@ from mlwrap._capture import Captured, Destination, Redactor, destination, proven
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
 from mlwrap._fluent import Fluent
-from mlwrap._journal import RunFolder, RunStarted, Status, spool_root
-from mlwrap._recorder import Recorder, now
+from mlwrap._journal import RunFolder, RunStarted, Status, now, spool_root
+from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current
 from mlwrap.config import Settings, check_type, settings
 from mlwrap.errors import DeliveryError, RunStateError, message, told

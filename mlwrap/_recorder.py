@@ -6,7 +6,6 @@ disabled run, or a child made by ``fork``, whose run is its parent's.
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import re
@@ -35,10 +34,13 @@ from mlwrap._journal import (
     RunStarted,
     Status,
     Tags,
+    artifact_path,
+    now,
     open_run,
 )
 from mlwrap._logged_model import LoggedModel
-from mlwrap.errors import DeliveryError, OptionError, RunStateError, SaveError, told, warn
+from mlwrap._said import Parameters, Points
+from mlwrap.errors import DeliveryError, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
 _NOT_IN_MODEL_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
@@ -69,11 +71,11 @@ class Recorder:
         self.tracking_uri = ""
         self.offline = False
         self._began = time.monotonic()
-        self._params: dict[str, str] = {}
+        self._params = Parameters()
+        self._points = Points()
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
         self._full = False
-        self._found: dict[tuple[str, int], Any] = {}
 
     @property
     def recording(self) -> bool:
@@ -95,13 +97,6 @@ class Recorder:
         if self._journal is None:
             raise RunStateError(f"run {self.name!r} records nothing.")
         return self._journal
-
-    @property
-    def url(self) -> str | None:
-        """The run's page in the user interface of an MLflow server."""
-        if self.run_id is None or not self.tracking_uri.startswith(("http:", "https:")):
-            return None
-        return f"{self.tracking_uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     @property
     def seconds(self) -> float:
@@ -146,20 +141,13 @@ class Recorder:
 
     def params(self, captured: Captured) -> None:
         """Write parameters down, each the first time that it comes."""
-        fresh: dict[str, str] = {}
-        for name, text in captured.values.items():
-            if self._params.get(name, text) != text:
-                others = (rename(f"{name}.{n}") for n in itertools.count(2))
-                free = next(n for n in others if n not in self._params and n not in captured.values)
-                self.warn(
-                    f"parameter {name!r} was {self._params[name]!r} and can't change; the new value is "
-                    f"logged as {free!r}. Log what changes as a metric."
-                )
-                fresh[free] = text
-            elif name not in self._params:
-                fresh[name] = text
+        fresh, changed = self._params.fresh(captured.values)
+        for name, before, now_called in changed:
+            self.warn(
+                f"parameter {name!r} was {before!r} and can't change; the new value is logged as "
+                f"{now_called!r}. Log what changes as a metric."
+            )
         if fresh:
-            self._params |= fresh
             self.append(Params(values=fresh))
         if captured.whole:
             self._whole |= captured.whole
@@ -185,14 +173,7 @@ class Recorder:
             prefix: What stands before the name of a metric that has another value at that step already.
         """
         for record in records:
-            fresh: dict[str, Any] = {}
-            for own, value in record.values.items():
-                known = self._found.get((own, record.step), value)
-                name = f"{prefix}/{own}" if known != value and prefix else own
-                if self._found.get((name, record.step)) != value:
-                    self._found[name, record.step] = value
-                    fresh[rename(name)] = value
-            if fresh:
+            if fresh := self._points.fresh(record, prefix):
                 self.append(msgspec.structs.replace(record, values=fresh))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
@@ -210,9 +191,9 @@ class Recorder:
             texts[rename(str(name))] = text[:MAX_TAG]
         return texts
 
-    def copy(self, source: Path, artifact_path: str | None) -> None:
+    def copy(self, source: Path, folder: str | None) -> None:
         """Stage a copy of a file or folder as an artifact."""
-        under = _artifact_path(artifact_path) if artifact_path else PurePosixPath()
+        under = artifact_path(folder) if folder else PurePosixPath()
         staged = self.journal.folder.stage_copy(source.absolute())
         self.append(Artifact(staged=self.journal.folder.relative(staged), path=str(under / staged.name)))
 
@@ -226,7 +207,7 @@ class Recorder:
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""
         folder = self.journal.folder
-        path = _artifact_path(artifact_file)
+        path = artifact_path(artifact_file)
         file = folder.stage(path.name) / path.name
         try:
             write(file)
@@ -317,17 +298,3 @@ class Recorder:
         shutil.rmtree(self.journal.folder.path / record.staged, ignore_errors=True)
         self.models[record.staged] = LoggedModel(record.name, "FAILED")
         self.append(msgspec.structs.replace(record, error=self.redactor.text(why)[:MAX_TAG]))
-
-
-def now() -> int:
-    """Milliseconds since the epoch, UTC."""
-    return time.time_ns() // 1_000_000
-
-
-def _artifact_path(path: str) -> PurePosixPath:
-    checked = PurePosixPath(path)
-    if not checked.name or checked.is_absolute() or ".." in checked.parts:
-        raise OptionError(
-            f"{path!r} is no artifact path: expected a relative one without '..', as 'plots/roc.png'."
-        )
-    return checked

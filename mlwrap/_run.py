@@ -118,7 +118,10 @@ class Run:
     @property
     def url(self) -> str | None:
         """The run's page in MLflow's user interface; ``None`` where no server shows one."""
-        return self._recorder.url
+        server = self.tracking_uri
+        if self.run_id is None or not server.startswith(("http:", "https:")):
+            return None
+        return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
 
     @_harmless
     def log_params(self, params: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from mlwrap._delivery.line import ASK, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
-from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, read, run_folders, sweep
+from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read, run_folders, sweep
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
@@ -227,7 +227,7 @@ def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
             folder.free_reserve()  # it may be that the disk is full
             writer = Writer(folder.journal)
             writer.append(Tags(values={"mlwrap.error.message": why}))
-            writer.append(RunEnded(status="KILLED", time=time.time_ns() // 1_000_000, error=why))
+            writer.append(RunEnded(status="KILLED", time=now(), error=why))
             writer.close()
     except (JournalError, OSError):
         return False

@@ -8,10 +8,14 @@ if the format number is its own.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import msgspec
+
+from mlwrap.errors import OptionError
 
 FORMAT = 1
 """The journal format that this code writes, and the newest that it reads."""
@@ -198,3 +202,22 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
 
 
 AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | RunEnded
+
+
+def now() -> int:
+    """Milliseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def artifact_path(path: str) -> PurePosixPath:
+    """``path`` as the path of an artifact.
+
+    Raises:
+        OptionError: It is not relative, or leads out of the run's artifacts.
+    """
+    checked = PurePosixPath(path)
+    if not checked.name or checked.is_absolute() or ".." in checked.parts:
+        raise OptionError(
+            f"{path!r} is no artifact path: expected a relative one without '..', as 'plots/roc.png'."
+        )
+    return checked

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from mlwrap._journal import Metrics
+from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import has_class
 
 _NUMERIC = ("float", "int", "uint", "bfloat")
-
-
-def now() -> int:
-    """Milliseconds since the epoch, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def number(value: object) -> float | None:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from mlwrap._journal import Metrics
+from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import class_name
-from mlwrap.savers._metrics import history_metrics, is_history, now, number
+from mlwrap.savers._metrics import history_metrics, is_history, number
 from mlwrap.savers._registry import find
 from mlwrap.savers._saver import Saver
 

@@ -26,7 +26,7 @@ from mlwrap._sync import Synced
 from mlwrap.errors import MlwrapWarning
 from mlwrap.savers import Saved
 from tests.faults import proxy as how
-from tests.faults.conftest import senders, until
+from tests.faults.conftest import until
 from tests.faults.proxy import Asked, Proxy
 from tests.faults.servers import Server, free_port
 

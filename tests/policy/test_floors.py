@@ -16,7 +16,7 @@ FLOORS = (
     ("errors",),
     ("config",),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
-    ("savers", "_delivery"),
+    ("savers", "_delivery", "_said"),
     ("_recorder",),
     ("_run", "_loading", "_sync", "_fluent"),
     ("_model_run", "cli"),
