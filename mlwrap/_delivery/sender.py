@@ -27,6 +27,7 @@ _LOOK_SECONDS = 1.0
 _LINGER_SECONDS = (
     10.0  # after the writer's death, for an MLflow that does not answer; then `mlwrap sync` is needed
 )
+_ABANDONED_SECONDS = 60.0  # that a sender stays for what others have left
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
 
 
@@ -39,7 +40,8 @@ def main(listener: int, address: str) -> None:
     """
     server = socket.socket(fileno=listener)
     threading.Thread(target=_end_with_starter, args=(server,), daemon=True).start()
-    threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True).start()
+    abandoned = threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True)
+    abandoned.start()
     threads: list[threading.Thread] = []
     try:
         with contextlib.suppress(OSError):  # of accept(), once the starter is gone
@@ -51,6 +53,7 @@ def main(listener: int, address: str) -> None:
     finally:
         for thread in threads:
             thread.join()
+        abandoned.join(_ABANDONED_SECONDS)
         with short(Path(address)) as path, contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - a path through a descriptor
 
