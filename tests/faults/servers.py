@@ -58,7 +58,10 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
             stderr=log,
             cwd=folder,
             start_new_session=True,
-            env={k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "MLWRAP_"))},
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "MLWRAP_"))},
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes that nobody here needs
+            },
         )
     try:
         end = time.monotonic() + 180

@@ -151,7 +151,7 @@ def test_a_server_that_asks_to_be_left_alone(script, proxy: Proxy, on_sqlite: Se
     elsewhere = (
         "import threading\n"
         "def elsewhere():\n"
-        f"    with mlwrap.model_run('{name}-other', tracking_uri={other.uri!r}, experiment='faults') as run:\n"
+        f"    with mlwrap.model_run('{name}-other', tracking_uri={other.uri!r}, experiment='faults') as run:\n"  # noqa: E501
         "        run.log_metric('loss', 0.0, step=0)\n"
         "threading.Thread(target=elsewhere).start()\n"
     )
