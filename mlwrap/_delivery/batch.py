@@ -60,7 +60,7 @@ class Batch:
 
 def _text(name: str, text: str) -> tuple[str, str]:
     """A server on PostgreSQL, which knows no NUL, answers 500 to one, as if it were out of order."""
-    return name, text.replace("\0", "\\0")
+    return name, text.replace("\0", "\\x00")
 
 
 def _log(client: Client, run_id: str, entries: list[_Entry]) -> None:

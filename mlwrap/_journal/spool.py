@@ -199,7 +199,7 @@ class RunFolder:
         return sum(f.lstat().st_size for f in self.path.rglob("*") if f.is_file())
 
     def gone(self) -> bool:
-        """Whether it was delivered and removed; taking a lease on it has made an empty folder, which goes."""
+        """Whether it was delivered and removed; taking a lease made an empty folder, which goes too."""
         if self.journal.exists():
             return False
         self.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from tests.faults.servers import Server, mlflow_server, postgres
 
 
 @pytest.fixture(scope="session")
-def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def on_sqlite(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An MLflow server whose store is sqlite."""
     folder = tmp_path_factory.mktemp("sqlite-server")
+    shutil.copy(empty_store, folder / "mlflow.db")
     with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as server:
         yield server
 

@@ -126,8 +126,8 @@ def test_a_slow_server(script, proxy: Proxy, on_sqlite: Server, name: str):
     assert len(proxy.lines("log-batch")) < 35
 
 
-def test_a_training_that_ends_while_its_model_is_uploaded(
-    script, proxy: Proxy, on_sqlite: Server, name: str, spool: Path, tmp_path: Path
+def test_a_training_that_ends_while_its_files_are_uploaded(
+    script, proxy: Proxy, on_sqlite: Server, name: str, tmp_path: Path
 ):
     """Row 67. It does not wait longer than the deadline; the sender goes on to the end."""
     (tmp_path / "big").mkdir()
@@ -141,22 +141,26 @@ def test_a_training_that_ends_while_its_model_is_uploaded(
     until(lambda: status(on_sqlite, name) == "FINISHED", seconds=120)
     client = MlflowClient(on_sqlite.uri)
     assert len(client.list_artifacts(run(on_sqlite, name).info.run_id, "big")) == 8
-    until(lambda: list(spool.iterdir()) == [])
+    until(lambda: list((tmp_path / "spool").iterdir()) == [])
 
 
 def test_a_server_that_asks_to_be_left_alone(script, proxy: Proxy, on_sqlite: Server, name: str):
     """Row 21. Records that come do not wake the sender before the time; a run elsewhere is not kept."""
     other = Proxy(on_sqlite.port)
     proxy.rule(how.reply(429, "slowly", retry_after="6"), times=1)
-    nested = (
-        f"\n    with mlwrap.model_run({name + '-other'!r}, tracking_uri={other.uri!r}, experiment='faults'):"
-        " run.log_metric('loss', 0.0, step=0)\n    "
+    elsewhere = (
+        "import threading\n"
+        "def elsewhere():\n"
+        f"    with mlwrap.model_run('{name}-other', tracking_uri={other.uri!r}, experiment='faults') as run:\n"  # noqa: E501
+        "        run.log_metric('loss', 0.0, step=0)\n"
+        "threading.Thread(target=elsewhere).start()\n"
     )
-    process = script(training(proxy, name, each="time.sleep(0.02)", end=nested + READY))
+    process = script(elsewhere + training(proxy, name, each="time.sleep(0.02)", end=READY))
     assert process.stdout.readline() == "ready\n"
     until(lambda: len(proxy.asked) > 1)
     assert proxy.asked[1].time - proxy.asked[0].time >= 6
     assert status(on_sqlite, name + "-other") == "FINISHED"
+    other.refuse()
     _, err = process.communicate("\n", timeout=120)
     assert process.returncode == 0, err
     assert steps(on_sqlite, name) == list(range(500))
