@@ -12,6 +12,7 @@ A run folder is named for the run's key and holds::
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -86,23 +87,28 @@ class RunFolder:
         self.key = path.name
         self.journal = path / "journal.jsonl"
         self._staged = path / "staged"
+        self._numbers = itertools.count(1)
         self._progress = path / "delivered.json"
         self._reserve = path / "reserve"
         self._writer_lock = path / "writer.lock"
         self._delivery_lock = path / "delivery.lock"
 
     def stage(self, name: str) -> Path:
-        """Make a new, empty folder to save something called ``name`` in."""
+        """Make a new, empty folder to save something called ``name`` in.
+
+        Its number is never given again: the folder goes when it is delivered, and its path is the key under
+        which delivery remembers that.
+        """
         self._staged.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
-        for number in range(1, 1_000_000):
+        for number in self._numbers:
             folder = self._staged / f"{number}-{safe}"
             try:
                 folder.mkdir()
             except FileExistsError:
                 continue
             return folder
-        raise SpoolError(f"{self._staged} holds a million staged folders; no more can be made.")
+        raise AssertionError("numbers do not end")  # for the type checker
 
     def stage_copy(self, source: Path) -> Path:
         """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -230,6 +230,8 @@ def test_any_order_ends_as_a_dict_says(empty_store: Path, monkeypatch: pytest.Mo
         max_examples=60,
         stateful_step_count=15,
         deadline=None,
+        # To shrink a history takes minutes, and what failed is told as it is.
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Machine, settings=bounds)
