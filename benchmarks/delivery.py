@@ -1,6 +1,6 @@
 """Delivery, measured: requests, a server that is gone, and the ways to die. Prints a Markdown table.
 
-``make bench`` runs it. Each figure that has a rival is measured against it in the same run, on the same server.
+``make bench`` runs it. Each figure that has a rival is measured against it in the same run.
 Times are medians, with the number of repeats; the targets stand beside, reached or not.
 """
 
@@ -167,8 +167,8 @@ def gone(server: Server) -> list[tuple[str, ...]]:
             "P12",
             f"leaving while the server is gone, deadline {DEADLINE:.0f} s (n={REPEATS})",
             f"{leaving:.2f} s",
-            "–",
-            "–",
+            "-",
+            "-",
             f"≤{DEADLINE + 1:.0f} s",
         ),
     ]
@@ -202,9 +202,9 @@ def deaths(folder: Path) -> list[tuple[str, ...]]:
     (written, killed), (_, dead) = kinds.values()
     what = f"{POINTS} points, warm sender, n={REPEATS}"
     return [
-        ("P13", f"SIGTERM → all on disk ({what})", _seconds(written), "never", "–", "≤1 s"),
-        ("P13", f"SIGTERM → KILLED in MLflow ({what})", _seconds(killed), "never", "–", "≤5 s"),
-        ("P14", f"`kill -9` → KILLED, all points there ({what})", _seconds(dead), "never", "–", "≤2 s"),
+        ("P13", f"SIGTERM → all on disk ({what})", _seconds(written), "-", "-", "≤1 s"),
+        ("P13", f"SIGTERM → KILLED in MLflow ({what})", _seconds(killed), "-", "-", "≤5 s"),
+        ("P14", f"`kill -9` → KILLED, all points there ({what})", _seconds(dead), "-", "-", "≤2 s"),
     ]
 
 
@@ -262,7 +262,7 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except LookupError:
-        return "–"
+        return "-"
 
 
 if __name__ == "__main__":
