@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import shutil
 import signal
@@ -185,3 +186,23 @@ def test_a_signal_to_a_run_of_another_thread(script, store: str):
     process.terminate()
     assert process.wait(timeout=60) == -signal.SIGTERM
     until(lambda: statuses() == {"r": "KILLED"})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    list(itertools.product((signal.SIGTERM, signal.SIGINT), repeat=2)),
+)
+def test_a_second_signal_while_waiting_for_delivery(script, store: str, spool: Path, first: int, second: int):
+    """MLflow is away and the deadline is long: the process ends at once, and the run waits in the spool."""
+    process = script(
+        "with mlwrap.model_run('r', tracking_uri='http://127.0.0.1:9', deadline=600) as run:\n"
+        "    run.log_metric('loss', 1.0)\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(first)
+    (journal,) = spool.glob("*/journal.jsonl")
+    until(lambda: b'"type":"run_ended","status":"KILLED"' in journal.read_bytes())
+    process.send_signal(second)
+    assert process.wait(timeout=30) == -second
+    assert journal.exists()
