@@ -119,6 +119,11 @@ class RunContext:
         if not self._recorder.recording:
             self._recorder.status = status
             return
+        if (
+            self._recorder.status != "RUNNING"
+        ):  # one signal ended the run, and another the waiting for delivery
+            _lifetime.closed(self)
+            return
         try:
             if self._fluent is not None:
                 self._fluent.leave(status)

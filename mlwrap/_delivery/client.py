@@ -234,7 +234,12 @@ class Client:
     @_sorted
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
-        self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+        try:
+            self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+        except MlflowException:  # an SQL store refuses what an earlier delivery has told it already
+            outputs = self._mlflow.get_run(run_id).outputs
+            if outputs is None or all(model_id != known.model_id for known in outputs.model_outputs):
+                raise
 
     @_sorted
     def finalize_model(self, model_id: str, *, ready: bool) -> None:

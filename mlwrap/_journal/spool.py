@@ -105,10 +105,13 @@ class RunFolder:
             return 0
 
     def stage(self, name: str) -> Path:
-        """Make a new, empty folder to save something called ``name`` in."""
+        """Make a new, empty folder to save something called ``name`` in.
+
+        Its number is never given again: the folder goes when it is delivered, and its path is the key under
+        which delivery remembers that.
+        """
         self._staged.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
-        # Delivery knows what is staged by its path, so a number never comes again.
         folder = self._staged / f"{next(self._numbers)}-{safe}"
         folder.mkdir()
         return folder

@@ -8,7 +8,16 @@ from pathlib import Path
 import filelock
 import pytest
 
-from mlwrap._journal import ModelProgress, Progress, RunFolder, RunStarted, open_run, run_folders, spool_root
+from mlwrap._journal import (
+    ModelProgress,
+    Progress,
+    RunFolder,
+    RunStarted,
+    open_run,
+    run_folders,
+    spool_root,
+    sweep,
+)
 from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
 
 
@@ -80,6 +89,48 @@ def test_stages_never_share_a_folder(tmp_path: Path):
     assert one != two
     assert one.parent == two.parent == folder.path / "staged"
     assert folder.relative(one).startswith("staged/1-")
+
+
+def test_a_stage_that_was_delivered_is_never_used_again(tmp_path: Path):
+    """Its path is what delivery knows the model by: another one there would be taken for it."""
+    folder = open_run(tmp_path, first("k")).folder
+    gone = folder.stage("m")
+    gone.rmdir()
+    assert folder.stage("m") != gone
+
+
+def test_a_sweep_takes_only_what_never_began(tmp_path: Path):
+    """A folder without a whole first line, whose maker is gone; all others stay."""
+    root = spool_root(str(tmp_path / "spool"))
+    keys = [character * 32 for character in "abc"]
+    begun, starting, dead = (root / key for key in keys)
+    open_run(root, first(keys[0])).release()
+    starting.mkdir()
+    dead.mkdir()
+    (dead / "journal.jsonl").write_bytes(b'{"type":"run_st')
+    (root / "somebody's").mkdir()
+    with RunFolder(starting).writer_lease().acquire():
+        sweep(root)
+        assert sorted(root.iterdir()) == [begun, starting, root / "somebody's"]
+
+
+def test_a_run_whose_folder_is_swept_as_it_starts_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the making of its folder and the lease on it a sweep may come."""
+    real, swept = RunFolder.writer_lease, []
+
+    def lease(self: RunFolder) -> filelock.BaseFileLock:
+        if not swept:
+            swept.append(1)
+            sweep(tmp_path)
+            assert not self.path.exists()
+        return real(self)
+
+    monkeypatch.setattr(RunFolder, "writer_lease", lease)
+    run = open_run(tmp_path, first("a" * 32))
+    assert run.folder.journal.exists()
+    run.release()
 
 
 def test_progress_is_what_was_saved(tmp_path: Path):
