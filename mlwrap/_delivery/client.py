@@ -218,7 +218,12 @@ class Client:
     @_sorted
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
-        self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+        try:
+            self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+        except MlflowException:  # which it also raises where that was said before, and the answer lost
+            outputs = self._mlflow.get_run(run_id).outputs
+            if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+                raise
 
     @_sorted
     def finalize_model(self, model_id: str, *, ready: bool) -> None:
