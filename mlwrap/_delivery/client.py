@@ -69,12 +69,16 @@ class Client:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
 
     Raises:
+        Unreachable: Its store is busy.
         NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
             MLflow's client would go on trying for four minutes.
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
-        self._mlflow = MlflowClient(tracking_uri)
+        try:
+            self._mlflow = MlflowClient(tracking_uri)  # which looks into an SQL store
+        except Exception as error:
+            raise sort_error(error, tracking_uri or "its own choice") from error
         self.tracking_uri: str = self._mlflow.tracking_uri
         _check_listening(self.tracking_uri)
 

@@ -221,7 +221,7 @@ def test_an_outage_that_begins_at_any_request(number: int, proxy: Proxy, same, i
         (error,) = synced()
         assert error is not None
         proxy.heal()
-        assert synced() == [None]
+        assert sync_until_done() <= 2  # files that a page was the answer to are found missing, and sent again
         same(key)
 
 
