@@ -73,6 +73,7 @@ class Client:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
 
     Raises:
+        Unreachable: Its store is busy.
         NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
             MLflow's client would go on trying for four minutes.
     """
@@ -236,9 +237,9 @@ class Client:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
         try:
             self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
-        except MlflowException:  # an SQL store refuses what an earlier delivery has told it already
+        except MlflowException:  # which it also raises where that was said before, and the answer lost
             outputs = self._mlflow.get_run(run_id).outputs
-            if outputs is None or all(model_id != known.model_id for known in outputs.model_outputs):
+            if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
                 raise
 
     @_sorted

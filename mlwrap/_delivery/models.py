@@ -218,14 +218,21 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
             for path in others
             if path not in model.uploaded
         }
+        failed: DeliveryError | None = None
         for done in as_completed(waiting):
+            if done.cancelled():
+                continue
             try:
                 done.result()
-            except DeliveryError:
-                pool.shutdown(cancel_futures=True)
-                raise
-            model.uploaded.add(waiting[done])
-            save()
+            except DeliveryError as error:
+                failed = failed or error
+                for other in waiting:
+                    other.cancel()  # but for those that are on their way, and may arrive
+            else:
+                model.uploaded.add(waiting[done])
+                save()
+    if failed is not None:
+        raise failed
     _check_arrived(client, staged, others, model, save)
     client.upload_model_file(model.model_id, staged / last, last)
     _check_arrived(client, staged, [last], model, save)

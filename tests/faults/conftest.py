@@ -31,7 +31,7 @@ def on_sqlite(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An MLflow server whose store is PostgreSQL."""
     with (
-        postgres(tmp_path_factory.mktemp("postgres")) as backend,
+        postgres() as backend,
         mlflow_server(backend, tmp_path_factory.mktemp("postgres-server")) as server,
     ):
         yield server

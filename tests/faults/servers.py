@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -85,20 +86,18 @@ def _answers(server: Server) -> bool:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL of our own; gives the URI of its store. Skips where none is installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     where = shutil.which("initdb")
     if not found and where is None:
         pytest.skip("PostgreSQL is not installed (no initdb in /usr/lib/postgresql/*/bin or on PATH)")
     programs = found[-1].parent if found else Path(where).parent
-    # It refuses to run as root, and then needs a folder that its own user can reach.
+    # It refuses to run as root; and its own user can't reach the folders that pytest makes.
     user = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="mlwrap-postgres-"))
     if user:
         shutil.chown(folder, **user)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent.is_relative_to(folder.parents[2]):
-                parent.chmod(parent.stat().st_mode | 0o011)
     data, port = folder / "data", free_port()
 
     def run(program: str, *arguments: str, check: bool = True) -> None:
@@ -113,3 +112,4 @@ def postgres(folder: Path) -> Iterator[str]:
         yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "-D", str(data), "-m", "immediate", "stop", check=False)
+        shutil.rmtree(folder, ignore_errors=True)

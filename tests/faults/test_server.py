@@ -221,7 +221,7 @@ def test_an_outage_that_begins_at_any_request(number: int, proxy: Proxy, same, i
         (error,) = synced()
         assert error is not None
         proxy.heal()
-        assert synced() == [None]
+        assert sync_until_done() <= 2  # files that a page was the answer to are found missing, and sent again
         same(key)
 
 
@@ -363,7 +363,7 @@ def test_a_model_that_is_too_large(proxy: Proxy, same, on_sqlite: Server):
     proxy.rule(how.reply(413, "too large"), "PUT .*1.bin")
     (error,) = synced()
     assert "413" in error
-    assert "1-weights" in error
+    assert "-weights" in error
     (run,) = found(on_sqlite, key)
     assert run.info.status == "FINISHED"
     assert len(proxy.lines("PUT .*MLmodel")) == 0
