@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mlwrap._run import current
 from mlwrap.errors import MlwrapWarning
 
 # Before anything imports TensorFlow or MLflow.
@@ -59,7 +61,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test works in a folder, a home and a spool of its own, with no settings from outside."""
     for name in list(os.environ):
         if name.startswith(("MLWRAP_", "MLFLOW_")) and name != "MLFLOW_DISABLE_TELEMETRY":
@@ -76,6 +78,14 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(work)
+    yield
+    current.set(None)
+    if fluent := sys.modules.get(
+        "mlflow.tracking.fluent"
+    ):  # what a test left open there is not the next one's
+        fluent._active_run_stack.get().clear()
+        fluent._active_experiment_id = None
+        sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture

@@ -48,8 +48,13 @@ def destination(settings: Settings, around: str | None = None) -> Destination:
     if experiment is None:
         experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-    active = mlflow.active_run() if mlflow is not None and hasattr(mlflow, "active_run") else None
-    return Destination(absolute(uri), experiment, experiment_id, active.info.run_id if active else None)
+    uri = absolute(uri)
+    parent = None
+    if mlflow is not None and hasattr(mlflow, "active_run"):
+        active = mlflow.active_run()
+        if active is not None and absolute(mlflow.get_tracking_uri()) == uri:  # else it is in another MLflow
+            parent = active.info.run_id
+    return Destination(uri, experiment, experiment_id, parent)
 
 
 def absolute(uri: str) -> str:
