@@ -60,7 +60,8 @@ def script(tmp_path: Path):
             "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
             "import mlwrap\n" + source
         )
-        env = {**os.environ, "MLWRAP_DELIVERY": "sender", **environment}
+        # Many tests at once on a small machine: a sender may take its time to import MLflow.
+        env = {**os.environ, "MLWRAP_DELIVERY": "sender", "MLWRAP_DEADLINE": "60", **environment}
         process = subprocess.Popen(
             [sys.executable, str(file)],
             stdin=subprocess.PIPE,

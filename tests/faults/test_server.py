@@ -96,6 +96,10 @@ def found(server: Server, key: str) -> list[Run]:
     return client.search_runs(experiments, f"tags.`mlwrap.key` = '{key}'", ViewType.ALL)
 
 
+# Versions are of what is imported at the time, which in a process of tests grows.
+OF_ONE_RUN = {"mlwrap.key", "mlflow.runName", "mlwrap.versions"}
+
+
 def looks(server: Server, key: str, tmp_path: Path) -> dict:
     """All that the server has of the one run of a key, less what differs from run to run."""
     (run,) = found(server, key)
@@ -106,7 +110,7 @@ def looks(server: Server, key: str, tmp_path: Path) -> dict:
     return {
         "status": run.info.status,
         "params": run.data.params,
-        "tags": {k: v for k, v in run.data.tags.items() if k not in {"mlwrap.key", "mlflow.runName"}},
+        "tags": {k: v for k, v in run.data.tags.items() if k not in OF_ONE_RUN},
         "metrics": {
             name: [(p.step, repr(p.value)) for p in client.get_metric_history(run.info.run_id, name)]
             for name in run.data.metrics
