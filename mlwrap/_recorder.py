@@ -127,7 +127,7 @@ class Recorder:
         trouble = self.journal.append(record)
         if self.line is not None:
             self.line.wake()
-        if trouble is not None and not self._full:
+        if trouble is not None and not self._full and self.status == "RUNNING":  # else a thread came too late
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "

@@ -96,7 +96,8 @@ def found(server: Server, key: str) -> list[Run]:
     return client.search_runs(experiments, f"tags.`mlwrap.key` = '{key}'", ViewType.ALL)
 
 
-# Versions are of what is imported at the time, which in a process of tests grows.
+# Versions are of what is imported at the time, which in a process of tests grows; a commit is of the folder that
+# the process stands in, where it has no script.
 OF_ONE_RUN = {"mlwrap.key", "mlflow.runName", "mlwrap.versions"}
 
 
@@ -110,7 +111,7 @@ def looks(server: Server, key: str, tmp_path: Path) -> dict:
     return {
         "status": run.info.status,
         "params": run.data.params,
-        "tags": {k: v for k, v in run.data.tags.items() if k not in OF_ONE_RUN},
+        "tags": {k: v for k, v in run.data.tags.items() if k not in OF_ONE_RUN and "git" not in k},
         "metrics": {
             name: [(p.step, repr(p.value)) for p in client.get_metric_history(run.info.run_id, name)]
             for name in run.data.metrics
