@@ -96,8 +96,8 @@ def found(server: Server, key: str) -> list[Run]:
     return client.search_runs(experiments, f"tags.`mlwrap.key` = '{key}'", ViewType.ALL)
 
 
-# Versions are of what is imported at the time, which in a process of tests grows; a commit is of the folder that
-# the process stands in, where it has no script.
+# Versions are of what is imported at the time, which in a process of tests grows; a commit is of the folder
+# that the process stands in, where it has no script.
 OF_ONE_RUN = {"mlwrap.key", "mlflow.runName", "mlwrap.versions"}
 
 
