@@ -146,6 +146,7 @@ def healthy(on_sqlite: Server, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder = tmp_path_factory.mktemp("healthy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLWRAP_QUIET", "1")
+        patch.chdir(folder)  # out of the git repository, as the tests are
         key = train(on_sqlite.uri, spool=str(folder / "spool"))
         assert [s.error for s in mlwrap.sync(str(folder / "spool"))] == [None]
     seen = looks(on_sqlite, key, folder)
