@@ -119,9 +119,7 @@ class RunContext:
         if not self._recorder.recording:
             self._recorder.status = status
             return
-        if (
-            self._recorder.status != "RUNNING"
-        ):  # one signal ended the run, and another the waiting for delivery
+        if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
             _lifetime.closed(self)
             return
         try:

@@ -57,9 +57,7 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     run = client.get_run(run_id) if run_id else client.newest_run()
     if run is None:
         raise Refused(f"{client.tracking_uri} holds no run that mlwrap logged.")
-    models = (
-        [client.get_model(output.model_id) for output in run.outputs.model_outputs] if run.outputs else []
-    )
+    models = _outputs(client, run)
     return Shown(
         run_id=run.info.run_id,
         name=run.info.run_name,
