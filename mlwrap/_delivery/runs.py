@@ -57,8 +57,6 @@ def deliver_patiently(folder: RunFolder) -> Progress:
 
 def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
     """Try once; ``told`` is called with each progress."""
-    if not folder.journal.exists():  # before a lock is made in a folder that is gone
-        raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
     lease = folder.delivery_lease()
     try:
         lease.acquire(timeout=_LEASE_SECONDS)

@@ -215,8 +215,6 @@ def _progress(folder: RunFolder) -> Progress:
 
 def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
     """Write the end of a run whose writer died without a word; ``False`` if it lives after all."""
-    if not folder.journal.exists():  # before a lock is made in a folder that is gone
-        return False
     lease = folder.writer_lease()
     try:
         lease.acquire(timeout=patience)
