@@ -17,6 +17,8 @@ from mlwrap.errors import DeliveryError, Refused, Unreachable
 # MLflow's own patience is four minutes a call, and a request that it sends again makes a second run where the
 # first answer was lost. So its client asks once, and what comes again is the delivery, which looks first.
 _ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# To print where a run can be seen it asks for the run first; ours is a report of our own.
+_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 _TIMEOUT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # seconds; the user's own goes before it
 
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
@@ -79,12 +81,12 @@ _before: dict[str, str | None] = {}
 
 @contextlib.contextmanager
 def asking_once() -> Iterator[None]:
-    """MLflow's client sends each request once, and not for ever; for all threads inside."""
+    """MLflow's client sends each request once, not for ever, and prints nothing; for all threads inside."""
     global _inside  # noqa: PLW0603 - as the environment is, which is where MLflow looks
     with _lock:
         _inside += 1
         if _inside == 1:
-            wanted = {**{k: os.environ.get(k, v) for k, v in _TIMEOUT.items()}, **_ONCE}
+            wanted = {**{k: os.environ.get(k, v) for k, v in _TIMEOUT.items()}, **_ONCE, **_QUIET}
             _before.update({name: os.environ.get(name) for name in wanted})
             os.environ.update(wanted)
     try:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.pyfunc
-import msgspec
 import yaml
 from mlflow.models import Model as MLmodel
 from mlflow.models.signature import ModelSignature
@@ -26,7 +25,6 @@ from mlwrap.errors import DeliveryError, Unreachable
 
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1
-MANIFEST = "mlwrap-manifest.json"
 _MLMODEL = "MLmodel"
 _UPLOADS = 8  # at a time
 
@@ -84,18 +82,20 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
     """Write ``MLmodel`` and the environment files into ``staged``.
 
     The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that
-    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back.
+    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back, with the
+    SHA-256 of every other file.
     """
     saved = record.saved
     if saved is None:
         return
-    size = sum(f.stat().st_size for f in staged.rglob("*") if f.is_file())
+    _write_environment(staged, record)
+    files = manifest(staged)
     mlmodel = MLmodel(
         artifact_path=model.location,
         run_id=run_id,
         model_id=model.model_id,
         signature=_signature(saved.signature),
-        model_size_bytes=size,
+        model_size_bytes=sum((staged / path).stat().st_size for path in files),
     )
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
@@ -114,9 +114,8 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         saver=record.saver,
         saver_format=record.saver_format,
         details=saved.details,
+        manifest=files,
     )
-    _write_environment(staged, record)
-    (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest(staged)), indent=1))
     mlmodel.save(str(staged / _MLMODEL))
 
 
@@ -162,8 +161,8 @@ def local_path(location: str) -> Path | None:
 
 
 def manifest(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in ``folder``, by its relative path; of all but ``MLmodel`` and the manifest."""
-    return {path: digest(folder / path) for path in _files(folder) if path not in {_MLMODEL, MANIFEST}}
+    """SHA-256 of every file in ``folder`` but ``MLmodel``, by its relative path."""
+    return {path: digest(folder / path) for path in _files(folder) if path != _MLMODEL}
 
 
 def digest(file: Path) -> str:
@@ -214,7 +213,7 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
     *others, last = _files(staged)
     with ThreadPoolExecutor(_UPLOADS) as pool:
         waiting = {
-            pool.submit(client.upload_model_file, model.model_id, staged / path, path): path
+            pool.submit(client.upload, model.location, staged / path, path): path
             for path in others
             if path not in model.uploaded
         }
@@ -234,7 +233,7 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
     if failed is not None:
         raise failed
     _check_arrived(client, staged, others, model, save)
-    client.upload_model_file(model.model_id, staged / last, last)
+    client.upload(model.location, staged / last, last)
     _check_arrived(client, staged, [last], model, save)
 
 
@@ -242,7 +241,7 @@ def _check_arrived(
     client: Client, staged: Path, paths: list[str], model: ModelProgress, save: Callable[[], None]
 ) -> None:
     """A proxy's page looks like success to MLflow's client: what is there is what the store lists."""
-    there = client.model_sizes(model.model_id)
+    there = client.uploaded_sizes(model.location, {path.rpartition("/")[0] for path in paths})
     lost = [path for path in paths if not has_arrived(staged / path, path, there)]
     if lost:
         model.uploaded.difference_update(lost)

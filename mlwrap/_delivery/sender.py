@@ -20,6 +20,7 @@ import msgspec
 
 from mlwrap._delivery.line import ASK, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
+from mlwrap._delivery.reach import check_listening
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read, run_folders, sweep
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
@@ -106,6 +107,7 @@ class _Served:
                 self._serve(folder)
 
     def _serve(self, folder: RunFolder) -> None:
+        self._knock(folder)
         from mlwrap._delivery import runs  # noqa: F401, PLC0415 - imports MLflow, which takes its time
 
         self._tell(Told(progress=_progress(folder)))  # from now on the deadline of who waits for us counts
@@ -125,6 +127,15 @@ class _Served:
             if next_due is None or max(began, self._alone_until) > give_up:
                 return
             due = next_due
+
+    def _knock(self, folder: RunFolder) -> None:
+        """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
+        with contextlib.suppress(JournalError, OSError):
+            uri = header(folder.journal).tracking_uri
+            try:
+                check_listening(uri)
+            except Unreachable as error:
+                self._tell(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
 
     def _wanted(self) -> float:
         """When to deliver what came."""

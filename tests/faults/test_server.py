@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -133,10 +133,14 @@ def _whole(server: Server, model_id: str, tmp_path: Path) -> dict[str, str]:
     """A model's files, by their digest: what its manifest says, and what loads."""
     folder = _download(server, model_id, tmp_path)
     there = _files(folder)
-    said = json.loads((Path(folder) / "mlwrap-manifest.json").read_text())
-    assert {k: v for k, v in there.items() if k not in {"MLmodel", "mlwrap-manifest.json"}} == said
+    said = _manifest(folder)
+    assert {path: sha256 for path, sha256 in there.items() if path != "MLmodel"} == said
     assert mlwrap.load_model(folder).files == Weights().files
     return said
+
+
+def _manifest(folder: str | Path) -> dict[str, str]:
+    return yaml.safe_load((Path(folder) / "MLmodel").read_text())["flavors"]["mlwrap"]["manifest"]
 
 
 def _download(server: Server, model_id: str, tmp_path: Path) -> str:
@@ -535,7 +539,7 @@ def test_a_store_without_room(on_sqlite: Server, proxy: Proxy, tmp_path: Path, i
         assert synced() == [None]
         assert client.get_logged_model(model.model_id).status.value == "READY"
         folder = Path(_download(on_sqlite, model.model_id, tmp_path))
-        for path, sha256 in json.loads((folder / "mlwrap-manifest.json").read_text()).items():
+        for path, sha256 in _manifest(folder).items():
             assert digest(folder / path) == sha256
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
