@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -84,6 +85,8 @@ class RunContext:
         self._function = function
         self._entered = False
         self._offline = chosen.delivery == "off"
+        warning = chosen.preemption_signal
+        self._warning = None if warning is None else _lifetime.signal_number(warning)
         self._token: Token[Run | None] | None = None
         self._delivering = False
         self._fluent: Fluent | None = None
@@ -134,6 +137,11 @@ class RunContext:
         """A signal came that a handler of the user's deals with."""
         self._recorder.signal = signal_name
 
+    def warned(self, signal_name: str) -> None:
+        """The process will be ended soon; the body finds out by ``run.preempted``."""
+        self._recorder.preempted = True
+        self._recorder.tags({"mlwrap.preempted": signal_name})
+
     def cut_short(self, signal_name: str | None) -> None:
         """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
@@ -166,7 +174,7 @@ class RunContext:
         )
         sender = self._settings.delivery == "sender" and not self._offline
         recorder.open(spool_root(self._settings.spool), first, line=sender)
-        _lifetime.opened(self)
+        _lifetime.opened(self, self._warning)
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
@@ -191,7 +199,8 @@ class RunContext:
     def _status(self, error: BaseException | None) -> Status:
         if error is None:
             return "FINISHED"
-        if isinstance(error, KeyboardInterrupt) or self._recorder.signal:
+        cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
+        if isinstance(error, KeyboardInterrupt | cancelled) or self._recorder.signal:
             return "KILLED"
         well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
         return "FINISHED" if well else "FAILED"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import urllib3
 from mlflow.exceptions import MlflowException
 
+from mlwrap._passwords import hidden
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 # MLflow's own patience is four minutes a call, and a request that it sends again makes a second run where the
@@ -33,7 +34,7 @@ _STATUS = re.compile(r"failed with error code (\d{3})")
 
 def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
-    text = str(error)
+    text = hidden(str(error))
     status, code = _status(error), getattr(error, "error_code", None)
     no_answer = _LOCKED in text or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)

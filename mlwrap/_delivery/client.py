@@ -27,6 +27,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlwrap._delivery.answers import sort_error
 from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._journal import Status
+from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 P = ParamSpec("P")
@@ -63,23 +64,27 @@ class Client:
     Args:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
 
+    Attributes:
+        tracking_uri: The same, without a password.
+
     Raises:
+        Refused: Its password is not known here.
         Unreachable: Its store is busy.
         NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
             MLflow's client would go on trying for four minutes.
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
-        uri = tracking_uri or mlflow.get_tracking_uri()
+        whole = with_password(tracking_uri or mlflow.get_tracking_uri())
+        self.tracking_uri = uri = without_password(whole)
         try:
             check_listening(uri)
             with alone(uri):
-                self._mlflow = MlflowClient(uri)
+                self._mlflow = MlflowClient(whole)
         except DeliveryError:
             raise
         except Exception as error:
             raise sort_error(error, uri) from error
-        self.tracking_uri: str = self._mlflow.tracking_uri
         self._stores: dict[str, ArtifactRepository] = {}
 
     @_sorted
@@ -229,7 +234,7 @@ class Client:
     def _store(self, location: str) -> ArtifactRepository:
         # MLflowClient's own way to a model's files asks for the model first, in each thread that uploads.
         if location not in self._stores:
-            self._stores[location] = get_artifact_repository(location, tracking_uri=self.tracking_uri)
+            self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
         return self._stores[location]
 
     @_sorted

@@ -18,10 +18,11 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from mlwrap._delivery.line import ASK, Told, connected, short
+from mlwrap._delivery.line import ASK, Hello, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read, run_folders, sweep
+from mlwrap._passwords import without_password
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
@@ -156,7 +157,9 @@ class _Served:
             if not byte:
                 return None
             data += byte
-        return RunFolder(Path(os.fsdecode(data[:-1])))
+        hello = msgspec.json.decode(data, type=Hello)
+        without_password(hello.tracking_uri)  # from now on it is known here
+        return RunFolder(Path(hello.folder))
 
     def _listen(self, due: float) -> bool:
         """Wait until something comes or it is time; whether something came."""

@@ -14,7 +14,7 @@ ROOT = Path(mlwrap.__file__).parent
 # From the bottom up; what stands on one floor does not know what stands beside it.
 FLOORS = (
     ("errors",),
-    ("config",),
+    ("config", "_passwords"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said"),
     ("_recorder",),
