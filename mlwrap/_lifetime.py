@@ -1,9 +1,9 @@
 """How does this process end while runs are open?
 
 Signals whose default is to end the process without a word to Python (SIGTERM, SIGHUP) first close the
-open runs; then the signal does what it would have done without mlwrap. A signal that somebody wants
-to be warned with (Slurm's ``--signal=USR1@60``) ends nothing: the open runs learn of it. Knows nothing of what
-a run is.
+open runs; then the signal does what it would have done without mlwrap. A signal that
+is to be a warning (Slurm's ``--signal=USR1@60``) ends nothing: the open runs learn of it. Knows nothing of
+what a run is.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -101,6 +102,7 @@ class RunContext:
         if self._entered:
             raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
         self._entered = True
+        self._began = time.monotonic()
         try:
             if not self._settings.disabled:
                 self._start()
@@ -242,7 +244,7 @@ class RunContext:
             _report.ended(
                 recorder.name,
                 status=recorder.status,
-                seconds=recorder.seconds,
+                seconds=time.monotonic() - self._began,
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,

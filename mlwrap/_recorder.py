@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -69,7 +68,6 @@ class Recorder:
         self._journal: OpenRun | None = None
         self._process = os.getpid()
         self.tracking_uri, self.offline = "", False
-        self._began = time.monotonic()
         self._params = Parameters()
         self._points = Points()
         self._clock = Clock()
@@ -97,11 +95,6 @@ class Recorder:
         if self._journal is None:
             raise RunStateError(f"run {self.name!r} records nothing.")
         return self._journal
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run was made."""
-        return time.monotonic() - self._began
 
     def open(self, root: Path, first: RunStarted, *, line: bool) -> None:
         """Open the journal, in the spool ``root``.
@@ -291,7 +284,10 @@ class Recorder:
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
         for staged, known in progress.models.items():
             model = self.models[staged]
-            model.status, model.uri = known.status, f"models:/{known.model_id}"
+            where = f"models:/{known.model_id}" if known.model_id else f"runs:/{self.run_id}/{known.name}"
+            model.status, model.uri = known.status, where
+        if progress.degraded:
+            self.warn(progress.degraded)
 
     def _abandon(self, record: Model, why: str) -> None:
         self._saving.pop(record.staged, None)

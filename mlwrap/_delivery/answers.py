@@ -32,6 +32,10 @@ _LOCKED = "database is locked"
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
 
+class NotOffered(Refused):
+    """The server knows no such request: it is older than the client."""
+
+
 def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
     text = hidden(str(error))
@@ -41,6 +45,8 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     )
     if no_answer or code in _UNREACHABLE or status in _AGAIN:
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
+    if code == "ENDPOINT_NOT_FOUND":
+        return NotOffered(f"MLflow at {tracking_uri} is too old: {text}")
     if status is not None:
         of_value = code in _OF_VALUE or status in {_BAD_REQUEST, _TOO_LARGE}
         return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)

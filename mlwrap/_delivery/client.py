@@ -137,6 +137,11 @@ class Client:
         return self._mlflow.get_run(run_id)
 
     @_sorted
+    def artifact_uri(self, run_id: str) -> str:
+        """Where a run's artifacts lie."""
+        return str(self._mlflow.get_run(run_id).info.artifact_uri)
+
+    @_sorted
     def check_run(self, run_id: str) -> None:
         """Make sure that a run is there to be written to.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
+from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
 from mlwrap.errors import DeliveryError, Unreachable
@@ -42,7 +44,7 @@ def publish(
         save: Writes ``progress`` down.
     """
     model = progress.models.get(record.staged)
-    if model is None or not model.model_id:
+    if model is None or not model.location:
         model = _create(client, folder, record, progress, save)
     if model.status != "PENDING":
         return
@@ -51,8 +53,10 @@ def publish(
         if staged.is_dir():  # else an earlier delivery has moved it into place
             describe(staged, record, progress.run_id or "", model)
             _place(client, staged, model, save)
-        client.link_model(progress.run_id or "", model.model_id, record.step)
-    client.finalize_model(model.model_id, ready=record.error is None)
+        if model.model_id:
+            client.link_model(progress.run_id or "", model.model_id, record.step)
+    if model.model_id:
+        client.finalize_model(model.model_id, ready=record.error is None)
     model.status = "READY" if record.error is None else "FAILED"
     save()
     shutil.rmtree(folder.path / record.staged, ignore_errors=True)
@@ -63,19 +67,33 @@ def _create(
 ) -> ModelProgress:
     key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
     experiment_id = progress.experiment_id or ""
+    tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
+    if record.error is not None:
+        tags["mlwrap.error"] = record.error[:5000]
     model = progress.models.get(record.staged)
-    made = client.find_model(key, experiment_id) if model is not None else None
+    asked = model is not None  # and the answer was lost
     if model is None:
         model = progress.models[record.staged] = ModelProgress(name=record.name)
         save()
-    if made is None:
-        tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
-        if record.error is not None:
-            tags["mlwrap.error"] = record.error[:5000]
-        made = client.create_model(experiment_id, progress.run_id or "", record.name, tags)
-    model.model_id, model.location = str(made.model_id), str(made.artifact_location)
+    try:
+        made = client.find_model(key, experiment_id) if asked else None
+        made = made or client.create_model(experiment_id, progress.run_id or "", record.name, tags)
+    except NotOffered as error:
+        _degrade(client, model, progress, str(error))
+    else:
+        model.model_id, model.location = str(made.model_id), str(made.artifact_location)
     save()
     return model
+
+
+def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
+    """On a server without LoggedModels a model lies among its run's artifacts, as it did before MLflow 3."""
+    artifacts = client.artifact_uri(progress.run_id or "")
+    taken = {other.location for other in progress.models.values()}
+    names = itertools.chain([model.name], (f"{model.name}_{number}" for number in itertools.count(2)))
+    model.name = next(name for name in names if f"{artifacts}/{name}" not in taken)
+    model.location = f"{artifacts}/{model.name}"
+    progress.degraded = f"its models are artifacts of the run, and no LoggedModels: {why}"
 
 
 def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> None:

@@ -36,7 +36,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: Its name in MLflow.
-        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
+        model_id: MLflow's id of it; empty until it is known, and where a server has no LoggedModels.
         status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
         location: Where its files lie.
         uploaded: Files that are there already, of a model that is uploaded file by file.
@@ -61,6 +61,7 @@ class Progress(msgspec.Struct, kw_only=True):
         models: Progress with each model, by its staged path.
         damaged: Lines of the journal that could not be read.
         refused: Values that MLflow would not take, and why.
+        degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
         ended: All is delivered, the run's end too.
         error: What stood in the way of the last delivery.
@@ -74,6 +75,7 @@ class Progress(msgspec.Struct, kw_only=True):
     models: dict[str, ModelProgress] = {}
     damaged: int = 0
     refused: dict[str, str] = {}
+    degraded: str | None = None
     held: dict[str, str] = {}
     ended: bool = False
     error: str | None = None
@@ -277,11 +279,10 @@ def _next_best(default: Path, error: OSError) -> Path:
         _usable(root)
     except OSError as second:
         raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
-    message = (
+    warn(
         f"The spool {default} can't be written ({error.strerror or error}); using {root}, which may not "
         "outlive a restart. Set MLWRAP_SPOOL to a folder that can be written and that stays."
     )
-    warn(message)
     return root
 
 

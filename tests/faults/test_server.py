@@ -213,6 +213,31 @@ def test_a_nul_in_a_text_on_postgres(on_postgres: Server):
     assert there.data.tags["b"] == "\\x00"
 
 
+def test_a_server_that_knows_no_logged_models(proxy: Proxy, on_sqlite: Server, tmp_path: Path):
+    """Row 25. MLflow 2 answers so to what it does not know; the models are artifacts of the run then."""
+    page = "<!doctype html><html lang=en><title>404 Not Found</title><h1>Not Found</h1>"
+    proxy.rule(how.reply(404, page, content_type="text/html; charset=utf-8"), "logged-models|runs/outputs")
+    with (
+        pytest.warns(MlwrapWarning, match="too old") as said,
+        mlwrap.model_run(tracking_uri=proxy.uri) as run,
+    ):
+        run.log_model(Weights())
+        run.log_model(Weights(b"other"))
+    assert len(said) == 1
+    assert [(model.status, model.uri) for model in run.models] == [
+        ("READY", f"runs:/{run.run_id}/weights"),
+        ("READY", f"runs:/{run.run_id}/weights_2"),
+    ]
+    (there,) = found(on_sqlite, run.key)
+    assert there.info.status == "FINISHED"
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, dst_path=str(tmp_path), tracking_uri=on_sqlite.uri
+    )
+    assert mlwrap.load_model(f"{folder}/weights").files == Weights().files
+    assert mlwrap.load_model(f"{folder}/weights_2").files == (b"other",)
+    assert proxy.lines("logged-models") == ["POST /api/2.0/mlflow/logged-models"] * 2
+
+
 FAULTS = [how.cut, how.cut_after, how.reply(503), how.reply(200, "<html>sign in")]
 
 
