@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mlwrap import _lifetime, _report
+from mlwrap._around import Around, announced, inherited
 from mlwrap._capture import Captured, Destination, Redactor, destination, provenance, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
@@ -91,6 +92,7 @@ class RunContext:
         self._token: Token[Run | None] | None = None
         self._delivering = False
         self._fluent: Fluent | None = None
+        self._announced = contextlib.ExitStack()
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -120,6 +122,7 @@ class RunContext:
         if self._token is not None:
             with contextlib.suppress(ValueError):  # left in another thread than it was entered in
                 current.reset(self._token)
+        self._announced.close()
         status = self._status(error)
         if not self._recorder.recording:
             self._recorder.status = status
@@ -153,12 +156,9 @@ class RunContext:
             self._deliver()
 
     def _start(self) -> None:
-        recorder, around = self._recorder, current.get()
-        if around is not None and around.recorded and around.status == "RUNNING":
-            where = destination(self._settings, around.tracking_uri)
-            self._offline = self._offline or around.offline
-        else:
-            where, around = destination(self._settings), None
+        recorder, around = self._recorder, _around()
+        where = destination(self._settings, around.tracking_uri if around is not None else None)
+        self._offline = self._offline or (around is not None and around.offline)
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
         parent_key, parent_run_id = _parent(around, where)
         first = RunStarted(
@@ -177,6 +177,7 @@ class RunContext:
         sender = self._settings.delivery == "sender" and not self._offline
         recorder.open(spool_root(self._settings.spool), first, line=sender)
         _lifetime.opened(self, self._warning)
+        self._announced.enter_context(announced(recorder.journal.folder))
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
@@ -264,7 +265,17 @@ def _waits(folder: RunFolder) -> str:
     return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
 
 
-def _parent(around: Run | None, where: Destination) -> tuple[str | None, str | None]:
+def _around() -> Around | None:
+    """The run around this code, in this process or the one that started it."""
+    run = current.get()
+    if run is None:
+        return inherited()
+    if not run.recorded or run.status != "RUNNING":
+        return None
+    return Around(run.key, run.tracking_uri, run.offline, run.run_id)
+
+
+def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
     """Key of the run around this one if it is ours, or MLflow's id of it if it is MLflow's own."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:

@@ -18,7 +18,7 @@ FLOORS = (
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said"),
     ("_recorder",),
-    ("_run", "_loading", "_sync", "_fluent"),
+    ("_run", "_loading", "_sync", "_fluent", "_around"),
     ("_model_run", "cli"),
     ("_decorator",),
     ("__init__", "__main__"),
