@@ -38,7 +38,8 @@ from mlwrap._journal import (
     open_run,
 )
 from mlwrap._logged_model import LoggedModel
-from mlwrap._said import Clock, Parameters, Points
+from mlwrap._points import Clock, numbers_of
+from mlwrap._said import Parameters, Points
 from mlwrap.errors import DeliveryError, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
@@ -78,7 +79,7 @@ class Recorder:
     @property
     def recording(self) -> bool:
         """Whether there is a journal that is this process's to write."""
-        return self.recorded and os.getpid() == self._process
+        return self._journal is not None and os.getpid() == self._process
 
     @property
     def recorded(self) -> bool:
@@ -149,12 +150,9 @@ class Recorder:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write the metrics of one step down; one that is no number costs no other."""
-        numbers: dict[str, float] = {}
-        for name, value in values.items():
-            try:
-                numbers[rename(str(name))] = float(value)
-            except Exception as error:  # noqa: BLE001 - whatever a value's own __float__ raises
-                self.warn(f"metric {name!r} is no number, and is left out: {told(error)}")
+        numbers, wrong = numbers_of(values)
+        for name, why in wrong.items():
+            self.warn(f"metric {name!r} is no number, and is left out: {why}")
         if numbers:
             self.append(Metrics.of(numbers, step=step, time=self._clock.time(step)))
 

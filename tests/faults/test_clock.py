@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 import mlwrap
-from mlwrap import _said
+from mlwrap import _points
 
 HOUR = 3_600_000_000_000
 
@@ -35,10 +35,10 @@ def test_the_clock_jumps_back(store: str, monkeypatch: pytest.MonkeyPatch):
 @given(st.lists(st.tuples(st.integers(0, 10**13), st.integers(-3, 3))))
 def test_time_only_goes_forward(points: list[tuple[int, int]]):
     """Whatever the clock says: never back, and on wherever the step is not."""
-    clock, before = _said.Clock(), (-1, -1)
+    clock, before = _points.Clock(), (-1, -1)
     with pytest.MonkeyPatch.context() as patch:
         for reading, step in points:
-            patch.setattr(_said, "now", lambda reading=reading: reading)
+            patch.setattr(_points, "now", lambda reading=reading: reading)
             at = clock.time(step)
             assert at >= before[0]
             assert step > before[1] or at > before[0]

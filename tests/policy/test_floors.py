@@ -16,7 +16,7 @@ FLOORS = (
     ("errors",),
     ("config", "_passwords"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
-    ("savers", "_delivery", "_said"),
+    ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
     ("_run", "_loading", "_sync", "_fluent", "_around"),
     ("_model_run", "cli"),
