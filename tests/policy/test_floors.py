@@ -19,9 +19,9 @@ FLOORS = (
     ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
     ("_run", "_loading", "_sync", "_fluent", "_around"),
-    ("_model_run", "cli"),
+    ("_model_run", "cli", "testing"),
     ("_decorator",),
-    ("__init__", "__main__"),
+    ("__init__", "__main__", "_pytest"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 300
