@@ -14,7 +14,7 @@ from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap.errors import RunStateError, SaveError, told
-from mlwrap.savers import SaveOptions, unpack
+from mlwrap.savers import SaveOptions, Saver, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -196,6 +196,7 @@ class Run:
             return None
         name = str(name or saver.default_name)
         self._recorder.found(saver.metrics(model), name)
+        self._log_params_of(model, name, saver)
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         return self._recorder.model(model, name, saver, options, int(step))
 
@@ -215,9 +216,18 @@ class Run:
         self._recorder.found(found.metrics)
         try:
             for name, model, saver in found.models:
+                self._log_params_of(model, name, saver)
                 self._recorder.model(model, name, saver, options)
         except SaveError as error:
             error.value = value
             raise
         if found.unknown:
             self._recorder.unknown(found.unknown)
+
+    @_harmless
+    def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
+        """Log the parameters that a model was made with, where its saver tells them."""
+        tell = getattr(saver, "params", None)
+        if tell is not None and (params := tell(model)):
+            own = "params" if name == saver.default_name else f"{name}.params"
+            self._recorder.params(capture_params({own: params}, redactor=self._recorder.redactor))
