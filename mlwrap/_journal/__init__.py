@@ -6,6 +6,7 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 and never knows what a record is about.
 """
 
+from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
@@ -60,6 +61,7 @@ __all__ = [
     "TensorSpec",
     "Writer",
     "artifact_path",
+    "copy_regular",
     "header",
     "now",
     "open_run",
