@@ -28,11 +28,12 @@ def copy_regular(source: Path, target: Path) -> None:
             is left at ``target``.
     """
     try:
-        real = source.resolve(strict=True)
-        if target.resolve().is_relative_to(real):
-            raise SpoolError(
-                f"{source} holds the spool, which would be copied into itself. Log what is in it."
-            )
+        real = Path(os.path.realpath(source, strict=True))
+    except OSError as error:
+        raise _explained(source, error) from error
+    if target.resolve().is_relative_to(real):
+        raise SpoolError(f"{source} holds the spool, which would be copied into itself. Log what is in it.")
+    try:
         _copy(real, target)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
