@@ -191,6 +191,6 @@ def require_whole(prefix: Path, value: object) -> None:
     needed = [".index", *(f".data-{number:05d}-of-{total:05d}" for number in range(total))]
     if missing := [prefix.name + ending for ending in needed if ending not in here]:
         raise SaveError(
-            f"The checkpoint {prefix} is not whole: {', '.join(missing)} is missing. Half a checkpoint is none.",
+            f"the checkpoint {prefix} is not whole: {', '.join(missing)} is missing.",
             value,
         )

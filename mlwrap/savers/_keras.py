@@ -41,7 +41,7 @@ class KerasSaver:
     name = "keras"
     format = 1
     default_name = "keras_model"
-    frameworks = _PACKAGES
+    frameworks: tuple[str, ...] = _PACKAGES
 
     def matches(self, value: object) -> bool:
         """Tell whether ``value`` is a model of any Keras."""

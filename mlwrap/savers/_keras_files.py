@@ -7,6 +7,7 @@ imported for it.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
-from mlwrap.errors import LoadError, SaveError
+from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers import _keras
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._kind import class_name, has_class
@@ -60,7 +61,7 @@ class KerasFileSaver(KerasSaver):
             package = _package(version)
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
             raise SaveError(
-                f"{os.fsdecode(value)} is no .keras file that can be loaded ({type(error).__name__}: {error}). "
+                f"{os.fsdecode(value)} is no .keras file that loads ({type(error).__name__}: {error}). "
                 "Was it cut short? Save the model again.",
                 value,
             ) from error
@@ -74,7 +75,7 @@ class KerasFileSaver(KerasSaver):
             pyfunc=loader if flavor == "keras" else {**loader, "data": _DATA},
             signature=attempt(_signature, config),
             details={"keras": package, "version": version},
-            packages=(package, "tensorflow"),
+            packages=("keras", _keras._backend()) if flavor == "keras" else ("tensorflow", package),  # noqa: SLF001
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -131,7 +132,7 @@ class KerasHdf5Saver(KerasSaver):
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Give back the model.
+        """Give back the model, compiled if what it was compiled with can be read; else a warning says so.
 
         Raises:
             LoadError: Without ``trust``; or its Keras is not installed, or the file can't be read.
@@ -144,10 +145,21 @@ class KerasHdf5Saver(KerasSaver):
         keras = _keras._the_keras(str(details["keras"]), str(details["version"]))  # noqa: SLF001
         # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
         trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
+        load = functools.partial(keras.saving.load_model, str(folder / _DATA / "model.h5"), **trusted)
         try:
-            return keras.saving.load_model(str(folder / _DATA / "model.h5"), **trusted)
-        except (OSError, TypeError, ValueError) as error:
-            raise LoadError(f"This Keras model could not be rebuilt from its HDF5 file: {error}") from error
+            return load()
+        except Exception as error:  # noqa: BLE001  # Keras 3 can't read a loss by name, which it writes itself
+            try:
+                model = load(compile=False)
+            except Exception as real:
+                raise LoadError(
+                    f"This Keras model could not be rebuilt from its HDF5 file: {told(real)}"
+                ) from real
+            warn(
+                "The model comes back without its optimizer, loss and metrics, which can't be read: "
+                f"{told(error)}. To train it on, compile() it first."
+            )
+            return model
 
 
 class KerasWeightsSaver:
@@ -159,7 +171,7 @@ class KerasWeightsSaver:
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a ``.weights.h5`` file, or of an older one without a model."""
+        """Tell whether ``value`` is the path of a ``.weights.h5`` file, or of an older kind of one."""
         path = named_path(value)
         if path is None or not os.path.isfile(path):  # noqa: PTH113
             return False

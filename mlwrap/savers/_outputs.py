@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap.errors import SaveError, warn
-from mlwrap.savers._kind import class_name, has_class, imported
+from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._paths import copy_result
 
 _PIECE = 1 << 24  # bytes of a tensor that are on their way at a time
@@ -61,11 +61,14 @@ class Kind(NamedTuple):
 
 def kind_of(value: object) -> Kind | None:
     """The kind of results that ``value`` is; ``None`` for any other thing."""
-    return next((kind for kind in _KINDS if kind.matches(value)), None)
+    try:
+        return next((kind for kind in _KINDS if kind.matches(value)), None)
+    except Exception:  # noqa: BLE001  # whatever a foreign thing does when it is looked at
+        return None
 
 
 def stands_for(value: Any) -> Any:
-    """What ``value`` is a part of: axes, one or an array of them as ``subplots`` gives, stand for their figure."""
+    """The figure that ``value`` is the axes of, or an array of axes as ``subplots`` gives; else ``value``."""
     part = value
     if has_class(value, "ndarray", packages=("numpy",)) and value.dtype == object and value.size:
         part = value.flat[0]
@@ -85,12 +88,13 @@ _TENSORS = {
 }
 
 
-def _is_array(value: object) -> bool:
-    return has_class(value, "ndarray", packages=("numpy",))
+def _is_array(value: Any) -> bool:
+    return has_class(value, "ndarray", packages=("numpy",)) and bool(value.shape)
 
 
-def _is_tensor(value: object) -> bool:
-    return any(has_class(value, *names, packages=(package,)) for package, names in _TENSORS.items())
+def _is_tensor(value: Any) -> bool:
+    found = any(has_class(value, *names, packages=(package,)) for package, names in _TENSORS.items())
+    return found and bool(len(value.shape))
 
 
 def _write_array(value: Any, path: Path) -> None:
@@ -100,9 +104,6 @@ def _write_array(value: Any, path: Path) -> None:
 
 def _write_tensor(value: Any, path: Path) -> None:
     """Piece by piece: what is on a device, or is a variable, would be copied as a whole otherwise."""
-    if not len(value.shape):
-        _write_array(_to_numpy(value), path)
-        return
     layout: Any = imported("numpy").lib.format
     rows = int(value.shape[0])
     first = _to_numpy(value[:1])
@@ -133,7 +134,9 @@ def _plain(array: Any) -> Any:
             "Give it a type of numpy's own, as with .astype('float64') or .astype('U')."
         )
     if has_class(array, "MaskedArray", packages=("numpy",)):
-        raise SaveError("numpy's file format has no masks. Return the parts, .data and .mask, under two keys.")
+        raise SaveError(
+            "numpy's file format has no masks. Return the parts, .data and .mask, under two keys."
+        )
     if array.dtype.kind == "V" and array.dtype.names is None and not array.dtype.name.startswith("void"):
         # bfloat16 and its like are known to no reader; float32 and int8 hold all of their values.
         return array.astype("int8" if "int" in array.dtype.name else "float32")
@@ -151,8 +154,8 @@ def _write_table(value: Any, path: Path) -> None:
     rows = max(1, _MOST_CELLS * len(value) // max(1, value.size))
     if len(value) > rows:
         warn(
-            f"A table of {len(value):,} rows is logged as its first {rows:,}: {path.name}. Write it to a file "
-            "of your own and return its path to have all of it."
+            f"A table of {len(value):,} rows is logged as its first {rows:,} in {path.name}. To have all "
+            "of it, write it to a file of your own and return its path."
         )
     index = value.index
     counted = has_class(index, "RangeIndex", packages=("pandas",)) and index.name is None

@@ -77,10 +77,11 @@ def copy_result(source: Path, target: Path) -> None:
 def _measured(source: Path) -> tuple[int, int]:
     """Bytes and files of a folder, counted no further than is needed to know that it is too much."""
     size = count = 0
-    for folder, _, names in os.walk(source):
-        for name in names:
+    for folder, inside, names in os.walk(source):
+        links = (name for name in inside if os.path.islink(os.path.join(folder, name)))  # noqa: PTH114, PTH118
+        for name in (*names, *links):
             try:
-                size += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118  # many of them
+                size += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  # many of them
             except OSError:  # removed in this moment: copying it will say so
                 continue
             count += 1
