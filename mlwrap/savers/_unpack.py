@@ -25,6 +25,7 @@ _HISTORY_NAME = "history"
 _EVALUATION_NAME = "evaluation"
 _MOST_UNNAMED = 100  # a thousand predictions are data, and no metrics
 _MOST_OUTPUTS = 1000  # likewise: each is a request to MLflow
+_MOST_TAGS = 100
 _TAG = 250  # characters of a text that is a tag
 _NOT_TAGS = ("mlflow.", "mlwrap.")  # what begins so means something to others
 _TAKEN = ("params.json", "traceback.txt")  # artifacts that a run has of its own
@@ -92,14 +93,16 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
     if len(unnamed) > _MOST_UNNAMED:
         unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
     outputs, tags = _outputs(leaves)
-    if len(outputs) > _MOST_OUTPUTS:
-        beyond = f"{len(outputs) - _MOST_OUTPUTS:,} more results than the first {_MOST_OUTPUTS:,}"
-        unknown.append(("the returned value", beyond))
+    for found, most, what in ((outputs, _MOST_OUTPUTS, "results"), (tags, _MOST_TAGS, "texts")):
+        if len(found) > most:
+            unknown.append(
+                ("the returned value", f"{len(found) - most:,} more {what} than the first {most:,}")
+            )
     return Unpacked(
         models=models,
         metrics=[*trainings, *_results(numbers, trained)],
         outputs=outputs[:_MOST_OUTPUTS],
-        tags=tags,
+        tags=dict(list(tags.items())[:_MOST_TAGS]),
         unknown=unknown,
     )
 

@@ -212,6 +212,21 @@ class TestTensors:
         dense.build((None, 3))
         np.testing.assert_array_equal(np.load(written(dense.kernel)), np.asarray(dense.kernel))
 
+    def test_of_torch(self, written):
+        """With its gradient left behind; bfloat16 as float32."""
+        torch = pytest.importorskip("torch")
+        value = torch.arange(6.0).reshape(2, 3).T
+        for tensor in (value, torch.nn.Parameter(value)):
+            np.testing.assert_array_equal(np.load(written(tensor)), value.numpy())
+        assert np.load(written(torch.ones(2, dtype=torch.bfloat16))).dtype == np.float32
+
+    def test_of_jax(self, written):
+        """The same."""
+        numpy = pytest.importorskip("jax.numpy")
+        value = numpy.arange(6.0).reshape(2, 3)
+        np.testing.assert_array_equal(np.load(written(value)), np.asarray(value))
+        assert np.load(written(numpy.ones(2, numpy.bfloat16))).dtype == np.float32
+
     def test_what_is_no_table_of_numbers_is_not_known(self):
         """Ragged and sparse tensors have no one shape; a symbolic one has no values."""
         tf = pytest.importorskip("tensorflow")

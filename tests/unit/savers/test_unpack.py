@@ -294,11 +294,14 @@ def test_an_attrs_class_is_opened():
     assert unpack(Attributes).unknown == [("the returned value", "builtins.type")]
 
 
-def test_more_than_a_thousand_results_are_data():
+def test_more_than_a_thousand_results_or_a_hundred_words_are_data():
     """The first are kept, the others counted in the warning."""
     unpacked = unpack({f"x{number}": np.zeros(number + 1) for number in range(1003)})
     assert len(unpacked.outputs) == 1000
     assert unpacked.unknown == [("the returned value", "3 more results than the first 1,000")]
+    labels = unpack({f"x{number}": "cat" for number in range(101)})
+    assert list(labels.tags.values()) == ["cat"] * 100
+    assert labels.unknown == [("the returned value", "1 more texts than the first 100")]
 
 
 class TestPaths:
