@@ -27,7 +27,7 @@ from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._paths import copy_result
 
 _PIECE = 1 << 24  # bytes of a tensor that are on their way at a time
-_MOST_CELLS = 10_000_000  # of a table: about ten seconds of writing
+_MOST_CELLS = 5_000_000  # of a table: about ten seconds of writing
 _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 

@@ -187,6 +187,38 @@ class TestCheckpoints:
         assert tf.train.load_variable(latest, "w") == 3.0
 
 
+@pytest.mark.skipif(not hasattr(tf, "estimator"), reason="tf.estimator left TensorFlow in 2.16")
+def test_what_an_estimator_left_behind(keep, tmp_path):
+    """Its model_dir goes on where it stopped; its export, whose path is bytes, predicts as it did."""
+    x = {"x": X}
+
+    def data():
+        return tf.data.Dataset.from_tensor_slices((x, X.sum(axis=1))).repeat().batch(2)
+
+    def fed():
+        given = tf.compat.v1.placeholder(tf.float32, [None, 3])
+        return tf.estimator.export.ServingInputReceiver({"x": given}, {"x": given})
+
+    columns = [tf.feature_column.numeric_column("x", shape=(3,))]
+    estimator = tf.estimator.LinearRegressor(columns, model_dir=str(tmp_path / "model_dir"))
+    estimator.train(data, steps=5)
+    exported = estimator.export_saved_model(str(tmp_path / "exports"), fed)
+    expected = [float(row["predictions"][0]) for row in estimator.predict(lambda: data().take(1))]
+    served, kept = keep(exported), keep(estimator.model_dir)
+    remembered = list(kept.saver.metrics(estimator.model_dir))
+    assert remembered == list(savers.find(estimator).metrics(estimator)) != []
+    shutil.rmtree(tmp_path / "model_dir")
+    assert isinstance(exported, bytes)
+    assert served.saver.name == "saved_model_folder"
+    np.testing.assert_allclose(served.pyfunc().predict(x)["predictions"], expected, rtol=1e-6)
+    again = tf.estimator.LinearRegressor(columns, model_dir=str(kept.load()))
+    assert again.get_variable_value("global_step") == 5
+    found = [float(row["predictions"][0]) for row in again.predict(lambda: data().take(1))]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    again.train(data, steps=2)
+    assert again.get_variable_value("global_step") == 7
+
+
 def test_a_path_that_is_no_model_has_no_saver(tmp_path):
     """Whatever it is, and whether it is there or not."""
     (tmp_path / "a.txt").write_text("a")
