@@ -1,4 +1,4 @@
-"""What a run has said already: a parameter never changes, and a point counts once."""
+"""What a run has said already: a parameter never changes, a point counts once, and time goes forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mlwrap._capture import rename
-from mlwrap._journal import Metrics, Number
+from mlwrap._journal import Metrics, Number, now
 
 
 class Changed(NamedTuple):
@@ -62,3 +62,20 @@ class Points:
                 self._values[name, record.step] = value
                 fresh[rename(name)] = value
         return fresh
+
+
+class Clock:
+    """The times of a run's points, in the order in which they were logged, whatever the machine's clock does.
+
+    MLflow knows a point by its name, step, time and value, and takes the latest one of the highest step for
+    the metric's value.
+    """
+
+    def __init__(self) -> None:
+        self._time = self._step = -1
+
+    def time(self, step: int) -> int:
+        """Milliseconds for a point of ``step``: not before the last, and after it if the step is not."""
+        self._time = max(now(), self._time if step > self._step else self._time + 1)
+        self._step = step
+        return self._time

@@ -91,7 +91,9 @@ class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
     @classmethod
     def of(cls, values: Mapping[str, float], *, step: int, time: int) -> Metrics:
         """A record of these numbers, with the ones that are not finite spelled out."""
-        return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+        if not all(map(math.isfinite, values.values())):
+            return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+        return cls(values=dict(values), step=step, time=time)
 
     def numbers(self) -> dict[str, float]:
         """The values as floats, NaN and the infinities among them."""
