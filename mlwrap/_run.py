@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlwrap.savers import Output, SaveOptions, unpack
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CLOCK_TICK = 1.0  # seconds by which a file system's clock may be behind ours
+_CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
 
 current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 
@@ -222,7 +221,8 @@ class Run:
         """
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         recorder, failed = self._recorder, None
-        found = unpack(value, since=time.time() - recorder.seconds - _CLOCK_TICK)
+        began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
+        found = unpack(value, since=began)
         recorder.found(found.metrics)
         if found.tags:
             recorder.tags(found.tags)

@@ -92,7 +92,7 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
     unknown = _unknown(leaves.unknown)
     if len(unnamed) > _MOST_UNNAMED:
         unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
-    outputs, tags = _outputs(leaves)
+    outputs, tags = _outputs(leaves, models)
     for found, most, what in ((outputs, _MOST_OUTPUTS, "results"), (tags, _MOST_TAGS, "texts")):
         if len(found) > most:
             unknown.append(
@@ -174,9 +174,9 @@ def _results(numbers: list[tuple[Place, list[float]]], trained: set[str]) -> Ite
         yield Metrics.of(values, step=step, time=when)
 
 
-def _outputs(leaves: Leaves) -> tuple[list[Output], dict[str, str]]:
-    """Artifacts, and tags."""
-    paths, names = ArtifactPaths(_TAKEN), Names()
+def _outputs(leaves: Leaves, models: list[Found]) -> tuple[list[Output], dict[str, str]]:
+    """Artifacts, and tags. No artifact has the name of a model: on some servers models are artifacts, too."""
+    paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), Names()
     outputs, tags = [], {}
     for path, value, kind in leaves.results:
         called = "/".join(_keys(path)) or kind.called(value)

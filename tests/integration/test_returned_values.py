@@ -158,15 +158,15 @@ def test_paths_to_models_are_models(model, store: str, tmp_path: Path):
 
 def test_what_was_there_before_is_only_text(store: str, tmp_path: Path):
     """Settings that are returned along: a folder of data, a file of keys."""
-    (tmp_path / "keys.json").write_text("{}")
-    long_ago = 3600
+    (tmp_path / "config.json").write_text("{}")
     with model_run("r") as run:
-        run._recorder._began += long_ago  # the run begins an hour from now
-        run.record({"key_file": str(tmp_path / "keys.json"), "data_dir": str(tmp_path)})
-        run._recorder._began -= long_ago
+        folder = run._recorder.journal.folder
+        later = folder.began() + 3600 * 10**9  # the files are from an hour before the run, as it were
+        os.utime(folder.path / "writer.lock", ns=(later, later))
+        run.record({"config": str(tmp_path / "config.json"), "data_dir": str(tmp_path)})
     assert artifacts(run.run_id) == set()
     tags = mlflow.get_run(run.run_id).data.tags
-    assert tags["data_dir"] == str(tmp_path)
+    assert (tags["config"], tags["data_dir"]) == (str(tmp_path / "config.json"), str(tmp_path))
 
 
 def test_what_goes_wrong_costs_nothing_else(model, store: str, tmp_path: Path):

@@ -288,6 +288,13 @@ def test_no_path_leads_through_another():
         assert not any(other.startswith(f"{one}/") for other in paths)
 
 
+def test_no_path_is_a_models_name():
+    """Nor leads through one: a server without logged models has them among the artifacts."""
+    unpacked = unpack([{"best": M}, {"best": PurePosixPath("x/folder")}, {"best": {"x": A}}])
+    assert [model.name for model in unpacked.models] == ["best"]
+    assert list(outputs(unpacked)) == ["best_2", "best_x.npy"]
+
+
 def test_an_attrs_class_is_opened():
     """Like a dataclass; the class itself is not a value."""
     assert numbers(unpack(Attributes(A, 0.5))) == {("score", 0): 0.5}
