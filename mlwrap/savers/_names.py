@@ -41,18 +41,16 @@ class ArtifactPaths:
         stem = "/".join(parts)
         if suffix and stem.lower().endswith(suffix.lower()) and len(parts[-1]) > len(suffix):
             stem, suffix = stem[: -len(suffix)], stem[-len(suffix) :]
+        if not self._files.isdisjoint(PurePosixPath(stem).parents):
+            stem = stem.replace("/", "_")  # a file stands where a folder would have to
         times = self._times.get((stem, suffix), 0)
-        while True:
+        path = None
+        while path is None or path in self._files or path in self._folders:
             times += 1
             path = PurePosixPath(f"{stem}{f'_{times}' if times > 1 else ''}{suffix}")
-            through = set(path.parents) - {PurePosixPath()}
-            if path not in self._files and path not in self._folders and not through & self._files:
-                break
-            if through & self._files:  # no number at its end would help
-                stem = stem.replace("/", "_")
         self._times[stem, suffix] = times
         self._files.add(path)
-        self._folders |= through
+        self._folders |= set(path.parents) - {PurePosixPath()}
         return str(path)
 
 
