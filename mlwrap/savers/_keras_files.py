@@ -65,10 +65,11 @@ class KerasFileSaver(KerasSaver):
                 "Was it cut short? Save the model again.",
                 value,
             ) from error
-        _tell_mlflow(file.parent, package, "keras")
         if package in sys.modules:
             _keras._warn_of_obstacles(file, package)  # noqa: SLF001  # the same room's
         flavor, settings = _keras._flavor(package, version)  # noqa: SLF001
+        if flavor == "tensorflow":
+            _tell_mlflow(file.parent, package, "keras")
         loader = {"loader_module": f"mlflow.{flavor}"}
         return Saved(
             flavors={flavor: settings},

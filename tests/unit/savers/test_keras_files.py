@@ -55,11 +55,13 @@ def test_a_keras_file_comes_back(keep, keras, model, tmp_path):
 def test_it_is_told_as_the_model_itself_would_be(keep, keras, model, tmp_path):
     """Flavors, packages and details as of the model in memory; of its signature the inputs."""
     model.save(tmp_path / "m.keras")
-    file, object_ = keep(tmp_path / "m.keras").saved, keep(model).saved
+    file, object_ = keep(tmp_path / "m.keras"), keep(model)
     for field in ("flavors", "pyfunc", "details", "packages"):
-        assert getattr(file, field) == getattr(object_, field)
-    assert file.signature.inputs == object_.signature.inputs
-    assert file.signature.outputs == ()
+        assert getattr(file.saved, field) == getattr(object_.saved, field)
+    paths = [{path.name for path in kept.folder.glob("data/*")} for kept in (file, object_)]
+    assert paths[0] == paths[1]
+    assert file.saved.signature.inputs == object_.saved.signature.inputs
+    assert file.saved.signature.outputs == ()
 
 
 def test_inputs_of_every_shape(keep, keras, tmp_path):
