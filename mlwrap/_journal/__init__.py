@@ -6,6 +6,7 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 and never knows what a record is about.
 """
 
+from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.reader import Entry, header, read
@@ -54,6 +55,7 @@ __all__ = [
     "TensorSpec",
     "Writer",
     "artifact_path",
+    "copy_regular",
     "header",
     "now",
     "open_run",

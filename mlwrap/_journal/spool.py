@@ -24,6 +24,7 @@ import filelock
 import msgspec
 import platformdirs
 
+from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
 from mlwrap.errors import JournalError, SpoolError, warn
 
@@ -74,23 +75,9 @@ class RunFolder:
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
-        if self.path.is_relative_to(source.resolve()):
-            raise SpoolError(
-                f"{source} holds the spool, which would be copied into itself. Log what is in it."
-            )
-        within = source.rglob("*") if source.is_dir() else ()
-        for path in (source.resolve(), *within):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise SpoolError(
-                    f"{path} is a link, a pipe, a device or is not there; "
-                    "expected regular files and folders. Log the file itself."
-                )
         target = self.stage(source.name) / source.name
         try:
-            if source.is_dir():
-                shutil.copytree(source, target)
-            else:
-                shutil.copy2(source, target)
+            copy_regular(source, target)
         except BaseException:
             shutil.rmtree(target.parent, ignore_errors=True)
             raise

@@ -11,6 +11,7 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +41,7 @@ class KerasSaver:
     name = "keras"
     format = 1
     default_name = "keras_model"
-    frameworks = _PACKAGES
+    frameworks: tuple[str, ...] = _PACKAGES
 
     def matches(self, value: object) -> bool:
         """Tell whether ``value`` is a model of any Keras."""
@@ -125,7 +126,9 @@ def _flavor(package: str, version: str) -> tuple[str, dict[str, Any]]:
 
 
 def _backend() -> str:
-    return str(imported("keras").backend.backend())
+    """Of the Keras that is loaded; where none is, as of a file that is only copied, Keras's default."""
+    keras: Any = sys.modules.get("keras")
+    return str(keras.backend.backend()) if keras else os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 def _major(version: str) -> int:
