@@ -114,6 +114,7 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         saver=record.saver,
         saver_format=record.saver_format,
         details=saved.details,
+        modules=list(saved.modules),
     )
     _write_environment(staged, record)
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest(staged)), indent=1))

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,8 +41,32 @@ def two_in_two_out(keras, *, names):
     return keras.Model([a, b], [p, q])
 
 
-def subclassed(keras, *, register=True):
-    """A model that is a class of the user's."""
+_MODULE = """
+import {keras} as keras
+
+@keras.saving.register_keras_serializable("tests")
+class Tiny(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+"""
+
+
+@pytest.fixture
+def registered(keras, tmp_path, monkeypatch):
+    """A module of the user's own, on the path, that registers a model."""
+    name = f"models_of_{keras.__name__}_{tmp_path.name}"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / f"{name}.py").write_text(_MODULE.format(keras=keras.__name__))
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    return importlib.import_module(name)
+
+
+def unregistered(keras):
+    """A model that is a class of the user's, and that Keras was told nothing of."""
 
     class Tiny(keras.Model):
         def __init__(self, **options):
@@ -51,8 +76,6 @@ def subclassed(keras, *, register=True):
         def call(self, x):
             return self.dense(x)
 
-    if register:
-        Tiny = keras.saving.register_keras_serializable("tests")(Tiny)  # noqa: N806
     return Tiny()
 
 
@@ -127,23 +150,21 @@ def test_signature_of_a_single_input_is_unnamed_with_a_free_batch(keras, keep):
     assert signature.outputs == (TensorSpec(dtype="float32", shape=(-1, 2)),)
 
 
-def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep):
-    """Registered classes need nothing else; their signature is told where their Keras remembers types."""
-    model = subclassed(keras)
+def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep, registered):
+    """Registered classes need nothing else, and their module is noted."""
+    model = registered.Tiny()
     model(X)
     kept = keep(model)
+    assert kept.saved.modules == (registered.__name__,)
     np.testing.assert_allclose(kept.pyfunc().predict(X), model.predict(X, verbose=0), rtol=1e-6)
-    if is_keras_3(keras):
-        assert kept.saved.signature is None
-    else:
-        assert kept.saved.signature.inputs == (TensorSpec(dtype="float32", shape=(-1, 4)),)
+    assert kept.saved.signature.inputs == (TensorSpec(dtype="float32", shape=(-1, 4)),)
 
 
 def test_an_unregistered_class_is_named_at_save_time(keras, keep):
     """What will not load is said when it is saved, with the cure; loading says it again."""
-    model = subclassed(keras, register=False)
+    model = unregistered(keras)
     model(X)
-    with pytest.warns(MlwrapWarning, match=r"can't find Tiny by name.*register_keras_serializable"):
+    with pytest.warns(MlwrapWarning, match=r"can't find \S*Tiny by name.*register_keras_serializable"):
         kept = keep(model)
     with pytest.raises(LoadError, match="register_keras_serializable"):
         kept.load()
