@@ -30,7 +30,7 @@ _LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of name and extra field; the 
 
 
 def check_archive(file: Path) -> None:
-    """Look at a ``.keras`` file: its members' number, names, kinds and sizes, and every object in its weights.
+    """Look at a ``.keras`` file: its members, and every object in its weights.
 
     Nothing is unpacked, and no data are read.
 
