@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import re
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 
-from mlwrap import load_model, model_run
-from mlwrap.errors import LoadError, MlwrapWarning
+from mlwrap import load_model, model_run, tracked_training
+from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 from tests.integration.keras_kinds import KINDS, WORDS, X, Y, parts_of, sequential
 
 tf = pytest.importorskip("tensorflow")
@@ -96,3 +98,148 @@ def test_a_kind_comes_back_and_predicts_the_same(keras, parts, store: str, name:
         assert inputs == [(n, np.dtype(t).str, s) for n, t, s in kind.inputs]
     elif is_keras_3(keras):
         assert inputs is None
+
+
+def test_training_goes_on_where_it_was(keras, parts, store: str):
+    """The optimizer's state comes back: the next step gives the very weights that it would have given."""
+    model = sequential(keras, parts)
+    again = load_model(log(model).model_uri)
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations) == 1
+    for each in (model, again):
+        each.fit(X, Y, shuffle=False, verbose=0)
+    for expected, found in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def not_built(keras, parts):
+    """Nobody called it."""
+    return keras.Sequential([keras.layers.Dense(2)])
+
+
+def half_built(keras, parts):
+    """Its own build() makes none of its layers' weights."""
+
+    class Late(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def build(self, shape):
+            self.built = True
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Late()
+    model.build((None, 4))
+    return model
+
+
+def no_config(keras, parts):
+    """A layer that can't tell what it was made with."""
+
+    class Rigid(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    return keras.Sequential([keras.layers.Input((4,)), Rigid(lambda x: x)])
+
+
+def no_weight(keras, parts):
+    """A weight that can't be read."""
+
+    class Broken(keras.layers.Dense):
+        def save_own_variables(self, store):
+            raise RuntimeError("the device is gone")
+
+    return keras.Sequential([keras.layers.Input((4,)), Broken(2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (not_built, "no weights yet.*Call it on data once"),
+        (half_built, "no weights yet.*Call it on data once"),
+        (no_config, r"Keras can't write the model.*get_config\(\)"),
+        (no_weight, "Keras can't write the model.*the device is gone"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_and_reaches_the_caller(parts, store: str, spool, make, words: str):
+    """Why, with what to do; FAILED in MLflow; nothing half-written is left; strict raises."""
+    made = make(parts.keras, parts)
+
+    @tracked_training
+    def train():
+        return made
+
+    with pytest.warns(MlwrapWarning, match=f"(?s)could not be saved.*{words}"):
+        assert train() is made
+    (logged,) = train.last_run.models
+    assert logged.status == "FAILED"
+    assert mlflow.get_logged_model(logged.uri.removeprefix("models:/")).status.value == "FAILED"
+    assert not list(spool.rglob("*.keras"))
+    with pytest.raises(SaveError, match=f"(?s){words}") as caught, model_run("s", strict=True) as run:
+        run.log_model(made)
+    assert caught.value.value is made
+
+
+def test_another_process_finds_what_it_needs(folder: Path, store: str, python):
+    """The module that registers a layer is noted; load_model imports it, if it is installed or trusted."""
+    keras = pytest.importorskip("keras")
+    parts = parts_of(keras, folder)
+    model = KINDS["own parts"].make(keras, parts)
+    logged = log(model)
+    flavor = mlflow.models.get_model_info(logged.model_uri).flavors["mlwrap"]
+    assert flavor["modules"] == [parts.__name__]
+    np.save("x.npy", X)
+    script = f"""
+import sys, numpy as np
+from mlwrap import load_model
+from mlwrap.errors import LoadError
+uri, x = {logged.model_uri!r}, np.load("x.npy")
+try:
+    load_model(uri)
+except LoadError as error:
+    print(error)
+assert {parts.__name__!r} not in sys.modules
+np.save("y.npy", load_model(uri, trust=True).predict(x, verbose=0))
+"""
+    done = python(script, PYTHONPATH=f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    assert f"classes of {parts.__name__}" in done.stdout
+    assert "trust=True" in done.stdout
+    same(np.load("y.npy"), model.predict(X, verbose=0))
+
+
+SCRIPT = """
+@keras.saving.register_keras_serializable("mine")
+class Own(keras.layers.Dense):
+    pass
+
+class Stray(keras.layers.Dense):
+    pass
+
+def made_in_a_function():
+    @keras.saving.register_keras_serializable("mine")
+    class Inner(keras.layers.Dense):
+        pass
+    return Inner(2)
+
+model = keras.Sequential([keras.layers.Input((4,)), Own(2), Stray(2), made_in_a_function()])
+"""
+
+
+def test_what_is_of_a_script_is_warned_of(keras, store: str):
+    """Registered or not, another process has no such __main__; nor does it run what a function makes."""
+    script = {"__name__": "__main__", "keras": keras}
+    exec(SCRIPT, script)  # as Python runs a script
+    with pytest.warns(MlwrapWarning) as caught, model_run("r") as run:
+        run.log_model(script["model"])
+    said = "\n".join(str(warning.message) for warning in caught)
+    assert "mine>Own is registered here, but it is of __main__ (a script or a notebook)" in said
+    assert "mine>Inner is registered here, but it is" in said
+    assert "Move it to a module" in said
+    assert re.search(r"can't find \S*Stray by name", said)
