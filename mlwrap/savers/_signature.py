@@ -46,7 +46,7 @@ def _of_keras(model: Any) -> Signature | None:
 def _of_calls(model: Any) -> Any:
     """What a subclassed model was called with; ``None`` if that is not known, or was not always the same."""
     if hasattr(model, "save_spec"):
-        args, kwargs = model.save_spec() or ((), {})
+        args, kwargs = model.save_spec()
         return args[0] if len(args) == 1 and not kwargs else None
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     fed = [inputs for inputs in _traced(model) if [_shapes(inputs)] == [_shapes(known) for known in shapes]]
@@ -64,8 +64,11 @@ def _traced(model: Any) -> Iterator[Any]:
             if hasattr(traced, "_list_all_concrete_functions"):
                 for concrete in traced._list_all_concrete_functions():  # noqa: SLF001
                     data = concrete.structured_input_signature[0][0]
-                    data = getattr(data, "_element_spec", data)
-                    yield data[0] if isinstance(data, tuple) else data
+                    # An iterator's elements, or batches in a list: inputs alone, or (inputs, targets, …).
+                    data = data[0] if isinstance(data, list) else data._element_spec  # noqa: SLF001
+                    inputs = data[0] if isinstance(data, tuple) else data
+                    if not isinstance(inputs, list | tuple):  # whose members would have no names
+                        yield inputs
 
 
 def _shapes(structure: Any) -> Any:
