@@ -24,8 +24,23 @@ _FOREIGN = {
     "TFSMLayer": "loads a SavedModel from a path of its own",
     "TorchModuleWrapper": "holds a pickled PyTorch module",
 }
-# Functions of TensorFlow's, as layers of Keras 2 name them, that read and write files or run code.
-_TENSORFLOW = ("io", "raw_ops", "saved_model", "train", "data", "summary", "py_function", "numpy_function")
+# What is written as a value, though it has the form of an object.
+_VALUES = (
+    "__tensor__",
+    "__numpy__",
+    "__bytes__",
+    "__ellipsis__",
+    "__slice__",
+    "__keras_tensor__",
+    "__lambda__",
+)
+# Functions of TensorFlow's that layers of Keras 2 name: those of these modules compute, and those of its own
+# but for a few; others read and write files, or run code.
+_COMPUTING = (
+    *("__operators__", "bitwise", "image", "linalg", "math", "nn", "ragged", "random", "sets", "signal"),
+    *("sparse", "strings", *(f"keras.{home}" for home in ("backend", *_HOMES))),
+)
+_RUNNING = ("py_function", "py_func", "numpy_function", "load_op_library", "load_library", "print")
 
 
 class Names(NamedTuple):
@@ -115,6 +130,8 @@ def _name(node: Mapping[str, Any]) -> str:
     """The name that a class or function is registered by."""
     if node["class_name"] == "function":
         return str(node["config"])
+    if node["class_name"] == "__typespec__":
+        return str(node.get("registered_name") or node.get("spec_name"))
     return str(node.get("registered_name") or node["class_name"])
 
 
@@ -125,9 +142,13 @@ def _full_name(node: Mapping[str, Any]) -> str:
 
 def _is_foreign(node: Mapping[str, Any], keras: Any) -> bool:
     """Tell whether a node names something that is not Keras's own."""
-    if node["class_name"].startswith("__"):  # tensors, slices and the like, which are written as values
+    if node["class_name"] in _VALUES:
         return False
     package, _, inner = str(node.get("module") or "").partition(".")
+    if node["class_name"] == "__typespec__":
+        return package not in ("tensorflow", *_OWN)
+    if "." in node["class_name"] or (node["class_name"] == "function" and "." in _name(node)):
+        return True  # Keras 2 would look inside of what it finds
     if not _is_function(node):
         return package not in _OWN
     if package == "builtins" and node["class_name"] == "function":
@@ -166,8 +187,15 @@ def _unsafe(node: Mapping[str, Any]) -> Iterator[str]:
         yield f"a lambda in the layer {name!r} (its code is in the file)"
     if isinstance(config.get("vocabulary"), str):
         yield f"{node['class_name']} {name!r}, which reads its vocabulary from {config['vocabulary']!r}"
-    function = config.get("function", config.get("method"))
-    if isinstance(function, str) and node["class_name"] in ("TFOpLambda", "ClassMethod"):
-        parts = function.removeprefix("tf.").removeprefix("compat.v1.").split(".")
-        if parts[0] in _TENSORFLOW:
-            yield f"the TensorFlow function {function!r}"
+    if "TFOpLambda" in kinds or "ClassMethod" in kinds:
+        called = str(config.get("function", config.get("cls_symbol")))
+        if not _computes(called):
+            yield f"a layer {name!r} that calls TensorFlow's {called!r}"
+
+
+def _computes(function: str) -> bool:
+    """Tell whether a function of TensorFlow's, by its public name, does nothing but compute."""
+    plain = function.removeprefix("tf.").removeprefix("compat.v1.").removeprefix("compat.v2.")
+    if "." not in plain:
+        return plain not in _RUNNING
+    return any(plain.startswith(f"{module}.") for module in _COMPUTING)

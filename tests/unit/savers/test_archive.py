@@ -229,6 +229,42 @@ HOSTILE_CONFIGS = {
         ),
         "'io.write_file'",
     ),
+    "a function that runs code": (
+        inside(
+            node(
+                "keras.src.layers.core.tf_op_layer",
+                "X",
+                {"function": "py_function"},
+                registered_name="TFOpLambda",
+            )
+        ),
+        "'py_function'",
+    ),
+    "a method that runs code": (
+        inside(node("keras.src.layers.core.tf_op_layer", "ClassMethod", {"cls_symbol": "data.Dataset"})),
+        "'data.Dataset'",
+    ),
+    "what Keras itself imported": (
+        inside(node("keras.src.saving.saving_lib", "Path.x")),
+        "saving_lib.Path.x",
+    ),
+    "a function that Keras itself imported": (
+        inside(function("keras.losses", "tf.py_function")),
+        "tf.py_function",
+    ),
+    "a type to import": (
+        inside(
+            {
+                "class_name": "__typespec__",
+                "spec_name": "X",
+                "module": "antigravity",
+                "config": [],
+                "registered_name": None,
+            }
+        ),
+        "antigravity.X",
+    ),
+    "a name like a value's": (inside(node("antigravity", "__x__")), "antigravity.__x__"),
     "in the optimizer's place": (
         {**inside(node("keras.layers", "Flatten")), "compile_config": {"loss": function("os", "system")}},
         "os.system",

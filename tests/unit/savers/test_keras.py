@@ -250,6 +250,33 @@ def test_a_lambda_needs_trust(keras, keep):
     np.testing.assert_allclose(kept.load(trust=True).predict(X, verbose=0), X * 2)
 
 
+def test_a_vocabulary_in_a_file_is_taken_along_or_named(keras, keep, tmp_path):
+    """Keras 3 writes it into the model's file; Keras 2 wants the very path, which is elsewhere not there."""
+    (tmp_path / "words.txt").write_text("cat\ndog\n")
+    lookup = keras.layers.StringLookup(vocabulary=str(tmp_path / "words.txt"))
+    model = keras.Sequential([keras.layers.Input((1,), dtype="string"), lookup])
+    if not is_keras_3(keras):
+        with pytest.warns(MlwrapWarning, match=r"StringLookup .*reads its vocabulary from .*words\.txt"):
+            keep(model)
+        return
+    kept = keep(model)
+    (tmp_path / "words.txt").unlink()
+    assert kept.load().layers[-1].get_vocabulary() == ["[UNK]", "cat", "dog"]
+
+
+def test_operations_of_tensorflow_are_no_trouble(keras, keep):
+    """Keras 2 writes them as layers of their own, by their names."""
+    tf = pytest.importorskip("tensorflow")
+    if is_keras_3(keras):
+        pytest.skip("Keras 3 has operations of its own")
+    inputs = keras.Input((4,))
+    hidden = tf.nn.relu(tf.concat([inputs, inputs * 2.0], axis=-1)) + tf.math.square(inputs[:, :1])
+    model = keras.Model(inputs, keras.backend.l2_normalize(hidden))
+    np.testing.assert_allclose(
+        keep(model).load().predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6
+    )
+
+
 def test_a_model_without_weights_is_refused(keras, keep):
     """A model that was never built has nothing to save; the error carries it and says what to do."""
     model = keras.Sequential([keras.layers.Dense(2)])
