@@ -8,6 +8,8 @@ SHELL := bash
 # The Python of each environment; uv finds one that is installed and never downloads any.
 TODAY_PYTHON ?= >=3.11,<3.13
 ESTIMATOR_PYTHON ?= >=3.10,<3.12
+# A wheel of PyTorch's for the CPU may be there for one Python alone.
+TORCH_PYTHON ?= 3.11
 
 UV ?= $(or $(shell command -v uv),.tool/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
@@ -20,23 +22,25 @@ PYTEST ?= -n auto --dist loadfile
 
 TODAY := .venv/.ready
 ESTIMATOR := .venv-estimator/.ready
+JAX := .venv-jax/.ready
+TORCH := .venv-torch/.ready
 
 # How many processes `make chaos` kills.
 N ?= 30
 
-.PHONY: help setup demo test lint types test-today test-estimator chaos bench examples requirements format clean
+.PHONY: help setup demo test lint types test-today test-estimator test-jax test-torch chaos bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: $(TODAY) $(ESTIMATOR)  ## Both environments
+setup: $(TODAY) $(ESTIMATOR) $(JAX) $(TORCH)  ## All environments
 
 demo: $(TODAY)  ## Train a digits classifier, show what was logged, load it back
 	.venv/bin/python examples/digits.py
 	.venv/bin/mlwrap show
 	.venv/bin/python examples/load_digits.py
 
-test: lint types test-today test-estimator  ## Every check
+test: lint types test-today test-estimator test-jax test-torch  ## Every check
 
 lint: $(TODAY)  ## Style and format
 	.venv/bin/ruff check .
@@ -56,6 +60,16 @@ test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	  echo "test-estimator: skipped, for TensorFlow 2.15 needs a Python $(ESTIMATOR_PYTHON) and none is installed"; \
 	fi
 
+test-jax: $(JAX)  ## Keras on JAX, without TensorFlow
+	.venv-jax/bin/python -m pytest tests/backends
+
+test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
+	@if [ -x .venv-torch/bin/python ]; then \
+	  .venv-torch/bin/python -m pytest tests/backends; \
+	else \
+	  echo "test-torch: skipped, for pip finds no PyTorch for the CPU that Python $(TORCH_PYTHON) can import here"; \
+	fi
+
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
 	.venv/bin/python tests/faults/chaos.py $(N)
 
@@ -66,14 +80,19 @@ format: $(TODAY)  ## Bring the code into its format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-requirements: $(UV)  ## Pin both environments anew
+requirements: $(UV)  ## Pin the environments anew
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-package tensorflow pyproject.toml --group today -o requirements/today.txt
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  pyproject.toml --group estimator -o requirements/estimator.txt
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  pyproject.toml --group jax -o requirements/jax.txt
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  pyproject.toml --group torch -o requirements/torch.txt
+	sed -i -E '/^(cuda|nvidia|triton)/d' requirements/torch.txt
 
 clean:  ## Remove what was built
-	rm -rf .venv .venv-estimator .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-estimator .venv-jax .venv-torch .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # uv installs both environments in seconds; where it is missing it comes into a tool environment of our own.
 .tool/bin/uv:
@@ -95,5 +114,26 @@ $(ESTIMATOR): requirements/estimator.txt pyproject.toml | $(UV)
 	  $(UV) venv -q --clear --python '$(ESTIMATOR_PYTHON)' .venv-estimator; \
 	  $(UV) pip sync -q --python .venv-estimator requirements/estimator.txt; \
 	  $(UV) pip install -q --python .venv-estimator --no-deps --no-build-isolation --editable .; \
+	fi
+	@touch $@
+
+$(JAX): requirements/jax.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv-jax
+	$(UV) pip sync -q --python .venv-jax requirements/jax.txt
+	$(UV) pip install -q --python .venv-jax --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# PyTorch comes through pip, which knows where this machine's wheels lie, and without the gigabytes of CUDA that the
+# one from the index asks for: where that is the one found, it can't be imported, and there is no environment.
+$(TORCH): requirements/torch.txt pyproject.toml | $(UV)
+	@rm -rf .venv-torch && mkdir .venv-torch
+	@if $(UV) python find -q '$(TORCH_PYTHON)' >/dev/null 2>&1; then \
+	  set -x; \
+	  $(UV) venv -q --clear --seed --python '$(TORCH_PYTHON)' .venv-torch; \
+	  if .venv-torch/bin/python -m pip install -q --no-deps --only-binary :all: $$(grep '^torch==' requirements/torch.txt); then \
+	    grep -v '^torch==' requirements/torch.txt | $(UV) pip install -q --python .venv-torch -r -; \
+	    $(UV) pip install -q --python .venv-torch --no-deps --no-build-isolation --editable .; \
+	  fi; \
+	  .venv-torch/bin/python -c 'import torch' || { rm -rf .venv-torch && mkdir .venv-torch; }; \
 	fi
 	@touch $@

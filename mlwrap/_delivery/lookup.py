@@ -30,12 +30,14 @@ class ModelFiles(NamedTuple):
         saver: Name of the saver that wrote them.
         saver_format: Number of that saver's layout.
         details: What that saver wanted to know again.
+        modules: To be imported before it is loaded.
     """
 
     folder: Path
     saver: str
     saver_format: int
     details: dict[str, Any]
+    modules: tuple[str, ...] = ()
 
 
 class Shown(NamedTuple):
@@ -89,7 +91,8 @@ def find_model(uri: str, tracking_uri: str | None) -> ModelFiles:
             f"{uri} has format {ours['format']} of the mlwrap flavor, and this mlwrap reads up to "
             f"{FLAVOR_FORMAT}. Upgrade mlwrap."
         )
-    return ModelFiles(folder, ours["saver"], ours["saver_format"], ours.get("details") or {})
+    modules = tuple(str(name) for name in ours.get("modules") or ())
+    return ModelFiles(folder, ours["saver"], ours["saver_format"], ours.get("details") or {}, modules)
 
 
 def _fetch(uri: str, tracking_uri: str | None) -> Path:

@@ -133,6 +133,7 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         saver_format=record.saver_format,
         details=saved.details,
         manifest=files,
+        modules=list(saved.modules),
     )
     mlmodel.save(str(staged / _MLMODEL))
 

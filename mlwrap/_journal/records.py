@@ -151,6 +151,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         signature: Inputs and outputs, where the model tells them.
         details: What this saver's own ``load`` wants to know again.
         packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
+        modules: Names of the modules to import before loading: they register the model's own classes.
     """
 
     flavors: dict[str, dict[str, Any]] = {}
@@ -158,6 +159,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signature: Signature | None = None
     details: dict[str, Any] = {}
     packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 class Model(Record, frozen=True, kw_only=True, tag="model"):

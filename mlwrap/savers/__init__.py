@@ -7,6 +7,7 @@ imported: a saver is asked about an object only if its framework is loaded alrea
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._registry import by_name, find, kinds, register
 from mlwrap.savers._saver import SaveOptions, Saver
@@ -24,6 +25,7 @@ __all__ = [
     "Unpacked",
     "by_name",
     "find",
+    "import_modules",
     "kinds",
     "register",
     "unpack",

@@ -10,17 +10,17 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import LoadError, SaveError, warn
+from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.savers._archive import check_archive, read_config
+from mlwrap.savers._keras_names import Names, names_of, not_here
 from mlwrap.savers._kind import class_name, has_class, imported, owner
 from mlwrap.savers._metrics import history_metrics, is_history
 from mlwrap.savers._saver import SaveOptions
@@ -28,11 +28,6 @@ from mlwrap.savers._signature import of_keras
 
 _PACKAGES = ("keras", "tf_keras")
 _FILE = "data/model.keras"
-
-# Packages whose classes Keras finds by their module, unregistered.
-_KERAS_HOMES = (*_PACKAGES, "builtins", "keras_hub", "keras_cv", "keras_nlp")
-# Where Keras looks for a function of its own that is written by its name alone.
-_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 
 
 class KerasSaver:
@@ -51,11 +46,12 @@ class KerasSaver:
         """Write ``value`` with its own Keras.
 
         Raises:
-            SaveError: It has no weights yet.
+            SaveError: It has no weights yet, or one of its parts can't be written.
         """
         package = owner(value, "Model", packages=_PACKAGES) or "keras"
-        version = str(imported(package).__version__)
-        if not value.built:
+        keras: Any = imported(package)
+        version = str(keras.__version__)
+        if not _has_weights(value, keras):
             raise SaveError(
                 f"The Keras model {value.name!r} ({class_name(value)}) has no weights yet, so there is "
                 "nothing to save. Call it on data once, fit it, or give it an Input layer or build(shape).",
@@ -63,12 +59,13 @@ class KerasSaver:
             )
         file = folder / _FILE
         file.parent.mkdir()
-        value.save(str(file))
+        _write(value, file)
+        names = names_of(read_config(file), keras)
+        _warn_of_obstacles(names, package)
         flavor, config = _flavor(package, version)
         if flavor == "tensorflow":
             (file.parent / "keras_module.txt").write_text(package)
             (file.parent / "save_format.txt").write_text("keras")
-        _warn_of_obstacles(file, package)
         loader = {"loader_module": f"mlflow.{flavor}"}
         return Saved(
             flavors={flavor: config},
@@ -76,7 +73,8 @@ class KerasSaver:
             pyfunc=loader if flavor == "keras" else {**loader, "data": "data"},
             signature=of_keras(value),
             details={"keras": package, "version": version},
-            packages=("keras", _backend()) if flavor == "keras" else ("tensorflow", package),
+            packages=(*_frameworks(flavor, package), *names.packages),
+            modules=names.modules,
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
@@ -88,19 +86,64 @@ class KerasSaver:
         """Give back the model, compiled, by the Keras that wrote it.
 
         Raises:
-            LoadError: That Keras is not installed, or the model needs classes or code that are not here.
+            LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
+                needs classes or code that are not here.
         """
         package, version = str(details["keras"]), str(details["version"])
         keras = _the_keras(package, version)
+        file = folder / _FILE
+        check_archive(file)
+        if not trust:
+            _refuse_what_is_not_here(read_config(file), keras)
         try:
-            return keras.saving.load_model(str(folder / _FILE), safe_mode=not trust)
-        except (TypeError, ValueError) as error:
+            return keras.saving.load_model(str(file), safe_mode=not trust)
+        except Exception as error:
             raise LoadError(
-                f"This Keras model could not be rebuilt: {error}\n"
-                "If it has layers or functions of your own, import the module that registers them with "
-                "@keras.saving.register_keras_serializable() first. If it has Lambda layers, their code "
-                "came with the model: pass trust=True only if you trust where it comes from."
+                f"This Keras model could not be rebuilt: {told(error)}\n"
+                f"It was saved with {package} {version}, and this is {keras.__version__}. Layers and "
+                "functions of your own must be registered, and be as they were then."
             ) from error
+
+
+def _has_weights(model: Any, keras: Any) -> bool:
+    """Tell whether there is anything to save: one that Keras calls built may be none, having no weights."""
+    if not model.built:
+        return False
+    # Layers that make weights when they are built, and were not: of a model whose build() built nothing.
+    waiting = [
+        layer
+        for layer in model._flatten_layers(include_self=False)  # noqa: SLF001  # there is no public way
+        if not layer.built and type(layer).build is not keras.layers.Layer.build
+    ]
+    return bool(model.weights) or not waiting
+
+
+def _write(model: Any, file: Path) -> None:
+    try:
+        model.save(str(file))
+    except (OSError, MemoryError):  # a full disk is not the model's fault
+        raise
+    except Exception as error:
+        raise SaveError(
+            f"Keras can't write the model {model.name!r} ({class_name(model)}): {told(error)}\n"
+            "Expected that each of its layers, losses and metrics has a get_config() that gives back "
+            "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
+            model,
+        ) from error
+
+
+def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
+    missing, unsafe = not_here(config, keras)
+    if unsafe:
+        raise LoadError(
+            f"This Keras model has {'; '.join(unsafe)}. That runs or reads what came with the model, or what "
+            "its file names: pass trust=True only if you trust where it comes from."
+        )
+    if missing:
+        raise LoadError(
+            f"This Keras model needs {', '.join(missing)}, which Keras does not know here. Import the module "
+            f"that registers it with @{keras.__name__}.saving.register_keras_serializable() first."
+        )
 
 
 def _is_keras_3(package: str, version: str) -> bool:
@@ -137,6 +180,8 @@ def _major(version: str) -> int:
 
 def _the_keras(package: str, version: str) -> Any:
     """The Keras that reads a model of ``package`` and ``version``."""
+    if package not in _PACKAGES or not version.partition(".")[0].isdecimal():
+        raise LoadError(f"Expected a model of {' or '.join(_PACKAGES)}, got one of {package!r} {version!r}.")
     came = []
     # Keras 2 lives on as tf_keras, which reads its files, where `keras` has become Keras 3.
     heirs = (package, "tf_keras") if package == "keras" and not _is_keras_3(package, version) else (package,)
@@ -162,45 +207,23 @@ def _install(package: str, version: str) -> str:
     return f"pip install {package.replace('_', '-')}=={version}"
 
 
-def _warn_of_obstacles(file: Path, package: str) -> None:
+def _frameworks(flavor: str, package: str) -> tuple[str, ...]:
+    return ("keras", _backend()) if flavor == "keras" else ("tensorflow", package)
+
+
+def _warn_of_obstacles(names: Names, package: str) -> None:
     """Say now, and not at loading, what will keep the model from loading elsewhere."""
-    with zipfile.ZipFile(file) as archive:
-        text = archive.read("config.json").decode()
-    if unknown := sorted(set(_unregistered(json.loads(text), imported(package)))):
+    will_not = "The model is saved, but it will not load as it is"
+    if names.unregistered:
         warn(
-            f"The model is saved, but it will not load as it is: Keras can't find {', '.join(unknown)} by "
-            f"name. Decorate with @{package}.saving.register_keras_serializable() and save again.",
+            f"{will_not}: Keras can't find {', '.join(names.unregistered)} by name. Decorate with "
+            f"@{package}.saving.register_keras_serializable() and save again.",
         )
-    if '"__lambda__"' in text or '"function_type": "lambda"' in text:
+    for name, trouble in names.hidden.items():
+        warn(f"{will_not} in another process: {name} is registered here, but {trouble}")
+    if names.unsafe:
         warn(
-            "The model is saved, but it has a lambda in it, whose code loaders refuse to run by default. "
-            "Make it a registered layer or function, or load it with trust=True.",
+            f"The model is saved, but it has {'; '.join(names.unsafe)}, which loaders refuse by default. "
+            "Make it a registered layer or function, with what it needs in the model itself, or load "
+            "it with trust=True.",
         )
-
-
-def _unregistered(config: Any, keras: Any) -> Iterator[str]:
-    """Names of the classes and functions in a model's configuration that Keras will not find again.
-
-    Keras writes what is registered as ``package>Name`` and its own things with their module; a bare
-    name is neither (``saving/serialization_lib.py`` of Keras 2 and 3).
-    """
-    if isinstance(config, dict):
-        registered, what = config.get("registered_name"), config.get("config")
-        if config.get("class_name") == "function" and isinstance(what, str):
-            if ">" not in what and not any(hasattr(getattr(keras, home, None), what) for home in _HOMES):
-                yield what
-        elif registered and ">" not in registered and not _importable(config, keras):
-            yield str(registered)
-    items = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    for item in items:
-        yield from _unregistered(item, keras)
-
-
-def _importable(config: dict[str, Any], keras: Any) -> bool:
-    """Tell whether Keras will find a class through its module, having no registered name for it."""
-    module = str(config.get("module") or "")
-    if module.partition(".")[0] in _KERAS_HOMES:
-        return True
-    # Keras 3 looks nowhere else, for safety; Keras 2 imports what the file names.
-    by_module = _major(keras.__version__) < 3 or keras.__name__ == "tf_keras"  # noqa: PLR2004
-    return by_module and hasattr(sys.modules.get(module), str(config.get("class_name")))

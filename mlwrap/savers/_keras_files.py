@@ -20,7 +20,8 @@ from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers import _keras
 from mlwrap.savers._keras import KerasSaver
-from mlwrap.savers._kind import class_name, has_class
+from mlwrap.savers._keras_names import Names, names_of
+from mlwrap.savers._kind import class_name, has_class, imported
 from mlwrap.savers._paths import named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import Unknown, attempt, make_spec
@@ -65,8 +66,10 @@ class KerasFileSaver(KerasSaver):
                 "Was it cut short? Save the model again.",
                 value,
             ) from error
+        names = Names((), (), [], {}, [])
         if package in sys.modules:
-            _keras._warn_of_obstacles(file, package)  # noqa: SLF001  # the same room's
+            names = names_of(config, imported(package))
+            _keras._warn_of_obstacles(names, package)  # noqa: SLF001  # the same room's
         flavor, settings = _keras._flavor(package, version)  # noqa: SLF001
         if flavor == "tensorflow":
             _tell_mlflow(file.parent, package, "keras")
@@ -76,7 +79,8 @@ class KerasFileSaver(KerasSaver):
             pyfunc=loader if flavor == "keras" else {**loader, "data": _DATA},
             signature=attempt(_signature, config),
             details={"keras": package, "version": version},
-            packages=("keras", _keras._backend()) if flavor == "keras" else ("tensorflow", package),  # noqa: SLF001
+            packages=(*_keras._frameworks(flavor, package), *names.packages),  # noqa: SLF001
+            modules=names.modules,
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002

@@ -6,7 +6,7 @@ demands; numpy's names are used for types. A model that takes or gives several t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlwrap._journal import Signature, TensorSpec
@@ -25,8 +25,8 @@ def of_keras(model: Any) -> Signature | None:
     """Inputs and outputs of a Keras model.
 
     A functional or sequential model tells all. A subclassed one of Keras 2 and tf_keras tells its
-    inputs, once it was called; one of Keras 3 remembers their shapes but not their types, so that
-    there is nothing to say.
+    inputs, once it was called. One of Keras 3 remembers their shapes but not their types: those stand in
+    the functions that TensorFlow traced for ``fit``, ``evaluate`` or ``predict``, if one was called.
     """
     return attempt(_of_keras, model)
 
@@ -34,15 +34,52 @@ def of_keras(model: Any) -> Signature | None:
 def _of_keras(model: Any) -> Signature | None:
     inputs = _first(model, "_inputs_struct", "_nested_inputs", "inputs")
     if inputs is None:
-        args, kwargs = model.save_spec() if hasattr(model, "save_spec") else ((), {})
-        if len(args) != 1 or kwargs:
-            return None
-        inputs = args[0]
+        inputs = _of_calls(model)
+        return None if inputs is None else Signature(inputs=specs(inputs))
     outputs = _first(model, "_outputs_struct", "_nested_outputs", "outputs")
     return Signature(
         inputs=specs(inputs, getattr(model, "input_names", None)),
         outputs=() if outputs is None else specs(outputs, getattr(model, "output_names", None)),
     )
+
+
+def _of_calls(model: Any) -> Any:
+    """What a subclassed model was called with; ``None`` if that is not known, or was not always the same."""
+    if hasattr(model, "save_spec"):
+        args, kwargs = model.save_spec()
+        return args[0] if len(args) == 1 and not kwargs else None
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    fed = [inputs for inputs in _traced(model) if [_shapes(inputs)] == [_shapes(known) for known in shapes]]
+    types = {tuple((spec.name, spec.dtype) for spec in specs(inputs)) for inputs in fed}
+    return fed[0] if len(types) == 1 else None
+
+
+def _traced(model: Any) -> Iterator[Any]:
+    """The inputs that TensorFlow traced this Keras 3 model's own loops for."""
+    for name in ("train_function", "test_function", "predict_function"):
+        function = getattr(model, name, None)
+        # Keras 3 wraps what it traced in a plain function, for all but predict().
+        cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        for traced in (function, *cells):
+            if hasattr(traced, "_list_all_concrete_functions"):
+                for concrete in traced._list_all_concrete_functions():  # noqa: SLF001
+                    data = concrete.structured_input_signature[0][0]
+                    # An iterator's elements, or batches in a list: inputs alone, or (inputs, targets, …).
+                    data = data[0] if isinstance(data, list) else data._element_spec  # noqa: SLF001
+                    inputs = data[0] if isinstance(data, tuple) else data
+                    if not isinstance(inputs, list | tuple):  # whose members would have no names
+                        yield inputs
+
+
+def _shapes(structure: Any) -> Any:
+    """A structure's sizes without the batch, to be compared: of tensors, or of shapes as Keras keeps them."""
+    if isinstance(structure, Mapping):
+        return {str(key): _shapes(item) for key, item in structure.items()}
+    if hasattr(structure, "shape"):
+        return tuple(structure.shape)[1:]
+    if isinstance(structure, list | tuple) and not all(isinstance(n, int | None) for n in structure):
+        return [_shapes(item) for item in structure]
+    return tuple(structure)[1:]
 
 
 def _first(model: Any, *names: str) -> Any:
@@ -51,19 +88,43 @@ def _first(model: Any, *names: str) -> Any:
 
 
 def specs(structure: Any, names: Any = None) -> tuple[TensorSpec, ...]:
-    """The tensors of one flat structure: a dictionary, a sequence, or a single tensor.
+    """The tensors of a structure, each by its name.
+
+    Args:
+        structure: A tensor, or a dictionary or sequence of such, nested or not. A dictionary's tensors
+            are named by their keys (``"image"``, and ``"image/left"`` if nested), a sequence's by their
+            own names, or by their places if nested.
+        names: Of a sequence's tensors, where they are known otherwise.
 
     Raises:
-        Unknown: One of them is nested, ragged, or of a type or rank that can't be told.
+        Unknown: One of them has no name, is ragged, or of a type or rank that can't be told.
     """
+    if isinstance(structure, list | tuple):
+        if len(structure) == 1:
+            return specs(structure[0])
+        known = names if names and len(names) == len(structure) else _own_names(structure)
+        structure = dict(zip(known, structure, strict=True))
+        if len(structure) < len(known) or None in structure:
+            raise Unknown(known)
     if isinstance(structure, Mapping):
-        return tuple(_spec(str(name), tensor) for name, tensor in structure.items())
-    if not isinstance(structure, list | tuple):
-        return (_spec(None, structure),)
-    if len(structure) == 1:
-        return (_spec(None, structure[0]),)
-    known = names if names and len(names) == len(structure) else [tensor.name for tensor in structure]
-    return tuple(_spec(str(name), tensor) for name, tensor in zip(known, structure, strict=True))
+        return tuple(_spec("/".join(path), tensor) for path, tensor in _leaves(structure))
+    return (_spec(None, structure),)
+
+
+def _own_names(structure: Sequence[Any]) -> list[Any]:
+    return [
+        str(place) if isinstance(item, Mapping | list | tuple) else getattr(item, "name", None)
+        for place, item in enumerate(structure)
+    ]
+
+
+def _leaves(structure: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not isinstance(structure, Mapping | list | tuple):
+        yield path, structure
+        return
+    items = structure.items() if isinstance(structure, Mapping) else enumerate(structure)
+    for key, item in items:
+        yield from _leaves(item, (*path, str(key)))
 
 
 def _spec(name: str | None, tensor: Any) -> TensorSpec:

@@ -9,6 +9,7 @@ import pytest
 from mlwrap import savers
 from mlwrap._journal import TensorSpec
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
+from mlwrap.savers._signature import of_keras
 
 X = np.arange(12, dtype="float32").reshape(3, 4) / 12
 
@@ -40,8 +41,32 @@ def two_in_two_out(keras, *, names):
     return keras.Model([a, b], [p, q])
 
 
-def subclassed(keras, *, register=True):
-    """A model that is a class of the user's."""
+_MODULE = """
+import {keras} as keras
+
+@keras.saving.register_keras_serializable("tests")
+class Tiny(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+"""
+
+
+@pytest.fixture
+def registered(keras, tmp_path, monkeypatch):
+    """A module of the user's own, on the path, that registers a model."""
+    name = f"models_of_{keras.__name__}_{tmp_path.name}"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / f"{name}.py").write_text(_MODULE.format(keras=keras.__name__))
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    return importlib.import_module(name)
+
+
+def unregistered(keras):
+    """A model that is a class of the user's, and that Keras was told nothing of."""
 
     class Tiny(keras.Model):
         def __init__(self, **options):
@@ -51,8 +76,6 @@ def subclassed(keras, *, register=True):
         def call(self, x):
             return self.dense(x)
 
-    if register:
-        Tiny = keras.saving.register_keras_serializable("tests")(Tiny)  # noqa: N806
     return Tiny()
 
 
@@ -130,13 +153,67 @@ def test_signature_of_a_single_input_is_unnamed_with_a_free_batch(keras, keep):
     assert signature.outputs == (TensorSpec(dtype="float32", shape=(-1, 2)),)
 
 
-def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep):
-    """Registered classes need nothing else; their signature is told where their Keras remembers types."""
-    model = subclassed(keras)
+def test_nested_inputs_are_named_by_their_places(keras):
+    """A dictionary in a dictionary, a list in a list: each tensor has a name of its own."""
+    a, b, c = keras.Input((4,)), keras.Input((None, 2), dtype="int32"), keras.Input((1,), name="c")
+    out = keras.layers.Dense(1)(a)
+    in_dictionary = of_keras(keras.Model({"x": {"left": a, "right": b}, "c": c}, out))
+    assert {(s.name, s.dtype, s.shape) for s in in_dictionary.inputs} == {
+        ("x/left", "float32", (-1, 4)),
+        ("x/right", "int32", (-1, -1, 2)),
+        ("c", "float32", (-1, 1)),
+    }
+    in_list = of_keras(keras.Model([c, [a, b]], out))
+    assert [(s.name, s.shape) for s in in_list.inputs] == [
+        ("c", (-1, 1)),
+        ("1/0", (-1, 4)),
+        ("1/1", (-1, -1, 2)),
+    ]
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+def test_a_subclassed_model_tells_what_it_was_fed(keras, call):
+    """Types of what it took in, and not of what it computes in; of two types it tells none."""
+    model = unregistered(keras)
+    model.compile("sgd", "mse")
+    whole = np.ones((3, 4), "int32")
+
+    def feed(x):
+        arguments = (x,) if call == "predict" else (x, X[:, :2])
+        getattr(model, call)(*arguments, verbose=0)
+
+    feed(whole)
+    assert of_keras(model).inputs == (TensorSpec(dtype="int32", shape=(-1, 4)),)
+    feed(X)
+    if is_keras_3(keras):  # Keras 2 keeps what came first
+        assert of_keras(model) is None
+
+
+def test_a_subclassed_model_with_unnamed_inputs_tells_none(keras):
+    """There is no name to feed them by."""
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs[0]) + self.dense(inputs[1])
+
+    model = Two()
+    model.predict([X, X], verbose=0)
+    signature = of_keras(model)
+    assert signature is None or all(spec.name for spec in signature.inputs)
+
+
+def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep, registered):
+    """Registered classes need nothing else, and their module is noted."""
+    model = registered.Tiny()
     model(X)
     kept = keep(model)
+    assert kept.saved.modules == (registered.__name__,)
     np.testing.assert_allclose(kept.pyfunc().predict(X), model.predict(X, verbose=0), rtol=1e-6)
-    if is_keras_3(keras):
+    if is_keras_3(keras):  # which remembers the shapes of a call, and no types
         assert kept.saved.signature is None
     else:
         assert kept.saved.signature.inputs == (TensorSpec(dtype="float32", shape=(-1, 4)),)
@@ -144,9 +221,9 @@ def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep):
 
 def test_an_unregistered_class_is_named_at_save_time(keras, keep):
     """What will not load is said when it is saved, with the cure; loading says it again."""
-    model = subclassed(keras, register=False)
+    model = unregistered(keras)
     model(X)
-    with pytest.warns(MlwrapWarning, match=r"can't find Tiny by name.*register_keras_serializable"):
+    with pytest.warns(MlwrapWarning, match=r"can't find \S*Tiny by name.*register_keras_serializable"):
         kept = keep(model)
     with pytest.raises(LoadError, match="register_keras_serializable"):
         kept.load()
@@ -174,6 +251,33 @@ def test_a_lambda_needs_trust(keras, keep):
     with pytest.raises(LoadError, match="trust=True"):
         kept.load()
     np.testing.assert_allclose(kept.load(trust=True).predict(X, verbose=0), X * 2)
+
+
+def test_a_vocabulary_in_a_file_is_taken_along_or_named(keras, keep, tmp_path):
+    """Keras 3 writes it into the model's file; Keras 2 wants the very path, which is elsewhere not there."""
+    (tmp_path / "words.txt").write_text("cat\ndog\n")
+    lookup = keras.layers.StringLookup(vocabulary=str(tmp_path / "words.txt"))
+    model = keras.Sequential([keras.layers.Input((1,), dtype="string"), lookup])
+    if not is_keras_3(keras):
+        with pytest.warns(MlwrapWarning, match=r"StringLookup .*reads its vocabulary from .*words\.txt"):
+            keep(model)
+        return
+    kept = keep(model)
+    (tmp_path / "words.txt").unlink()
+    assert kept.load().layers[-1].get_vocabulary() == ["[UNK]", "cat", "dog"]
+
+
+def test_operations_of_tensorflow_are_no_trouble(keras, keep):
+    """Keras 2 writes them as layers of their own, by their names."""
+    tf = pytest.importorskip("tensorflow")
+    if is_keras_3(keras):
+        pytest.skip("Keras 3 has operations of its own")
+    inputs = keras.Input((4,))
+    hidden = tf.nn.relu(tf.concat([inputs, inputs * 2.0], axis=-1)) + tf.math.square(inputs[:, :1])
+    model = keras.Model(inputs, keras.backend.l2_normalize(hidden))
+    np.testing.assert_allclose(
+        keep(model).load().predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6
+    )
 
 
 def test_a_model_without_weights_is_refused(keras, keep):

@@ -1,0 +1,199 @@
+"""What a ``.keras`` file may hold, looked at before anything in it is opened.
+
+Keras writes a zip of members that are stored as they are, with a configuration, the weights as HDF5, and
+assets. What is not so was written by something else, and is refused: a file of a model comes from
+wherever the artifact store's files come from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import struct
+import zipfile
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from mlwrap.errors import LoadError, told
+
+WEIGHTS = "model.weights.h5"
+_CONFIG = "config.json"
+_KNOWN = {_CONFIG, "metadata.json", WEIGHTS}
+_ASSETS = "assets/"
+_MOST_MEMBERS = 10_000  # an asset for each layer that has one
+_MOST_CONFIG = 256 << 20  # bytes; vocabularies can be in it
+_ROOM = 1 << 20  # bytes that a compressed array may grow to, whatever it is stored in
+_MOST_GROWTH = 100
+_LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of name and extra field; the data come behind them
+
+
+def check_archive(file: Path) -> None:
+    """Look at a ``.keras`` file: its members, and every object in its weights.
+
+    Nothing is unpacked, and no data are read.
+
+    Raises:
+        LoadError: There are too many members, one is named so that it would be written elsewhere, is a link,
+            is compressed or unknown, there is more in them than the file is long, or the weights are
+            no HDF5 file that stands for itself.
+    """
+    with _open(file) as archive:
+        _check_members(archive, file)
+        with file.open("rb") as raw:
+            _check_weights(archive, raw, file)
+
+
+def read_config(file: Path) -> Any:
+    """The configuration in a ``.keras`` file that we wrote, or that :func:`check_archive` let pass.
+
+    Raises:
+        LoadError: It is not JSON.
+    """
+    with _open(file) as archive:
+        try:
+            return json.loads(archive.read(_CONFIG))
+        except (ValueError, RecursionError, zipfile.BadZipFile) as error:
+            raise _refusal(file, f"its {_CONFIG} can't be read ({told(error)})") from error
+
+
+def check_hdf5(file: Path | io.BufferedReader, name: str) -> None:
+    """Look at every object in an HDF5 file, reading no data.
+
+    Raises:
+        LoadError: One is a link, is kept in another file, is virtual, or grows out of all proportion
+            when it is read; or it is no HDF5 file.
+    """
+    h5py: Any = import_module("h5py")  # which Keras brings
+    try:
+        with h5py.File(file, "r") as root:
+            trouble = _hdf5_trouble(h5py, root)
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as error:  # what HDF5 says of broken files
+        raise LoadError(f"{name} can't be read: {told(error)}. Load only what a training wrote.") from error
+    if trouble:
+        raise LoadError(
+            f"{name} is refused: {trouble}. No Keras writes that: load only what a training wrote."
+        )
+
+
+def _open(file: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _refusal(file, f"expected a zip archive, got something else ({told(error)})") from error
+
+
+def _check_members(archive: zipfile.ZipFile, file: Path) -> None:
+    members = archive.infolist()
+    if len(members) > _MOST_MEMBERS:
+        raise _refusal(file, f"it has {len(members):,} members, more than {_MOST_MEMBERS:,}")
+    seen: set[str] = set()
+    for member in members:
+        if trouble := _member_trouble(member, seen):
+            raise _refusal(file, f"its member {member.orig_filename!r} {trouble}")
+        seen.add(member.filename)
+    if missing := sorted({_CONFIG, WEIGHTS} - seen):
+        raise _refusal(file, f"it has no {' and no '.join(missing)}")
+    total, length = sum(member.file_size for member in members), file.stat().st_size
+    if total > length:
+        raise _refusal(file, f"its members are {total:,} bytes long together, the file is {length:,}")
+
+
+def _member_trouble(member: zipfile.ZipInfo, seen: set[str]) -> str | None:
+    name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
+    if name.startswith("/") or "\\" in name or "\0" in name or ":" in name.partition("/")[0]:
+        return "has an absolute name"
+    if ".." in PurePosixPath(name).parts:
+        return "leads out of the folder that it is unpacked in"
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        return "is a link, or another special file"
+    if name not in _KNOWN and not name.startswith(_ASSETS):
+        return "is nothing that Keras writes"
+    if name in seen:
+        return "is there twice"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        return "is compressed, and could grow to any size"
+    if name == _CONFIG and member.file_size > _MOST_CONFIG:
+        return f"is {member.file_size:,} bytes long, more than {_MOST_CONFIG:,}"
+    return None
+
+
+def _check_weights(archive: zipfile.ZipFile, raw: BinaryIO, file: Path) -> None:
+    member = archive.getinfo(WEIGHTS)
+    raw.seek(member.header_offset)
+    header = raw.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size:
+        raise _refusal(file, f"{WEIGHTS} is not where it says")
+    start = member.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(header))
+    check_hdf5(io.BufferedReader(_Part(raw, start, member.file_size)), f"{WEIGHTS} in {file}")
+
+
+class _Part(io.RawIOBase):
+    """A part of a file, as a file: what is stored in a zip is read in place, not unpacked into memory."""
+
+    def __init__(self, raw: BinaryIO, start: int, length: int) -> None:
+        self._raw, self._start, self._length, self._at = raw, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence] + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._raw.seek(self._start + self._at)
+        found = self._raw.read(max(0, min(len(buffer), self._length - self._at)))
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def _hdf5_trouble(h5py: Any, root: Any) -> str | None:
+    seen = {h5py.h5o.get_info(root.id).addr}  # a hard link can lead back to where it is
+    groups = [root]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+                return f"{group.name}/{name} is a link that leads elsewhere"
+            item = group[name]
+            if (address := h5py.h5o.get_info(item.id).addr) in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif trouble := _dataset_trouble(h5py, item):
+                return f"{item.name} {trouble}"
+    return None
+
+
+def _dataset_trouble(h5py: Any, item: Any) -> str | None:
+    if not isinstance(item, h5py.Dataset):
+        return "is neither a group nor a dataset"
+    if item.external:
+        return "is kept in another file"
+    if item.is_virtual:
+        return "is put together from other files"
+    if item.nbytes > max(_ROOM, _MOST_GROWTH * item.id.get_storage_size()):
+        return f"would be {item.nbytes:,} bytes in memory, and is {item.id.get_storage_size():,} in the file"
+    return None
+
+
+def _refusal(file: Path, trouble: str) -> LoadError:
+    return LoadError(
+        f"{file} is refused: {trouble}. Expected a file as Keras's own save() writes it: load only "
+        "what a training wrote, and if this one is, download it again."
+    )

@@ -1,0 +1,100 @@
+"""Modules that register a model's own classes: can another process import them, and may it?"""
+
+from __future__ import annotations
+
+import importlib
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from mlwrap.errors import LoadError, told
+
+_CURE = "Move it to a module of its own, import it from there, and save again."
+
+
+def trouble_of(value: Any) -> str | None:
+    """Why importing ``value``'s module would not bring a registered class or function back, with the cure."""
+    module, name = str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", ""))
+    if module == "__main__":
+        return f"it is of __main__ (a script or a notebook), which no other process has. {_CURE}"
+    if "<locals>" in name:
+        return f"it is made inside a function, so that importing {module} does not register it. {_CURE}"
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value:
+        return f"{module}.{name} is something else by now. Save it where it was registered last."
+    if _spec(module) is None:
+        return f"no module {module} is on Python's path. {_CURE}"
+    return None
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module is of a package installed here, and not merely on Python's path.
+
+    One that is being developed (installed as editable) is not: its files are somewhere else.
+    """
+    spec = _spec(module)
+    places = [str(place) for place in (spec.submodule_search_locations or (spec.origin,))] if spec else []
+    return bool(places) and all(_is_below(place, _packages()) for place in places)
+
+
+def import_modules(names: Iterable[str], *, trust: bool) -> None:
+    """Import what registers a model's classes, before it is loaded.
+
+    Args:
+        names: Of modules; what is imported already is left alone.
+        trust: Whether modules that are not of an installed package may be imported.
+
+    Raises:
+        LoadError: One is not here, is not to be imported without ``trust``, or fails to import.
+    """
+    wanted = [name for name in names if name not in sys.modules]
+    if absent := [name for name in wanted if _spec(name) is None]:
+        raise LoadError(
+            f"This model has classes of {', '.join(absent)}, which can't be found here. Install the package "
+            "that it is in, or put the file on Python's path (PYTHONPATH)."
+        )
+    strange = [name for name in wanted if not is_installed(name)]
+    if strange and not trust:
+        raise LoadError(
+            f"This model has classes of {', '.join(strange)}, which is code on Python's path and of no "
+            "installed package. Import it yourself first, or pass trust=True to have that code run."
+        )
+    for name in wanted:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise LoadError(
+                f"This model has classes of {name}, which could not be imported: {told(error)}. "
+                "Install what it needs."
+            ) from error
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where the package that ``module`` is in would come from; nothing is imported to tell."""
+    top = module.partition(".")[0]
+    if not all(part.isidentifier() for part in module.split(".")):
+        return None
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is not None and (spec := find(top, None)) is not None:
+            return spec  # type: ignore[no-any-return]  # by the protocol of finders
+    return None
+
+
+def _packages() -> list[Path]:
+    """The folders that packages are installed in."""
+    paths = sysconfig.get_paths()
+    folders = {paths["purelib"], paths["platlib"], *site.getsitepackages()}
+    if site.ENABLE_USER_SITE:
+        folders.add(site.getusersitepackages())
+    return [Path(folder).resolve() for folder in folders]
+
+
+def _is_below(place: str, folders: list[Path]) -> bool:
+    return any(folder in Path(place).resolve().parents for folder in folders)

@@ -1,0 +1,112 @@
+"""Keras on JAX or on PyTorch: trained, logged, loaded by stock MLflow and by us, with no TensorFlow about."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from mlwrap import load_model, model_run, tracked_training
+from mlwrap.errors import LoadError
+
+if importlib.util.find_spec("tensorflow") is not None:
+    pytest.skip(".venv-jax and .venv-torch run these; here is TensorFlow", allow_module_level=True)
+
+BACKEND = "torch" if importlib.util.find_spec("torch") else "jax"
+os.environ["KERAS_BACKEND"] = BACKEND
+keras = pytest.importorskip("keras")
+
+X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+Y = X[:, :2]
+PARTS = """
+import keras
+
+@keras.saving.register_keras_serializable("parts")
+class Scale(keras.layers.Layer):
+    def call(self, x):
+        return 3 * x
+"""
+
+
+@pytest.fixture
+def model():
+    """A small functional model, compiled."""
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(3, "relu")(inputs)))
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _without_tensorflow():
+    """Neither before nor after."""
+    assert keras.backend.backend() == BACKEND
+    yield
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_training_is_logged_and_its_model_comes_back(model, store: str):
+    """Predictions, metrics, signature and requirements, and the next step of the training."""
+
+    @tracked_training
+    def train():
+        history = model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+        return model, history
+
+    assert train()[0] is model
+    run, (logged,) = train.last_run, train.last_run.models
+    assert (logged.name, logged.status) == ("keras_model", "READY")
+    points = mlflow.MlflowClient().get_metric_history(run.run_id, "loss")
+    assert [p.step for p in points] == [0, 1]
+
+    expected = model.predict(X, verbose=0)
+    again = load_model(logged.uri)
+    for loaded in (again, mlflow.keras.load_model(logged.uri)):
+        np.testing.assert_allclose(loaded.predict(X, verbose=0), expected, rtol=1e-5)
+    stock = mlflow.pyfunc.load_model(logged.uri)
+    np.testing.assert_allclose(stock.predict(X), expected, rtol=1e-5)
+    ((spec,), (out,)) = stock.metadata.signature.inputs.inputs, stock.metadata.signature.outputs.inputs
+    assert (spec.type, spec.shape, out.shape) == (np.dtype("float32"), (-1, 4), (-1, 2))
+
+    location = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).artifact_location
+    requirements = Path(location, "requirements.txt").read_text().splitlines()
+    assert f"keras=={keras.__version__}" in requirements
+    assert f"{BACKEND}=={importlib.metadata.version(BACKEND).partition('+')[0]}" in requirements
+    assert not [line for line in requirements if line.startswith("tensorflow")]
+
+    for each in (model, again):
+        each.fit(X, Y, shuffle=False, verbose=0)
+    for before, after in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-5)
+
+
+def test_a_layer_of_ones_own_comes_back(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Registered in a module, which is imported for it only where that is trusted."""
+    (tmp_path / "backend_parts.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parts = importlib.import_module("backend_parts")
+    model = keras.Sequential([keras.layers.Input((4,)), parts.Scale(), keras.layers.Dense(2)])
+    with model_run("r") as run:
+        run.log_model(model)
+    sys.modules.pop("backend_parts")
+    keras.saving.get_custom_objects().pop("parts>Scale")
+    with pytest.raises(LoadError, match="trust=True"):
+        load_model(run.model_uri)
+    again = load_model(run.model_uri, trust=True)
+    np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
+
+
+def test_a_lambda_needs_trust(store: str):
+    """Its code came with the model."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Lambda(lambda x: 2 * x)])
+    with model_run("r") as run, pytest.warns(UserWarning, match="lambda"):
+        run.log_model(model)
+    with pytest.raises(LoadError, match="trust=True"):
+        load_model(run.model_uri)
+    np.testing.assert_allclose(load_model(run.model_uri, trust=True).predict(X, verbose=0), 2 * X)

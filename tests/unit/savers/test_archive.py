@@ -1,0 +1,317 @@
+"""Hostile files, made here: each is refused before anything in it is imported, unpacked or rebuilt."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlwrap import savers
+from mlwrap.errors import LoadError
+from mlwrap.savers._archive import check_archive, check_hdf5
+
+h5py = pytest.importorskip("h5py")
+
+
+@pytest.fixture(params=["keras", "tf_keras"])
+def keras(request):
+    """Each Keras that is installed here."""
+    pytest.importorskip("tensorflow")
+    return pytest.importorskip(request.param, reason=f"{request.param} is not in this environment")
+
+
+def weights(write=None) -> bytes:
+    """An HDF5 file with one array, and what ``write`` adds."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((4, 2), "float32")
+        if write is not None:
+            write(file)
+    return buffer.getvalue()
+
+
+def archive(
+    path: Path, *extra: tuple[str | zipfile.ZipInfo, bytes], config=None, h5: bytes | None = None
+) -> Path:
+    """A ``.keras`` file, with members besides."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", json.dumps(config or {}))
+        file.writestr("model.weights.h5", weights() if h5 is None else h5)
+        for name, content in extra:
+            file.writestr(name, content)
+    return path
+
+
+def member(name: str, mode: int = stat.S_IFREG, compression: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
+    """A member of some kind."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (mode | 0o777) << 16
+    info.compress_type = compression
+    return info
+
+
+HOSTILE_MEMBERS = {
+    "leads out": (("assets/../../evil.txt", b"x"), "leads out of the folder"),
+    "absolute": (("/etc/evil", b"x"), "absolute name"),
+    "absolute elsewhere": (("C:/evil", b"x"), "absolute name"),
+    "backslashes": (("assets\\..\\evil", b"x"), "absolute name"),
+    "a link": ((member("assets/link", stat.S_IFLNK), b"/etc/passwd"), "is a link"),
+    "a device": ((member("assets/tty", stat.S_IFCHR), b""), "special file"),
+    "a bomb": ((member("assets/zeros", compression=zipfile.ZIP_DEFLATED), bytes(1 << 20)), "is compressed"),
+    "a pickle": (("model.pkl", b"x"), "nothing that Keras writes"),
+    "twice": (("config.json", b"{}"), "there twice"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", HOSTILE_MEMBERS)
+def test_a_hostile_member_is_refused(tmp_path, case):
+    """By its name, its kind or its size; the error names the file and the member."""
+    extra, words = HOSTILE_MEMBERS[case]
+    with pytest.raises(LoadError, match=words) as caught:
+        check_archive(archive(tmp_path / "model.keras", extra))
+    assert str(tmp_path / "model.keras") in str(caught.value)
+
+
+def test_too_many_members(tmp_path):
+    """Each costs an inode."""
+    with pytest.raises(LoadError, match=r"10,0\d\d members, more than 10,000"):
+        check_archive(archive(tmp_path / "model.keras", *((f"assets/{i}", b"") for i in range(10_010))))
+
+
+def test_members_that_overlap(tmp_path):
+    """The directory names the same bytes many times: more comes out than is in."""
+    path = archive(tmp_path / "model.keras", ("assets/a", bytes(1000)), ("assets/b", bytes(10)))
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    entry = content.index(b"PK\x01\x02", content.index(b"assets/b", directory) - 50)
+    sizes = (1_000_000).to_bytes(4, "little") * 2
+    path.write_bytes(content[: entry + 20] + sizes + content[entry + 28 :])
+    with pytest.raises(LoadError, match="long together, the file is"):
+        check_archive(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", b"PK\x03\x04", weights()], ids=["empty", "rubbish", "torn", "h5"]
+)
+def test_what_is_no_zip(tmp_path, content):
+    """Keras 2 would open HDF5 by any name, with the code in it."""
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(LoadError, match="expected a zip archive"):
+        check_archive(tmp_path / "model.keras")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    """A sentence too."""
+    with pytest.raises(LoadError, match=r"model\.keras is refused"):
+        check_archive(tmp_path / "model.keras")
+
+
+def test_a_file_without_weights(tmp_path):
+    """What is missing is named."""
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
+        file.writestr("config.json", "{}")
+    with pytest.raises(LoadError, match=r"has no model\.weights\.h5"):
+        check_archive(tmp_path / "model.keras")
+
+
+def _virtual(file) -> None:
+    layout = h5py.VirtualLayout((4,), "float32")
+    layout[:] = h5py.VirtualSource("/etc/elsewhere.h5", "x", shape=(4,))
+    file.create_virtual_dataset("layers/dense/vars/1", layout)
+
+
+def _named_type(file) -> None:
+    file["layers/kind"] = np.dtype("float32")
+
+
+HOSTILE_WEIGHTS = {
+    "external link": (
+        lambda f: f.__setitem__("layers/x", h5py.ExternalLink("/etc/x.h5", "/")),
+        "leads elsewhere",
+    ),
+    "soft link": (lambda f: f.__setitem__("layers/x", h5py.SoftLink("/layers/dense")), "leads elsewhere"),
+    "external storage": (
+        lambda f: f.create_dataset("layers/x", (4,), "uint8", external=[("/etc/passwd", 0, 4)]),
+        "kept in another file",
+    ),
+    "virtual": (_virtual, "put together from other files"),
+    "shape bomb": (
+        lambda f: f.create_dataset("layers/x", (1 << 40,), "float32", chunks=(1 << 10,), compression="gzip"),
+        "bytes in memory",
+    ),
+    "a type": (_named_type, "neither a group nor a dataset"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_WEIGHTS)
+def test_hostile_weights_are_refused(tmp_path, case):
+    """Inside of a .keras file, and by themselves."""
+    write, words = HOSTILE_WEIGHTS[case]
+    content = weights(write)
+    with pytest.raises(LoadError, match=words):
+        check_archive(archive(tmp_path / "model.keras", h5=content))
+    (tmp_path / "model.weights.h5").write_bytes(content)
+    with pytest.raises(LoadError, match=words):
+        check_hdf5(tmp_path / "model.weights.h5", "the weights")
+
+
+def test_broken_weights_are_refused(tmp_path):
+    """Cut, or nothing of the kind."""
+    for content in (b"", b"rubbish", weights()[:-1000]):
+        with pytest.raises(LoadError, match="can't be read"):
+            check_archive(archive(tmp_path / "model.keras", h5=content))
+
+
+def test_a_circle_of_groups_ends(tmp_path):
+    """A hard link that leads back is no trouble, and no endless walk."""
+    check_archive(
+        archive(tmp_path / "m.keras", h5=weights(lambda f: f.__setitem__("layers/dense/up", f["layers"])))
+    )
+
+
+def node(module, name, config=None, **more):
+    """One object of a configuration."""
+    return {"module": module, "class_name": name, "config": config or {}, "registered_name": name, **more}
+
+
+def inside(layer):
+    """The configuration of a model that holds a layer."""
+    return node("keras", "Sequential", {"name": "s", "layers": [layer]}, registered_name=None)
+
+
+def function(module, name):
+    """A layer that applies a function of some module."""
+    named = node(module, "function", name, registered_name=name)
+    return node("keras.layers", "Activation", {"name": "a", "activation": named}, registered_name=None)
+
+
+LAMBDA = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+HOSTILE_CONFIGS = {
+    "os.system": (inside(function("os", "system")), "os.system"),
+    "a builtin": (inside(function("builtins", "eval")), "needs eval"),
+    "a class of any module": (inside(node("subprocess", "Popen", {"args": "id"})), "subprocess.Popen"),
+    "a module to import": (inside(node("antigravity", "Fly")), "antigravity.Fly"),
+    "a function in a class's place": (inside(node("shutil", "rmtree")), "shutil.rmtree"),
+    "a download": (inside(function("keras.utils", "get_file")), "keras.utils.get_file"),
+    "a download in a class's place": (inside(node("keras.utils", "get_file")), "keras.utils.get_file"),
+    "a lambda": (inside(node("keras.layers", "Lambda", {"name": "l", "function": LAMBDA})), "trust=True"),
+    "a lambda of Keras 2": (
+        inside(
+            node("keras.layers", "Lambda", {"name": "l", "function": ["4w=="], "function_type": "lambda"})
+        ),
+        "trust=True",
+    ),
+    "a pickle": (
+        inside(node("keras.layers", "TorchModuleWrapper", {"name": "t", "module": "gASV"})),
+        "pickled",
+    ),
+    "another model": (
+        inside(node("keras.layers", "TFSMLayer", {"name": "t", "filepath": "/tmp/evil"})),
+        "loads a SavedModel from a path",
+    ),
+    "a file to read": (
+        inside(node("keras.layers", "StringLookup", {"name": "l", "vocabulary": "/etc/passwd"})),
+        "reads its vocabulary from '/etc/passwd'",
+    ),
+    "a file to write": (
+        inside(
+            node(
+                "keras.src.layers.core.tf_op_layer", "TFOpLambda", {"name": "w", "function": "io.write_file"}
+            )
+        ),
+        "'io.write_file'",
+    ),
+    "a function that runs code": (
+        inside(
+            node(
+                "keras.src.layers.core.tf_op_layer",
+                "X",
+                {"function": "py_function"},
+                registered_name="TFOpLambda",
+            )
+        ),
+        "'py_function'",
+    ),
+    "a method that runs code": (
+        inside(node("keras.src.layers.core.tf_op_layer", "ClassMethod", {"cls_symbol": "data.Dataset"})),
+        "'data.Dataset'",
+    ),
+    "what Keras itself imported": (
+        inside(node("keras.src.saving.saving_lib", "Path.x")),
+        "saving_lib.Path.x",
+    ),
+    "a function that Keras itself imported": (
+        inside(function("keras.losses", "tf.py_function")),
+        "tf.py_function",
+    ),
+    "a type to import": (
+        inside(
+            {
+                "class_name": "__typespec__",
+                "spec_name": "X",
+                "module": "antigravity",
+                "config": [],
+                "registered_name": None,
+            }
+        ),
+        "antigravity.X",
+    ),
+    "a name like a value's": (inside(node("antigravity", "__x__")), "antigravity.__x__"),
+    "in the optimizer's place": (
+        {**inside(node("keras.layers", "Flatten")), "compile_config": {"loss": function("os", "system")}},
+        "os.system",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_CONFIGS)
+def test_a_hostile_configuration_is_refused(keras, tmp_path, monkeypatch, case):
+    """What it names is neither imported nor looked up, and nothing is rebuilt."""
+    config, words = HOSTILE_CONFIGS[case]
+    (tmp_path / "data").mkdir()
+    archive(tmp_path / "data" / "model.keras", config=config)
+    monkeypatch.setattr(
+        keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked to load it")
+    )
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    with pytest.raises(LoadError, match=words):
+        savers.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_a_configuration_that_nests_at_will(keras, tmp_path, depth):
+    """However deep, it is walked, or refused where Python's own reader gives up."""
+    (tmp_path / "data").mkdir()
+    path = archive(tmp_path / "data" / "model.keras")
+    deep = '{"a":' * depth + json.dumps(function("os", "system")) + "}" * depth
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", deep)
+        file.writestr("model.weights.h5", weights())
+    with pytest.raises(LoadError, match=r"os\.system|can't be read"):
+        savers.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+
+
+def test_a_keras_that_the_file_names_is_one_of_keras(tmp_path):
+    """The name comes from MLmodel, and is imported: only Keras's own are."""
+    with pytest.raises(LoadError, match="Expected a model of keras or tf_keras, got one of 'antigravity'"):
+        savers.by_name("keras").load(tmp_path, {"keras": "antigravity", "version": "3.0"})
+    assert "antigravity" not in sys.modules
+
+
+def test_weights_are_checked_with_trust_too(keras, tmp_path):
+    """Trust is for code: nobody's Keras writes a link."""
+    (tmp_path / "data").mkdir()
+    archive(tmp_path / "data" / "model.keras", h5=weights(HOSTILE_WEIGHTS["soft link"][0]))
+    with pytest.raises(LoadError, match="leads elsewhere"):
+        savers.by_name("keras").load(
+            tmp_path, {"keras": keras.__name__, "version": keras.__version__}, trust=True
+        )
