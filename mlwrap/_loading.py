@@ -21,7 +21,7 @@ def load_model(
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, or the folder of a logged model.
         into: For a ``tf.train.Checkpoint``: the one to restore into.
-        trust: Whether code that came with the model may run (a Lambda layer's).
+        trust: Whether code that came with the model may run (a Lambda layer's, a pickle's).
         tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`.
 
     Returns:
@@ -40,4 +40,4 @@ def load_model(
             f"{uri} was written in format {files.saver_format} of the saver {saver.name!r}, and this mlwrap "
             f"reads up to {saver.format}. Upgrade mlwrap."
         )
-    return saver.load(files.folder, files.details, into=into, trust=trust)
+    return savers.load(saver, files.folder, files.details, into=into, trust=trust)

@@ -2,12 +2,16 @@
 
 A saver writes one kind of object into a folder, says what MLflow's own loaders need to know of it, and
 gives it back from there. This room may import ``mlwrap.errors``, ``mlwrap.config``,
-``mlwrap._journal`` and ``mlwrap._capture``. It never imports MLflow, and loads no framework by being
-imported: a saver is asked about an object only if its framework is loaded already.
+``mlwrap._journal`` and ``mlwrap._capture``. It never loads MLflow or a
+framework by being imported: a saver is asked about an object only if its framework is loaded already. One saver alone, that
+of frameworks which MLflow has a flavor for, loads MLflow, while it saves and loads.
+
+To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signature``, ``TensorSpec`` and
+``Metrics``, and give :func:`mlwrap.register_saver` your saver.
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
-from mlwrap.savers._registry import by_name, find, kinds, register
+from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
@@ -23,6 +27,9 @@ __all__ = [
     "by_name",
     "find",
     "kinds",
+    "load",
     "register",
+    "remembered",
+    "save",
     "unpack",
 ]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import class_name
 from mlwrap.savers._metrics import history_metrics, is_history, number
-from mlwrap.savers._registry import find
+from mlwrap.savers._registry import find, remembered
 from mlwrap.savers._saver import Saver
 
 _NUMBER_NAME = "result"
@@ -181,7 +181,7 @@ def _trainings(models: list[Found], histories: list[tuple[_Path, Any]]) -> Itera
     """Metrics of every training found, each once: a History is often returned beside its own model."""
     claimed = {id(_own_history(model)) for model in models}
     names = _Names(model.name for model in models)
-    trainings = [(model.name, _remembered(model)) for model in models]
+    trainings = [(model.name, remembered(model.saver, model.value)) for model in models]
     for path, history in histories:
         if id(history) not in claimed:
             name = names.distinct("/".join(_keys(path)) or _HISTORY_NAME)
@@ -197,13 +197,6 @@ def _own_history(model: Found) -> Any:
         return model.value.history
     except Exception:  # noqa: BLE001  # a property of a foreign model may do anything
         return None
-
-
-def _remembered(model: Found) -> list[Metrics]:
-    try:
-        return list(model.saver.metrics(model.value))
-    except Exception:  # noqa: BLE001  # event files on a disk that went away, a foreign saver: the model still counts
-        return []
 
 
 def _prefixed(record: Metrics, name: str) -> Metrics:
