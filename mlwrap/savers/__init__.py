@@ -2,9 +2,9 @@
 
 A saver writes one kind of object into a folder, says what MLflow's own loaders need to know of it, and
 gives it back from there. This room may import ``mlwrap.errors``, ``mlwrap.config``,
-``mlwrap._journal`` and ``mlwrap._capture``. It never loads MLflow or a
-framework by being imported: a saver is asked about an object only if its framework is loaded already. One saver alone, that
-of frameworks which MLflow has a flavor for, loads MLflow, while it saves and loads.
+``mlwrap._journal`` and ``mlwrap._capture``. It never imports MLflow or a framework by being imported: a
+saver is asked about an object only if its framework is loaded already, and the one of frameworks that MLflow
+has a flavor for imports MLflow while it saves or loads.
 
 To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signature``, ``TensorSpec`` and
 ``Metrics``, and give :func:`mlwrap.register_saver` your saver.

@@ -1,4 +1,4 @@
-"""Savers that installed packages bring: found by their entry points, in processes that know nothing of them."""
+"""Savers that installed packages bring: found by entry points, in processes that never heard of them."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mlwrap import savers
 from mlwrap._journal import Metrics
+from mlwrap.errors import MlwrapWarning
 from mlwrap.savers import _registry, unpack
 
 
