@@ -11,6 +11,7 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
@@ -26,6 +27,7 @@ __all__ = [
     "Unpacked",
     "by_name",
     "find",
+    "imported_mlflow",
     "kinds",
     "load",
     "register",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -20,6 +21,20 @@ from mlwrap.savers._saver import SaveOptions
 
 _MAY_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _one_at_a_time = threading.Lock()
+_ours: list[bool] = []
+
+
+def mlflows(name: str) -> Any:
+    """The module ``mlflow.<name>``, imported when it is needed."""
+    if not _ours:
+        _ours.append("mlflow" not in sys.modules)
+    return import_module(f"mlflow.{name}")
+
+
+def imported_mlflow() -> bool:
+    """Whether MLflow is in this process because a saver needed it, and not the user."""
+    return any(_ours)
+
 
 Way = Callable[[Any, Path, SaveOptions], contextlib.AbstractContextManager[dict[str, Any]]]
 """Makes ready for ``save_model``, and gives the arguments that keep pickle out."""
@@ -80,14 +95,13 @@ def _array(item: Any) -> Any:
 
 
 def _mlflow_signature(arrays: list[Any]) -> Any:
-    models: Any = import_module("mlflow.models")
-    types: Any = import_module("mlflow.types.schema")
+    types = mlflows("types.schema")
     names = [None] if len(arrays) == 1 else [f"input_{number}" for number in range(len(arrays))]
     specs = [
         types.TensorSpec(array.dtype, (-1, *array.shape[1:]), name)
         for array, name in zip(arrays, names, strict=True)
     ]
-    return models.ModelSignature(inputs=types.Schema(specs))
+    return mlflows("models").ModelSignature(inputs=types.Schema(specs))
 
 
 @contextlib.contextmanager

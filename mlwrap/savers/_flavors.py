@@ -15,13 +15,12 @@ import dataclasses
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, now
 from mlwrap.errors import LoadError, SaveError, told
-from mlwrap.savers._flavor_formats import Way, no_pickle, own_format, pt2, skops
+from mlwrap.savers._flavor_formats import Way, mlflows, no_pickle, own_format, pt2, skops
 from mlwrap.savers._kind import class_name, has_class
 from mlwrap.savers._saver import SaveOptions
 
@@ -77,7 +76,7 @@ class FlavorSaver:
         Raises:
             SaveError: It can't be, and pickle is not allowed or fails too.
         """
-        flavor = _flavor(self.name)
+        flavor = mlflows(self.name)
         ways = [self.safe] if self.safe else []
         if options.trust and self.pickled is not None:
             ways.append(self._pickle)
@@ -117,7 +116,7 @@ class FlavorSaver:
             LoadError: The framework is not installed, or the model does not load without ``trust=True``.
         """
         try:
-            flavor = _flavor(self.name)
+            flavor = mlflows(self.name)
         except ImportError as error:
             raise LoadError(
                 f"Expected {self.requires[0]} to be installed, which this model was made with: {error}. "
@@ -234,18 +233,13 @@ FLAVORS = (
 )
 
 
-def _flavor(name: str) -> Any:
-    return import_module(f"mlflow.{name}")
-
-
 def _version() -> tuple[int, ...]:
-    major, minor, *_ = str(import_module("mlflow").__version__).split(".")
+    major, minor, *_ = str(mlflows("version").VERSION).split(".")
     return int(major), int(minor)
 
 
 def _mlmodel(folder: Path) -> Any:
-    models: Any = import_module("mlflow.models")
-    return models.Model.load(str(folder))
+    return mlflows("models").Model.load(str(folder))
 
 
 def _empty(folder: Path) -> None:

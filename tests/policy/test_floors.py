@@ -99,7 +99,7 @@ def test_one_room_alone_imports_mlflow_and_it_no_framework(path: Path):
 
 
 # The saver of frameworks that MLflow has a flavor for, and only while it saves or loads.
-IMPORTS_MLFLOW_LATE = {"savers/_flavors.py", "savers/_flavor_formats.py"}
+IMPORTS_MLFLOW_LATE = {"savers/_flavor_formats.py"}
 
 
 def test_one_saver_alone_imports_mlflow_late():
