@@ -120,7 +120,7 @@ def test_an_estimator_under_estimator_checkpoint(example, tmp_path: Path):
     assert len(predictions["class_ids"]) == 3
 
 
-RUNNABLE = ["digits.py", "saved_model.py"] + (["estimator.py"] if ESTIMATORS else [])
+RUNNABLE = ["digits.py", "saved_model.py", "own_saver.py"] + (["estimator.py"] if ESTIMATORS else [])
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

@@ -58,11 +58,11 @@ def test_importing_the_room_loads_nothing_heavy():
 def test_a_registered_saver_is_found_by_value_and_by_name():
     """It is asked first, and its name leads back to it."""
     assert savers.find(Box()) is None
-    saver = BoxSaver()
+    saver, before = BoxSaver(), savers.kinds()
     savers.register(saver)
     assert isinstance(saver, savers.Saver)
     assert savers.find(Box()) is saver is savers.by_name("box")
-    assert savers.kinds()[:5] == ["box", "keras", "checkpoint", "estimator", "saved_model"]
+    assert savers.kinds() == ["box", *before]
 
 
 def test_the_newest_wins():
@@ -99,7 +99,7 @@ def test_what_is_no_saver_is_refused_at_the_door(saver, says):
 
 def test_an_unknown_name_says_what_there_is():
     """Loading a model of a saver that is not here says what to do."""
-    with pytest.raises(LoadError, match=r"'orbax'; known here are keras, checkpoint.*register_saver"):
+    with pytest.raises(LoadError, match=r"'orbax'; known here are .*keras, checkpoint.*register_saver"):
         savers.by_name("orbax")
 
 
