@@ -45,6 +45,7 @@ class FlavorSaver:
         safe: How it is saved without pickle, or ``None`` if it can't be.
         pickled: What tells ``save_model`` to use pickle, or ``None`` if it never does.
         types: Types that skops does not know, and that run no code of the model's when it builds them.
+        data_only: Whether what is saved is data; else it names functions, which loading calls.
     """
 
     name: str
@@ -54,6 +55,7 @@ class FlavorSaver:
     safe: Way | None = own_format
     pickled: Mapping[str, Any] | None = None
     types: tuple[str, ...] = ()
+    data_only: bool = True
     format: int = 1
 
     @property
@@ -176,6 +178,8 @@ class FlavorSaver:
         made_by = str(config.get("model_class") or f"{self.package}.")
         if self.safe is None:
             why = f"a model of {self.package} is a pickle"
+        elif not self.data_only:
+            why = f"{self.package} calls what its files name"
         elif config.get("code"):
             why = "it brings code of its own"
         elif not made_by.startswith(f"{self.package}."):
@@ -214,7 +218,7 @@ FLAVORS = (
     ),
     FlavorSaver("catboost", "catboost", ("CatBoost",), ("catboost",)),
     FlavorSaver("onnx", "onnx", ("ModelProto",), ("onnx", "onnxruntime")),
-    FlavorSaver("spacy", "spacy", ("Language",), ("spacy",)),
+    FlavorSaver("spacy", "spacy", ("Language",), ("spacy",), data_only=False),
     FlavorSaver("prophet", "prophet", ("Prophet",), ("prophet",)),
     FlavorSaver(
         "pytorch", "torch", ("Module",), ("torch",), safe=pt2, pickled={"serialization_format": "pickle"}

@@ -139,5 +139,6 @@ def test_an_example_runs_as_its_page_says(name: str, tmp_path: Path):
         assert "held-out digits right" in loaded.stdout
     else:
         assert "models:/m-" in done.stdout
+        assert "something else" not in done.stdout
     assert list((tmp_path / "tmp").iterdir()) == []
     assert list((tmp_path / "spool").iterdir()) == []
