@@ -12,6 +12,7 @@ from typing import Any
 
 from mlwrap import savers
 from mlwrap._delivery import deliver, imported_mlflow
+from mlwrap._passwords import without_password
 from mlwrap._recorder import Recorder
 from mlwrap.errors import DeliveryError, JournalError, told
 
@@ -32,7 +33,7 @@ class Fluent:
             return
         if imported_mlflow() or savers.imported_mlflow():
             return  # it is here for us, and the body does not know of it
-        if tracking_uri != mlflow.get_tracking_uri():
+        if tracking_uri != without_password(mlflow.get_tracking_uri()):
             return  # the body's own calls are meant for another MLflow
         try:
             recorder.delivered(deliver(recorder.journal.folder))

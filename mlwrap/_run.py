@@ -81,6 +81,11 @@ class Run:
         return self._recorder.status
 
     @property
+    def preempted(self) -> bool:
+        """Whether the ``preemption_signal`` came: the process will be ended soon."""
+        return self._recorder.preempted
+
+    @property
     def recording(self) -> bool:
         """Whether this run writes anything down: not when disabled, nor in a child made by ``fork``."""
         return self._recorder.recording
@@ -134,12 +139,12 @@ class Run:
     @_harmless
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
         """Log one metric, a number or what ``float()`` makes one of, at a step."""
-        self._recorder.metrics({name: value}, step)
+        self._recorder.metrics({name: value}, int(step))
 
     @_harmless
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log the metrics of one step: numbers, or what ``float()`` makes one of."""
-        self._recorder.metrics(metrics, step)
+        self._recorder.metrics(metrics, int(step))
 
     @_harmless
     def set_tags(self, tags: Mapping[str, Any]) -> None:

@@ -29,6 +29,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
         quiet: Say nothing on standard error when runs start and end. Warnings still come.
         disabled: Run every body untracked.
+        preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
+            Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
+            decides.
     """
 
     spool: str | None = None
@@ -39,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     quiet: bool = False
     disabled: bool = False
+    preemption_signal: str | None = None
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)

@@ -7,6 +7,7 @@ and never knows what a record is about.
 """
 
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
@@ -26,14 +27,7 @@ from mlwrap._journal.records import (
     artifact_path,
     now,
 )
-from mlwrap._journal.spool import (
-    ModelProgress,
-    Progress,
-    RunFolder,
-    run_folders,
-    spool_root,
-    sweep,
-)
+from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep
 from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [

@@ -56,7 +56,7 @@ def test_its_requirements_are_what_is_installed(store: str):
     assert (folder / "requirements.txt").read_text().split() == [f"{name}=={version(name)}" for name in names]
     files = {path.name for path in folder.rglob("*")}
     assert files == {
-        "MLmodel", "conda.yaml", "mlwrap-manifest.json", "model.skops", "python_env.yaml", "requirements.txt",
+        "MLmodel", "conda.yaml", "model.skops", "python_env.yaml", "requirements.txt",
     }  # fmt: skip
 
 
