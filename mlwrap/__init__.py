@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlwrap import savers
     from mlwrap._capture import Secret
     from mlwrap._decorator import TrackedFunction, tracked_training
     from mlwrap._loading import load_model
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "model_run",
     "register_saver",
+    "savers",
     "sync",
     "tracked_training",
 ]
@@ -46,6 +48,7 @@ _ROOMS = {
     "load_model": "_loading",
     "model_run": "_model_run",
     "register_saver": "savers:register",
+    "savers": "savers",
     "sync": "_sync",
     "tracked_training": "_decorator",
 }
@@ -55,7 +58,8 @@ def __getattr__(name: str) -> object:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room, _, own_name = _ROOMS[name].partition(":")
-    value: object = getattr(importlib.import_module(f"{__name__}.{room}"), own_name or name)
+    module = importlib.import_module(f"{__name__}.{room}")
+    value: object = module if room == name else getattr(module, own_name or name)
     globals()[name] = value
     return value
 

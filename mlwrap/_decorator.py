@@ -56,6 +56,7 @@ def tracked_training(
     ignore: str | Iterable[str] = (),
     only: str | Iterable[str] | None = None,
     serving_input_receiver_fn: Callable[[], Any] | None = None,
+    trust: bool = False,
     **options: Any,
 ) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
 
@@ -69,6 +70,7 @@ def tracked_training(
     ignore: str | Iterable[str] = (),
     only: str | Iterable[str] | None = None,
     serving_input_receiver_fn: Callable[[], Any] | None = None,
+    trust: bool = False,
     **options: Any,
 ) -> Any:
     """Track every call of a training function as an MLflow run.
@@ -83,6 +85,7 @@ def tracked_training(
         ignore: Names of arguments that are not to be captured.
         only: Names of the only arguments that are.
         serving_input_receiver_fn: For a function that returns an Estimator: how it is fed when served.
+        trust: Whether returned models may be pickled that have no safe format: see :meth:`Run.log_model`.
         **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,
             ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
@@ -97,6 +100,7 @@ def tracked_training(
         ("name", name, str),
         ("tags", tags, Mapping),
         ("serving_input_receiver_fn", serving_input_receiver_fn, Callable),
+        ("trust", trust, bool),
     ):
         if value is not None:
             check_type(option, value, expected)
@@ -110,6 +114,7 @@ def tracked_training(
             name=name or str(getattr(body, "__name__", type(body).__name__)),
             tags=tags or {},
             serving_input_receiver_fn=serving_input_receiver_fn,
+            trust=trust,
             options=checked,
         )
         return _TrackedFunction(function, tracking)
@@ -128,6 +133,7 @@ class _Tracking:
         name: str,
         tags: Mapping[str, Any],
         serving_input_receiver_fn: Callable[[], Any] | None,
+        trust: bool,
         options: Mapping[str, Any],
     ) -> None:
         self._body = body
@@ -135,6 +141,7 @@ class _Tracking:
         self._name = name
         self._tags = tags
         self._serving_input_receiver_fn = serving_input_receiver_fn
+        self._trust = trust
         self._options = options
         self.last_run: Run | None = None
 
@@ -152,7 +159,7 @@ class _Tracking:
         with context as run:
             self.last_run = run
             result = wrapped(*args, **kwargs)
-            run.record(result, serving_input_receiver_fn=self._serving_input_receiver_fn)
+            run.record(result, serving_input_receiver_fn=self._serving_input_receiver_fn, trust=self._trust)
         return result
 
 

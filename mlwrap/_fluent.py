@@ -10,6 +10,7 @@ import contextlib
 import sys
 from typing import Any
 
+from mlwrap import savers
 from mlwrap._delivery import deliver, imported_mlflow
 from mlwrap._passwords import without_password
 from mlwrap._recorder import Recorder
@@ -28,8 +29,10 @@ class Fluent:
         self._recorder = recorder
         self._mlflow: Any = None
         mlflow = sys.modules.get("mlflow")
-        if mlflow is None or imported_mlflow() or not hasattr(mlflow, "start_run"):
+        if mlflow is None or not hasattr(mlflow, "start_run"):
             return
+        if imported_mlflow() or savers.imported_mlflow():
+            return  # it is here for us, and the body does not know of it
         if tracking_uri != without_password(mlflow.get_tracking_uri()):
             return  # the body's own calls are meant for another MLflow
         try:

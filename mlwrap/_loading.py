@@ -21,8 +21,8 @@ def load_model(
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, or the folder of a logged model.
         into: For a ``tf.train.Checkpoint``: the one to restore into.
-        trust: Whether code that came with the model may run (a Lambda layer's), and modules that register
-            its classes may be imported though they are of no installed package.
+        trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
+            register its classes may be imported though they are of no installed package.
         tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`.
 
     Returns:
@@ -42,4 +42,4 @@ def load_model(
             f"reads up to {saver.format}. Upgrade mlwrap."
         )
     savers.import_modules(files.modules, trust=trust)
-    return saver.load(files.folder, files.details, into=into, trust=trust)
+    return savers.load(saver, files.folder, files.details, into=into, trust=trust)

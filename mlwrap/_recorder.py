@@ -229,7 +229,7 @@ class Recorder:
             folder = self.journal.folder.stage(name)
             record = msgspec.structs.replace(record, staged=self.journal.folder.relative(folder))
             self._saving[record.staged] = record
-            saved = saver.save(model, folder, options)
+            saved = savers.save(saver, model, folder, options)
             self.append(
                 msgspec.structs.replace(record, saved=saved, requirements=pins(("mlflow", *saved.packages)))
             )

@@ -176,6 +176,7 @@ class Run:
         *,
         step: int = 0,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
+        trust: bool = False,
     ) -> LoggedModel | None:
         """Save a model and log it.
 
@@ -185,6 +186,8 @@ class Run:
             step: The training step that it belongs to.
             serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
                 exported beside the checkpoint.
+            trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
+                Loading it needs ``trust=True``, too.
 
         Returns:
             The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
@@ -200,13 +203,19 @@ class Run:
             self._recorder.unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
-        self._recorder.found(saver.metrics(model), name)
+        self._recorder.found(savers.remembered(saver, model), name)
         self._log_params_of(model, name, saver)
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
+        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn, trust=trust)
         return self._recorder.model(model, name, saver, options, int(step))
 
     @_harmless
-    def record(self, value: Any, *, serving_input_receiver_fn: Callable[[], Any] | None = None) -> None:
+    def record(
+        self,
+        value: Any,
+        *,
+        serving_input_receiver_fn: Callable[[], Any] | None = None,
+        trust: bool = False,
+    ) -> None:
         """Do for any value what the decorator does for a returned one: log what is in it.
 
         What becomes of what is told in ``docs/reference/savers.md``. One thing that can't be logged costs a
@@ -216,11 +225,12 @@ class Run:
             value: A model, ``(model, history)``, a dict of models, numbers, tables and figures, …; ``None``
                 is nothing.
             serving_input_receiver_fn: As for :meth:`log_model`.
+            trust: Likewise.
 
         Raises:
             SaveError: A model could not be saved and the run is strict; carries ``value``.
         """
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
+        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn, trust=trust)
         recorder, failed = self._recorder, None
         began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
         found = unpack(value, since=began)

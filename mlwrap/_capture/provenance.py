@@ -34,6 +34,8 @@ _ALSO_KNOWN_AS = {
         "intel-tensorflow",
     ),
     "keras": ("keras-nightly",),
+    "xgboost": ("xgboost-cpu",),
+    "onnxruntime": ("onnxruntime-gpu",),
 }
 """Other distributions of a package; what is really there is what gets pinned."""
 

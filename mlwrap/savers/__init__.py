@@ -2,14 +2,19 @@
 
 A saver writes one kind of object into a folder, says what MLflow's own loaders need to know of it, and
 gives it back from there. This room may import ``mlwrap.errors``, ``mlwrap.config``,
-``mlwrap._journal`` and ``mlwrap._capture``. It never imports MLflow, and loads no framework by being
-imported: a saver is asked about an object only if its framework is loaded already.
+``mlwrap._journal`` and ``mlwrap._capture``. It never imports MLflow or a framework by being imported: a
+saver is asked about an object only if its framework is loaded already, and the one of frameworks that MLflow
+has a flavor for imports MLflow while it saves or loads.
+
+To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signature``, ``TensorSpec`` and
+``Metrics``, and give :func:`mlwrap.register_saver` your saver.
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
-from mlwrap.savers._registry import by_name, find, kinds, register
+from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
@@ -26,7 +31,11 @@ __all__ = [
     "by_name",
     "find",
     "import_modules",
+    "imported_mlflow",
     "kinds",
+    "load",
     "register",
+    "remembered",
+    "save",
     "unpack",
 ]

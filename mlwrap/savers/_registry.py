@@ -1,21 +1,36 @@
-"""Which saver fits this object, and which one wrote that folder."""
+"""Which saver fits this object, and which one wrote that folder.
+
+Asked are, in this order: savers that were registered, the newest first; mlwrap's own; and those that
+installed packages bring through the entry point group ``mlwrap.savers``. So a package that lies around
+takes nothing over, and none is imported before there is something that no other saver knows.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from mlwrap.errors import LoadError, OptionError, warn
+import msgspec
+
+from mlwrap._journal import Metrics, Saved
+from mlwrap.errors import LoadError, OptionError, SaveError, told, warn
 from mlwrap.savers._checkpoint import CheckpointSaver
 from mlwrap.savers._estimator import EstimatorSaver
 from mlwrap.savers._files import CheckpointFilesSaver, EstimatorFolderSaver, SavedModelFolderSaver
+from mlwrap.savers._flavors import FLAVORS
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import KerasFileSaver, KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._saved_model import SavedModelSaver
-from mlwrap.savers._saver import Saver
+from mlwrap.savers._saver import SaveOptions, Saver
 
 # In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
 # and a tf.train.Checkpoint is an AutoTrackable, so that SavedModel, which takes those, comes last.
 # Paths are no objects of any framework: their savers stand apart, and the order among them is of no concern.
+# Other frameworks than Keras and TensorFlow come last.
 _savers: list[Saver] = [
     KerasSaver(),
     CheckpointSaver(),
@@ -27,6 +42,7 @@ _savers: list[Saver] = [
     KerasFileSaver(),
     KerasHdf5Saver(),
     KerasWeightsSaver(),
+    *FLAVORS,
 ]
 
 _ATTRIBUTES: dict[str, tuple[type, str]] = {
@@ -37,21 +53,19 @@ _ATTRIBUTES: dict[str, tuple[type, str]] = {
 }
 _METHODS = ("matches", "save", "metrics", "load")
 
+_GROUP = "mlwrap.savers"
+_NOBODYS = (dict, list, tuple, set, frozenset)  # every training returns one: no reason to look for plugins
+_plugins: list[Saver] | None = None  # until somebody needs them
+_origins: dict[int, str] = {}  # of savers that are not ours, by their id: they live as long as the process
+_discovering = threading.RLock()
+
 
 def find(value: object) -> Saver | None:
-    """The saver for ``value``, or ``None``; imports nothing, and never raises."""
-    for saver in tuple(_savers):
-        if not any(framework in sys.modules for framework in saver.frameworks):
-            continue
-        try:
-            if saver.matches(value):
-                return saver
-        except Exception as error:  # noqa: BLE001  # a foreign saver's bug must not end a training
-            warn(
-                f"The saver {saver.name!r} failed to tell whether it fits a {type(value).__qualname__}, "
-                f"and was passed over: {type(error).__name__}: {error}. Its matches() must never raise.",
-            )
-    return None
+    """The saver for ``value``, or ``None``; never raises, and imports nothing but savers' own packages."""
+    found = _first(_savers, value)
+    if found is None and type(value) not in _NOBODYS:
+        found = _first(_discovered(), value)
+    return found
 
 
 def by_name(name: str) -> Saver:
@@ -61,6 +75,9 @@ def by_name(name: str) -> Saver:
         LoadError: There is none.
     """
     for saver in _savers:
+        if saver.name == name:
+            return saver
+    for saver in _discovered():
         if saver.name == name:
             return saver
     raise LoadError(
@@ -75,15 +92,101 @@ def register(saver: Saver) -> None:
     Raises:
         OptionError: It is not a saver: says what is missing or wrong.
     """
-    problems = _problems(saver)
-    if problems:
-        raise OptionError(f"{_called(saver)} is no saver: {'; '.join(problems)}. See mlwrap.savers.Saver.")
+    _check(saver)
+    _origins[id(saver)] = type(saver).__module__
     _savers[:] = [saver, *(other for other in _savers if other.name != saver.name)]
 
 
 def kinds() -> list[str]:
     """Names of the savers, in the order in which they are asked."""
-    return [saver.name for saver in _savers]
+    return [saver.name for saver in (*_savers, *(_plugins or ()))]
+
+
+def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
+    """Let ``saver`` write ``value``, and see that what it says of it can be written down.
+
+    Raises:
+        Exception: What a saver of mlwrap's own raises.
+        SaveError: Another saver failed: says whose it is.
+    """
+    if id(saver) not in _origins:
+        return saver.save(value, folder, options)
+    try:
+        saved: object = saver.save(value, folder, options)
+        if not isinstance(saved, Saved):
+            raise TypeError(f"expected save() to return a mlwrap.savers.Saved, got {type(saved).__name__}")  # noqa: TRY301
+        msgspec.json.encode(saved)
+    except Exception as error:
+        raise SaveError(f"{_called(saver)} failed: {told(error)}", value) from error
+    return saved
+
+
+def remembered(saver: Saver, value: Any) -> list[Metrics]:
+    """The metrics that ``value`` remembers; without them, and with a warning, it still counts."""
+    try:
+        return list(saver.metrics(value))
+    except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a foreign saver
+        warn(f"{_called(saver)} could not read the metrics of a {type(value).__qualname__}: {told(error)}")
+        return []
+
+
+def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, trust: bool) -> Any:
+    """Let ``saver`` give back what it wrote.
+
+    Raises:
+        LoadError: It can't be given back; of another saver than mlwrap's own, says whose it is.
+    """
+    try:
+        return saver.load(folder, details, into=into, trust=trust)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{_called(saver)} failed: {told(error)}") from error
+
+
+def _first(savers: list[Saver], value: object) -> Saver | None:
+    for saver in tuple(savers):
+        try:
+            if any(framework in sys.modules for framework in saver.frameworks) and saver.matches(value):
+                return saver
+        except Exception as error:  # noqa: BLE001 - a foreign saver's bug must not end a training
+            warn(
+                f"{_called(saver)} failed to tell whether it fits a {type(value).__qualname__}, "
+                f"and was passed over: {told(error)}. Its matches() must never raise.",
+            )
+    return None
+
+
+def _discovered() -> list[Saver]:
+    """The savers that installed packages bring; looked for once."""
+    global _plugins  # noqa: PLW0603 - a process has one set of installed packages
+    with _discovering:
+        if _plugins is None:
+            _plugins = []  # also for what a plugin asks while it is being imported
+            for point in importlib.metadata.entry_points(group=_GROUP):
+                _add_plugin(_plugins, point)
+        return _plugins
+
+
+def _add_plugin(plugins: list[Saver], point: importlib.metadata.EntryPoint) -> None:
+    by = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    try:
+        loaded = point.load()
+        saver: Saver = loaded() if isinstance(loaded, type) else loaded
+        _check(saver)
+    except Exception as error:  # noqa: BLE001 - one package's fault is not another's
+        warn(
+            f"The saver {point.name!r} ({point.value}) that the package {by} brings can't be used: "
+            f"{told(error)} Upgrade or remove the package."
+        )
+        return
+    _origins[id(saver)] = by
+    plugins.append(saver)
+
+
+def _check(saver: object) -> None:
+    if problems := _problems(saver):
+        raise OptionError(f"{_called(saver)} is no saver: {'; '.join(problems)}. See mlwrap.savers.Saver.")
 
 
 def _problems(saver: object) -> list[str]:
@@ -104,4 +207,7 @@ def _problems(saver: object) -> list[str]:
 def _called(saver: object) -> str:
     name = getattr(saver, "name", None)
     cls = saver if isinstance(saver, type) else type(saver)
-    return f"{name!r} ({cls.__qualname__})" if isinstance(name, str) else f"A {cls.__qualname__}"
+    if not isinstance(name, str):
+        return f"A {cls.__qualname__}"
+    by = _origins.get(id(saver))
+    return f"The saver {name!r} of {by}" if by else f"{name!r} ({cls.__qualname__})"

@@ -63,7 +63,8 @@ class SavedModelSaver:
             raise SaveError(
                 f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
                 "on it (or is gone), and only what hangs on it is saved. Assign that to an attribute "
-                f"(self.table = table); instead of a function alone return a tf.Module. TensorFlow says: {told(error)}",
+                "(self.table = table); instead of a function alone return a tf.Module. "
+                f"TensorFlow says: {told(error)}",
                 value,
             ) from error
         contents = read(target)

@@ -17,9 +17,13 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         serving_input_receiver_fn: For Estimators: a function of no arguments that returns a
             ``ServingInputReceiver``; with it, a SavedModel that can serve is exported too.
+        input_example: What the model takes, as a caller would give it.
+        trust: Whether pickle may be used for what has no safe format: loading it will need trust, too.
     """
 
     serving_input_receiver_fn: Callable[[], Any] | None = None
+    input_example: Any = None
+    trust: bool = False
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from mlwrap.savers._leaves import Leaves, Place, leaves_of
 from mlwrap.savers._metrics import history_metrics
 from mlwrap.savers._names import ArtifactPaths, Names
 from mlwrap.savers._outputs import Output
+from mlwrap.savers._registry import remembered
 from mlwrap.savers._saver import Saver
 
 _NUMBER_NAME = "result"
@@ -125,7 +126,7 @@ def _trainings(models: list[Found], histories: list[tuple[Place, Any]]) -> Itera
     """Metrics of every training found, each once: a History is often returned beside its own model."""
     claimed = {id(_own_history(model)) for model in models}
     names = Names(model.name for model in models)
-    trainings = [(model.name, _remembered(model)) for model in models]
+    trainings = [(model.name, remembered(model.saver, model.value)) for model in models]
     for path, history in histories:
         if id(history) not in claimed:
             name = names.distinct("/".join(_keys(path)) or _HISTORY_NAME)
@@ -141,13 +142,6 @@ def _own_history(model: Found) -> Any:
         return model.value.history
     except Exception:  # noqa: BLE001  # a property of a foreign model may do anything
         return None
-
-
-def _remembered(model: Found) -> list[Metrics]:
-    try:
-        return list(model.saver.metrics(model.value))
-    except Exception:  # noqa: BLE001  # event files on a disk that went away, a foreign saver: the model still counts
-        return []
 
 
 def _prefixed(record: Metrics, name: str) -> Metrics:

@@ -120,7 +120,7 @@ def test_an_estimator_under_estimator_checkpoint(example, tmp_path: Path):
     assert len(predictions["class_ids"]) == 3
 
 
-RUNNABLE = ["digits.py", "saved_model.py"] + (["estimator.py"] if ESTIMATORS else [])
+RUNNABLE = ["digits.py", "saved_model.py", "own_saver.py"] + (["estimator.py"] if ESTIMATORS else [])
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -139,5 +139,6 @@ def test_an_example_runs_as_its_page_says(name: str, tmp_path: Path):
         assert "held-out digits right" in loaded.stdout
     else:
         assert "models:/m-" in done.stdout
+        assert "something else" not in done.stdout
     assert list((tmp_path / "tmp").iterdir()) == []
     assert list((tmp_path / "spool").iterdir()) == []

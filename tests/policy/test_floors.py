@@ -98,6 +98,28 @@ def test_one_room_alone_imports_mlflow_and_it_no_framework(path: Path):
         assert "mlflow" not in found
 
 
+# The saver of frameworks that MLflow has a flavor for, and only while it saves or loads.
+IMPORTS_MLFLOW_LATE = {"savers/_flavor_formats.py"}
+
+
+def test_one_saver_alone_imports_mlflow_late():
+    """The one exception: by name, and inside functions."""
+    found = set()
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        late = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
+                "import_module",
+                "__import__",
+            }:
+                name = ast.unparse(node.args[0])
+                if "mlflow" in name:
+                    assert node in late, f"{path} imports {name} when it is imported"
+                    found.add(str(path.relative_to(ROOT)))
+    assert found == IMPORTS_MLFLOW_LATE
+
+
 def test_every_room_has_a_sign():
     """Its question, what it may import, what it never does."""
     for room in ("_capture", "_journal", "_delivery", "savers"):

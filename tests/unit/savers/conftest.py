@@ -54,6 +54,17 @@ def write_mlmodel(folder: Path, saved: Saved) -> None:
 
 
 @pytest.fixture
+def as_model():
+    """Describe what a saver wrote into a folder, as delivery would."""
+
+    def as_model(folder: Path, saved: Saved, saver: savers.Saver) -> Kept:
+        write_mlmodel(folder, saved)
+        return Kept(folder, saved, saver)
+
+    return as_model
+
+
+@pytest.fixture
 def keep(tmp_path):
     """Save a value with the saver that fits it."""
 
