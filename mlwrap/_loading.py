@@ -20,7 +20,8 @@ def load_model(
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, or the folder of a logged model.
-        into: For a ``tf.train.Checkpoint``: the one to restore into.
+        into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
+            Estimator's: the path of a new folder that they are copied into, for training to go on there.
         trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
             register its classes may be imported though they are of no installed package.
         tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`.

@@ -62,9 +62,8 @@ class SavedModelSaver:
         except (AssertionError, KeyError) as error:  # as TensorFlow says that something is "untracked"
             raise SaveError(
                 f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
-                "on it (or is gone), and only what hangs on it is saved. Assign that to an attribute "
-                "(self.table = table); instead of a function alone return a tf.Module. "
-                f"TensorFlow says: {told(error)}",
+                "on it (or is gone), and only what does is saved. Assign that to an attribute (self.table = "
+                f"table); instead of a function alone return a tf.Module. TensorFlow says: {told(error)}",
                 value,
             ) from error
         contents = read(target)

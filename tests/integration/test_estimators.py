@@ -98,7 +98,7 @@ KINDS = {"canned": canned, "custom": custom, "from Keras": from_keras}
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 def test_training_goes_on_where_it_ended(make, store: str, tmp_path: Path):
-    """In a folder of its own: the step continues, each weight is what it was, the original stays as it is."""
+    """In a folder of its own: the step continues, every weight is what it was, the original stays."""
     first = make(tmp_path / "first").train(data, steps=6)
     _, uri = logged(first)
     assert details(uri) == {"checkpoint": "checkpoint/model.ckpt-6"}
