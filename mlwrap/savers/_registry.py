@@ -22,8 +22,9 @@ from mlwrap.savers._checkpoint import CheckpointSaver
 from mlwrap.savers._estimator import EstimatorSaver
 from mlwrap.savers._files import CheckpointFilesSaver, EstimatorFolderSaver, SavedModelFolderSaver
 from mlwrap.savers._flavors import FLAVORS
+from mlwrap.savers._hdf5_files import KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._keras import KerasSaver
-from mlwrap.savers._keras_files import KerasFileSaver, KerasHdf5Saver, KerasWeightsSaver
+from mlwrap.savers._keras_files import KerasFileSaver
 from mlwrap.savers._saved_model import SavedModelSaver
 from mlwrap.savers._saver import SaveOptions, Saver
 

@@ -248,7 +248,7 @@ def test_other_hdf5_files_are_files(tmp_path):
 )
 def test_a_version_tells_the_package(version, package):
     """Keras 2 ended with 2.15; what counts on is tf_keras."""
-    assert _keras_files._package(version) == package
+    assert _keras_files.package_of(version) == package
 
 
 def test_the_configuration_of_a_nested_type(tmp_path):
@@ -258,5 +258,5 @@ def test_the_configuration_of_a_nested_type(tmp_path):
         "class_name": "Sequential",
         "config": {"layers": [{"class_name": "InputLayer", "config": layer}]},
     }
-    signature = _keras_files._signature(json.loads(json.dumps(config)))
+    signature = _keras_files.inputs_of(json.loads(json.dumps(config)))
     assert [(s.name, s.dtype, s.shape) for s in signature.inputs] == [(None, "float16", (-1, 2))]
