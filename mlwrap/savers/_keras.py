@@ -44,7 +44,7 @@ class KerasSaver:
         """Write ``value`` with its own Keras.
 
         Raises:
-            SaveError: It has no weights yet, or one of its parts can't be written.
+            SaveError: It has no weights yet, or one of its parts can't be written, or not without a pickle.
         """
         package = owner(value, "Model", packages=_PACKAGES) or "keras"
         keras: Any = imported(package)
@@ -61,6 +61,12 @@ class KerasSaver:
         (file.parent / "keras_module.txt").write_text(package)
         (file.parent / "save_format.txt").write_text("keras")
         names = names_of(read_config(file), keras)
+        if names.pickled:
+            raise SaveError(
+                f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
+                "which Keras can only pickle, and pickles are not written here. Build them of Keras's layers.",
+                value,
+            )
         _warn_of_obstacles(names, package)
         flavor, config = _flavor(package, version)
         loader = {"loader_module": f"mlflow.{flavor}"}

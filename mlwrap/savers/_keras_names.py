@@ -19,10 +19,11 @@ _OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
 _HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 # Modules of Keras's whose functions are parts of models; others download files, or start servers.
 _FUNCTIONS = (*_HOMES, "ops", "random")
+_PICKLE = "TorchModuleWrapper"
 # Layers that hold foreign code or read files wherever the configuration says.
 _FOREIGN = {
     "TFSMLayer": "loads a SavedModel from a path of its own",
-    "TorchModuleWrapper": "holds a pickled PyTorch module",
+    _PICKLE: "holds a pickled PyTorch module",
 }
 # What is written as a value, though it has the form of an object.
 _VALUES = (
@@ -52,6 +53,7 @@ class Names(NamedTuple):
         unregistered: What Keras will not find by its name.
         hidden: What is registered where another process will not find it, and why.
         unsafe: What runs code or reads files that only the model's file speaks for.
+        pickled: Names of the layers among them that are a pickle.
     """
 
     modules: tuple[str, ...]
@@ -59,6 +61,7 @@ class Names(NamedTuple):
     unregistered: list[str]
     hidden: dict[str, str]
     unsafe: list[str]
+    pickled: list[str]
 
 
 def names_of(config: Any, keras: Any) -> Names:
@@ -72,8 +75,11 @@ def names_of(config: Any, keras: Any) -> Names:
     unregistered: dict[str, None] = {}
     hidden: dict[str, str] = {}
     unsafe: dict[str, None] = {}
+    pickled: list[str] = []
     for node in _nodes(config):
         unsafe.update(dict.fromkeys(_unsafe(node)))
+        if node["class_name"] == _PICKLE:
+            pickled.append(str(node["config"].get("name")))
         if _is_foreign(node, keras):
             name = _name(node)
             value = _registered(name, node, keras.saving.get_custom_objects().get, keras) or _imported(
@@ -87,7 +93,9 @@ def names_of(config: Any, keras: Any) -> Names:
                 modules.add(value.__module__)
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
     tops = {module.partition(".")[0] for module in modules if is_installed(module)}
-    return Names(tuple(sorted(modules)), tuple(sorted(tops)), sorted(unregistered), hidden, sorted(unsafe))
+    return Names(
+        tuple(sorted(modules)), tuple(sorted(tops)), sorted(unregistered), hidden, sorted(unsafe), pickled
+    )
 
 
 def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:

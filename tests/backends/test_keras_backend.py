@@ -110,3 +110,15 @@ def test_a_lambda_needs_trust(store: str):
     with pytest.raises(LoadError, match="trust=True"):
         load_model(run.model_uri)
     np.testing.assert_allclose(load_model(run.model_uri, trust=True).predict(X, verbose=0), 2 * X)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a layer of PyTorch's needs PyTorch")
+def test_a_module_of_pytorchs_is_no_reason_to_pickle(store: str):
+    """Keras would write it as one; it is FAILED, and says why."""
+    import torch  # noqa: PLC0415 - of one environment
+
+    wrapped = keras.layers.TorchModuleWrapper(torch.nn.Linear(4, 2), name="linear")
+    model = keras.Sequential([keras.layers.Input((4,)), wrapped])
+    with model_run("r") as run, pytest.warns(UserWarning, match=r"PyTorch modules in it \(linear\)"):
+        run.log_model(model)
+    assert run.models[0].status == "FAILED"

@@ -95,7 +95,7 @@ class Kind(NamedTuple):
     Attributes:
         make: Makes one, of a Keras and the module of ``PARTS``.
         feed: What it predicts from; text is made a tensor, for Keras 3 takes none of numpy's.
-        inputs: Its signature: name, type and shape of each input; ``None`` where it tells none.
+        inputs: Its signature: name, type and shape of each input.
         warns: What is said when it is saved.
         trust: Whether it loads only with ``trust=True``.
         pyfunc: Whether MLflow's generic loader can predict with it, where it is of Keras 3.
@@ -149,7 +149,7 @@ def subclassed(keras, parts):
 
 
 def subclassed_called(keras, parts):
-    """A class of the user's that was only called."""
+    """A class of the user's that was only called, and asked to predict."""
     model = parts.Tiny()
     model(X)
     return model
@@ -274,7 +274,7 @@ KINDS = {
     "lazy": Kind(lazy),
     "functional": Kind(functional, X.reshape(2, 3, 4), inputs=((None, "float32", (-1, -1, 4)),)),
     "subclassed": Kind(subclassed, WHOLE, inputs=((None, "int32", (-1, 4)),)),
-    "subclassed, called": Kind(subclassed_called, inputs=None),
+    "subclassed, not fitted": Kind(subclassed_called),
     "subclassed, dictionary": Kind(
         subclassed_dictionary,
         {"a": X, "b": X},

@@ -93,11 +93,8 @@ def test_a_kind_comes_back_and_predicts_the_same(keras, parts, store: str, name:
             same(mlflow.pyfunc.load_model(logged.model_uri).predict(kind.feed), expected)
 
     info = mlflow.models.get_model_info(logged.model_uri)
-    inputs = info.signature and [(s.name, s.type.str, s.shape) for s in info.signature.inputs.inputs]
-    if kind.inputs is not None:
-        assert inputs == [(n, np.dtype(t).str, s) for n, t, s in kind.inputs]
-    elif is_keras_3(keras):
-        assert inputs is None
+    inputs = [(spec.name, spec.type.str, spec.shape) for spec in info.signature.inputs.inputs]
+    assert inputs == [(n, np.dtype(t).str, s) for n, t, s in kind.inputs]
 
 
 def test_training_goes_on_where_it_was(keras, parts, store: str):
