@@ -14,10 +14,12 @@ from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap.errors import RunStateError, SaveError, told
-from mlwrap.savers import SaveOptions, unpack
+from mlwrap.savers import Output, SaveOptions, Saver, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
 
 current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 
@@ -81,6 +83,11 @@ class Run:
         return self._recorder.status
 
     @property
+    def preempted(self) -> bool:
+        """Whether the ``preemption_signal`` came: the process will be ended soon."""
+        return self._recorder.preempted
+
+    @property
     def recording(self) -> bool:
         """Whether this run writes anything down: not when disabled, nor in a child made by ``fork``."""
         return self._recorder.recording
@@ -134,12 +141,12 @@ class Run:
     @_harmless
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
         """Log one metric, a number or what ``float()`` makes one of, at a step."""
-        self._recorder.metrics({name: value}, step)
+        self._recorder.metrics({name: value}, int(step))
 
     @_harmless
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log the metrics of one step: numbers, or what ``float()`` makes one of."""
-        self._recorder.metrics(metrics, step)
+        self._recorder.metrics(metrics, int(step))
 
     @_harmless
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -187,32 +194,67 @@ class Run:
         """
         saver = savers.find(model)
         if saver is None:
-            self._recorder.unknown([("log_model()", f"{type(model).__module__}.{type(model).__qualname__}")])
+            kind = f"{type(model).__module__}.{type(model).__qualname__}"
+            if isinstance(model, str | os.PathLike):
+                kind = f"a model at {str(model)!r}, which is none or is not there"
+            self._recorder.unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
         self._recorder.found(saver.metrics(model), name)
+        self._log_params_of(model, name, saver)
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         return self._recorder.model(model, name, saver, options, int(step))
 
     @_harmless
     def record(self, value: Any, *, serving_input_receiver_fn: Callable[[], Any] | None = None) -> None:
-        """Do for any value what the decorator does for a returned one: log the models and metrics in it.
+        """Do for any value what the decorator does for a returned one: log what is in it.
+
+        What becomes of what is told in ``docs/reference/savers.md``. One thing that can't be logged costs a
+        warning, and none of the others.
 
         Args:
-            value: A model, ``(model, history)``, a dict of models and numbers, …; ``None`` is nothing.
+            value: A model, ``(model, history)``, a dict of models, numbers, tables and figures, …; ``None``
+                is nothing.
             serving_input_receiver_fn: As for :meth:`log_model`.
 
         Raises:
             SaveError: A model could not be saved and the run is strict; carries ``value``.
         """
         options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
-        found = unpack(value)
-        self._recorder.found(found.metrics)
-        try:
-            for name, model, saver in found.models:
-                self._recorder.model(model, name, saver, options)
-        except SaveError as error:
-            error.value = value
-            raise
+        recorder, failed = self._recorder, None
+        began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
+        found = unpack(value, since=began)
+        recorder.found(found.metrics)
+        if found.tags:
+            recorder.tags(found.tags)
+        for output in found.outputs:
+            self._write(output)
+        for name, model, saver in found.models:
+            self._log_params_of(model, name, saver)
+            try:
+                recorder.model(model, name, saver, options)
+            except SaveError as error:
+                failed = failed or error
         if found.unknown:
-            self._recorder.unknown(found.unknown)
+            recorder.unknown(found.unknown)
+        if failed is not None:
+            failed.value = value
+            raise failed
+
+    def _write(self, output: Output) -> None:
+        path, content = output
+        try:
+            if isinstance(content, str):
+                self._recorder.text(content, path)
+            else:
+                self._recorder.file(path, content)
+        except Exception as error:  # noqa: BLE001 - one result that can't be written costs no other
+            self._recorder.warn(f"{path!r} is not logged: {told(error)}")
+
+    @_harmless
+    def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
+        """Log the parameters that a model was made with, where its saver tells them."""
+        tell = getattr(saver, "params", None)
+        if tell is not None and (params := tell(model)):
+            own = "params" if name == saver.default_name else f"{name}.params"
+            self._recorder.params(capture_params({own: params}, redactor=self._recorder.redactor))

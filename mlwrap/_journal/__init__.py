@@ -6,7 +6,9 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 and never knows what a record is about.
 """
 
+from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
@@ -26,14 +28,7 @@ from mlwrap._journal.records import (
     artifact_path,
     now,
 )
-from mlwrap._journal.spool import (
-    ModelProgress,
-    Progress,
-    RunFolder,
-    run_folders,
-    spool_root,
-    sweep,
-)
+from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep
 from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [
@@ -60,6 +55,7 @@ __all__ = [
     "TensorSpec",
     "Writer",
     "artifact_path",
+    "copy_regular",
     "header",
     "now",
     "open_run",

@@ -24,59 +24,12 @@ import filelock
 import msgspec
 import platformdirs
 
+from mlwrap._journal.copies import copy_regular
+from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
 from mlwrap.errors import JournalError, SpoolError, warn
 
-PROGRESS_FORMAT = 1
 RESERVED = 1 << 16  # bytes
 _KEY = re.compile("[0-9a-f]{32}")
-
-
-class ModelProgress(msgspec.Struct, kw_only=True):
-    """How far delivery got with one model.
-
-    Attributes:
-        name: Its name in MLflow.
-        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
-        status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
-        location: Where its files lie.
-        uploaded: Files that are there already, of a model that is uploaded file by file.
-    """
-
-    name: str
-    model_id: str = ""
-    location: str = ""
-    status: str = "PENDING"
-    uploaded: set[str] = set()
-
-
-class Progress(msgspec.Struct, kw_only=True):
-    """How far delivery got with a run folder, and the ids that MLflow gave.
-
-    Attributes:
-        format: Number of this file's own format.
-        offset: All records that end at or before this byte of the journal are in MLflow.
-        asked: MLflow has been asked to make the run: before it is asked again, it is searched.
-        run_id: MLflow's id of the run, once known.
-        experiment_id: MLflow's id of its experiment, once known.
-        models: Progress with each model, by its staged path.
-        damaged: Lines of the journal that could not be read.
-        refused: Values that MLflow would not take, and why.
-        held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
-        ended: All is delivered, the run's end too.
-        error: What stood in the way of the last delivery.
-    """
-
-    format: int = PROGRESS_FORMAT
-    offset: int = 0
-    asked: bool = False
-    run_id: str | None = None
-    experiment_id: str | None = None
-    models: dict[str, ModelProgress] = {}
-    damaged: int = 0
-    refused: dict[str, str] = {}
-    held: dict[str, str] = {}
-    ended: bool = False
-    error: str | None = None
 
 
 class RunFolder:
@@ -122,23 +75,9 @@ class RunFolder:
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
-        if self.path.is_relative_to(source.resolve()):
-            raise SpoolError(
-                f"{source} holds the spool, which would be copied into itself. Log what is in it."
-            )
-        within = source.rglob("*") if source.is_dir() else ()
-        for path in (source.resolve(), *within):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise SpoolError(
-                    f"{path} is a link, a pipe, a device or is not there; "
-                    "expected regular files and folders. Log the file itself."
-                )
         target = self.stage(source.name) / source.name
         try:
-            if source.is_dir():
-                shutil.copytree(source, target)
-            else:
-                shutil.copy2(source, target)
+            copy_regular(source, target)
         except BaseException:
             shutil.rmtree(target.parent, ignore_errors=True)
             raise
@@ -180,6 +119,20 @@ class RunFolder:
     def writer_lease(self) -> filelock.BaseFileLock:
         """The lock that the training process holds while it lives; the kernel takes it back at its death."""
         return filelock.FileLock(self._writer_lock, mode=0o600, thread_local=False)
+
+    def is_open(self) -> bool:
+        """Whether a process that lives is writing it."""
+        if not self.journal.exists():
+            return False
+        lease = self.writer_lease()
+        try:
+            lease.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # delivered and removed in this very moment
+            return False
+        lease.release()
+        return False
 
     def delivery_lease(self) -> filelock.BaseFileLock:
         """The lock that keeps two deliveries of one folder apart."""
@@ -277,11 +230,10 @@ def _next_best(default: Path, error: OSError) -> Path:
         _usable(root)
     except OSError as second:
         raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
-    message = (
+    warn(
         f"The spool {default} can't be written ({error.strerror or error}); using {root}, which may not "
         "outlive a restart. Set MLWRAP_SPOOL to a folder that can be written and that stays."
     )
-    warn(message)
     return root
 
 

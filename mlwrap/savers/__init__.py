@@ -8,6 +8,7 @@ imported: a saver is asked about an object only if its framework is loaded alrea
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._modules import import_modules
+from mlwrap.savers._outputs import Output
 from mlwrap.savers._registry import by_name, find, kinds, register
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
@@ -15,6 +16,7 @@ from mlwrap.savers._unpack import Found, Unpacked, unpack
 __all__ = [
     "Found",
     "Metrics",
+    "Output",
     "SaveOptions",
     "Saved",
     "Saver",

@@ -4,12 +4,14 @@ All go into one ``.keras`` file, which holds no pickle. The files around it are 
 own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.py`` of MLflow 3)::
 
     data/model.keras         the model
-    data/keras_module.txt    the package that loads it
-    data/save_format.txt     "keras": without it MLflow would look for a .h5 file
+    data/keras_module.txt    for mlflow.tensorflow: the package that loads it
+    data/save_format.txt     likewise: "keras"; without it MLflow would look for a .h5 file
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +36,7 @@ class KerasSaver:
     name = "keras"
     format = 1
     default_name = "keras_model"
-    frameworks = _PACKAGES
+    frameworks: tuple[str, ...] = _PACKAGES
 
     def matches(self, value: object) -> bool:
         """Tell whether ``value`` is a model of any Keras."""
@@ -58,17 +60,11 @@ class KerasSaver:
         file = folder / _FILE
         file.parent.mkdir()
         _write(value, file)
-        (file.parent / "keras_module.txt").write_text(package)
-        (file.parent / "save_format.txt").write_text("keras")
-        names = names_of(read_config(file), keras)
-        if names.pickled:
-            raise SaveError(
-                f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
-                "which Keras can only pickle, and pickles are not written here. Build them of Keras's layers.",
-                value,
-            )
-        _warn_of_obstacles(names, package)
+        names = examine(file, package, value)
         flavor, config = _flavor(package, version)
+        if flavor == "tensorflow":
+            (file.parent / "keras_module.txt").write_text(package)
+            (file.parent / "save_format.txt").write_text("keras")
         loader = {"loader_module": f"mlflow.{flavor}"}
         return Saved(
             flavors={flavor: config},
@@ -135,6 +131,23 @@ def _write(model: Any, file: Path) -> None:
         ) from error
 
 
+def examine(file: Path, package: str, value: Any) -> Names:
+    """What the configuration in ``file`` names; what will keep it from loading elsewhere is said in warnings.
+
+    Raises:
+        SaveError: There is a pickle in it. Carries ``value``.
+    """
+    names = names_of(read_config(file), imported(package))
+    if names.pickled:
+        raise SaveError(
+            f"This Keras model has PyTorch modules in it ({', '.join(names.pickled)}), which Keras can "
+            "only pickle, and pickles are not written here. Build them of Keras's layers.",
+            value,
+        )
+    _warn_of_obstacles(names, package)
+    return names
+
+
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
     missing, unsafe = not_here(config, keras)
     if unsafe:
@@ -172,7 +185,9 @@ def _flavor(package: str, version: str) -> tuple[str, dict[str, Any]]:
 
 
 def _backend() -> str:
-    return str(imported("keras").backend.backend())
+    """Of the Keras that is loaded; where none is, as of a file that is only copied, Keras's default."""
+    keras: Any = sys.modules.get("keras")
+    return str(keras.backend.backend()) if keras else os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 def _major(version: str) -> int:

@@ -7,13 +7,27 @@ import sys
 from mlwrap.errors import LoadError, OptionError, warn
 from mlwrap.savers._checkpoint import CheckpointSaver
 from mlwrap.savers._estimator import EstimatorSaver
+from mlwrap.savers._files import CheckpointFilesSaver, EstimatorFolderSaver, SavedModelFolderSaver
 from mlwrap.savers._keras import KerasSaver
+from mlwrap.savers._keras_files import KerasFileSaver, KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._saved_model import SavedModelSaver
 from mlwrap.savers._saver import Saver
 
 # In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
 # and a tf.train.Checkpoint is an AutoTrackable, so that SavedModel, which takes those, comes last.
-_savers: list[Saver] = [KerasSaver(), CheckpointSaver(), EstimatorSaver(), SavedModelSaver()]
+# Paths are no objects of any framework: their savers stand apart, and the order among them is of no concern.
+_savers: list[Saver] = [
+    KerasSaver(),
+    CheckpointSaver(),
+    EstimatorSaver(),
+    SavedModelSaver(),
+    SavedModelFolderSaver(),
+    CheckpointFilesSaver(),
+    EstimatorFolderSaver(),
+    KerasFileSaver(),
+    KerasHdf5Saver(),
+    KerasWeightsSaver(),
+]
 
 _ATTRIBUTES: dict[str, tuple[type, str]] = {
     "name": (str, "a name that signs what it wrote"),

@@ -1,32 +1,35 @@
-"""Take a returned value apart: models, numbers, histories, and what nobody knows.
+"""Take a returned value apart: models, numbers, histories, results to keep as files, and what nobody knows.
 
 A training body returns what its author likes: a model, ``(model, history)``, a dictionary of both with
-scores among them. Containers are opened (mappings, sequences, named tuples, dataclasses); what is in
-them is looked at, and never changed or called.
+scores, predictions and figures among them. Containers are opened (mappings, sequences, named tuples,
+dataclasses, attrs classes); what is in them is looked at, and never changed or called.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import class_name
-from mlwrap.savers._metrics import history_metrics, is_history, number
-from mlwrap.savers._registry import find
+from mlwrap.savers._leaves import Leaves, Place, leaves_of
+from mlwrap.savers._metrics import history_metrics
+from mlwrap.savers._names import ArtifactPaths, Names
+from mlwrap.savers._outputs import Output
 from mlwrap.savers._saver import Saver
 
 _NUMBER_NAME = "result"
 _HISTORY_NAME = "history"
 _EVALUATION_NAME = "evaluation"
 _MOST_UNNAMED = 100  # a thousand predictions are data, and no metrics
-_SILENT = (str, bytes, bool, type(None))  # answers and notes: neither metrics nor worth a warning
-_NUMPY_BOOLEANS = ("numpy.bool", "numpy.bool_")
+_MOST_OUTPUTS = 1000  # likewise: each is a request to MLflow
+_MOST_TAGS = 100
+_TAG = 250  # characters of a text that is a tag
+_NOT_TAGS = ("mlflow.", "mlwrap.")  # what begins so means something to others
+_TAKEN = ("params.json", "traceback.txt")  # artifacts that a run has of its own
 _NOT_IN_NAMES = re.compile(r"[^\w\- ]+")  # what the name of a model, and of its folder, is spared
-_Path = tuple[str | int, ...]
 
 
 class Found(NamedTuple):
@@ -49,23 +52,20 @@ class Unpacked(NamedTuple):
     Attributes:
         models: In the order in which they were found; the same object counts once.
         metrics: Of the models' own training, of histories, and of numbers.
+        outputs: What becomes an artifact: arrays, tables, figures, texts, files, each with a path of its own.
+        tags: Texts of one line, by their keys.
         unknown: Where something lies that nobody knows (``"['data'][0]"``) and its type; each type once.
     """
 
     models: list[Found]
     metrics: list[Metrics]
+    outputs: list[Output]
+    tags: dict[str, str]
     unknown: list[tuple[str, str]]
 
 
-class _Leaves(NamedTuple):
-    models: list[tuple[_Path, Any, Saver]]
-    histories: list[tuple[_Path, Any]]
-    numbers: list[tuple[_Path, list[float]]]
-    unknown: list[tuple[_Path, Any]]
-
-
-def unpack(value: object, *, name: str | None = None) -> Unpacked:
-    """Take ``value`` apart; never raises for what it can't make sense of.
+def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unpacked:
+    """Take ``value`` apart; never raises for what it can't make sense of, and writes nothing.
 
     * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
       a key is ``result``. They belong to step 0. A list of nothing but numbers is one metric with a
@@ -74,13 +74,16 @@ def unpack(value: object, *, name: str | None = None) -> Unpacked:
       a hundred without a key are data, and not known.
     * A history becomes one record for each epoch. Where there is only one training its metrics keep
       their names; of several, each has its model's name before it (``generator/loss``).
-    * Text, bytes, booleans and ``None`` are passed over quietly.
+    * Arrays, tensors, tables, figures, images, bytes and paths become outputs, at most a thousand.
+    * Text of one line with a key is a tag; a longer one is an output; one line without a key is a note to
+      the caller, and passed over like booleans and ``None``. A list of nothing but text is one text.
 
     Args:
         value: What the training body returned.
         name: What a single model is to be called; of several without keys, what they are named after.
+        since: When the run began, in seconds since the epoch: a text is a path only to what is newer.
     """
-    leaves = _leaves(value)
+    leaves = leaves_of(value, since)
     models = _named_models(leaves.models, name)
     trainings = list(_trainings(models, leaves.histories))
     trained = {name for record in trainings for name in record.values}
@@ -89,86 +92,27 @@ def unpack(value: object, *, name: str | None = None) -> Unpacked:
     unknown = _unknown(leaves.unknown)
     if len(unnamed) > _MOST_UNNAMED:
         unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
-    return Unpacked(models=models, metrics=[*trainings, *_results(numbers, trained)], unknown=unknown)
+    outputs, tags = _outputs(leaves, models)
+    for found, most, what in ((outputs, _MOST_OUTPUTS, "results"), (tags, _MOST_TAGS, "texts")):
+        if len(found) > most:
+            unknown.append(
+                ("the returned value", f"{len(found) - most:,} more {what} than the first {most:,}")
+            )
+    return Unpacked(
+        models=models,
+        metrics=[*trainings, *_results(numbers, trained)],
+        outputs=outputs[:_MOST_OUTPUTS],
+        tags=dict(list(tags.items())[:_MOST_TAGS]),
+        unknown=unknown,
+    )
 
 
-def _leaves(value: object) -> _Leaves:
-    """Walk depth first with a stack of our own: nesting may be deep, or go in circles."""
-    found = _Leaves([], [], [], [])
-    seen: dict[int, object] = {}  # holds what it has seen, for an id is only good as long as its object lives
-    stack: list[tuple[_Path, Any]] = [((), value)]
-    while stack:
-        path, item = stack.pop()
-        if isinstance(item, _SILENT) or class_name(item) in _NUMPY_BOOLEANS:
-            continue
-        if (single := number(item)) is not None:
-            found.numbers.append((path, [single]))
-            continue
-        if id(item) in seen:
-            continue
-        seen[id(item)] = item
-        if saver := find(item):
-            found.models.append((path, item, saver))
-        elif is_history(item):
-            found.histories.append((path, item))
-        elif series := _series(item):
-            found.numbers.append((path, series))
-        elif (children := _children(item)) is not None:
-            stack.extend(((*path, key), child) for key, child in reversed(children))
-        else:
-            found.unknown.append((path, item))
-    return found
-
-
-def _series(item: object) -> list[float]:
-    """The numbers of a list that holds nothing else."""
-    series: list[float] = []
-    for value in item if isinstance(item, list) else ():
-        if (found := number(value)) is None:
-            return []
-        series.append(found)
-    return series
-
-
-def _children(item: Any) -> list[tuple[str | int, Any]] | None:
-    # isinstance and not type(): TensorFlow wraps the containers that it tracks.
-    try:
-        if isinstance(item, Mapping):
-            return [(str(key), item[key]) for key in item]
-        if isinstance(item, tuple) and hasattr(item, "_fields"):
-            return list(zip(item._fields, item, strict=True))
-        if isinstance(item, Sequence | AbstractSet) and not isinstance(item, bytearray | memoryview | range):
-            return list(enumerate(item))
-        if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            return [(field.name, getattr(item, field.name)) for field in dataclasses.fields(item)]
-    except Exception:  # noqa: BLE001  # a container of the user's own that can't be opened is an unknown thing
-        return None
-    return None
-
-
-def _keys(path: _Path) -> list[str]:
+def _keys(path: Place) -> list[str]:
     return [part for part in path if isinstance(part, str)]
 
 
-class _Names:
-    """Gives each name once; a name that comes again gets a number."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._times: dict[str, int] = dict.fromkeys(taken, 1)
-
-    def distinct(self, name: str) -> str:
-        """``name``, or ``name_2`` and so on where it is taken."""
-        chosen, times = name, self._times.get(name, 0)
-        while chosen in self._times:
-            times += 1
-            chosen = f"{name}_{times}"
-        self._times[name] = times or 1
-        self._times.setdefault(chosen, 1)
-        return chosen
-
-
-def _named_models(models: list[tuple[_Path, Any, Saver]], name: str | None) -> list[Found]:
-    names = _Names()
+def _named_models(models: list[tuple[Place, Any, Saver]], name: str | None) -> list[Found]:
+    names = Names()
     found = []
     for path, value, saver in models:
         keys = [] if name and len(models) == 1 else _keys(path)
@@ -177,10 +121,10 @@ def _named_models(models: list[tuple[_Path, Any, Saver]], name: str | None) -> l
     return found
 
 
-def _trainings(models: list[Found], histories: list[tuple[_Path, Any]]) -> Iterator[Metrics]:
+def _trainings(models: list[Found], histories: list[tuple[Place, Any]]) -> Iterator[Metrics]:
     """Metrics of every training found, each once: a History is often returned beside its own model."""
     claimed = {id(_own_history(model)) for model in models}
-    names = _Names(model.name for model in models)
+    names = Names(model.name for model in models)
     trainings = [(model.name, _remembered(model)) for model in models]
     for path, history in histories:
         if id(history) not in claimed:
@@ -211,14 +155,14 @@ def _prefixed(record: Metrics, name: str) -> Metrics:
     return Metrics(values=values, step=record.step, time=record.time)
 
 
-def _results(numbers: list[tuple[_Path, list[float]]], trained: set[str]) -> Iterator[Metrics]:
+def _results(numbers: list[tuple[Place, list[float]]], trained: set[str]) -> Iterator[Metrics]:
     """One record for each step, of all numbers that belong to it.
 
     Args:
         numbers: Where they were found.
         trained: Names of metrics of the training: a number of that name is of an evaluation after it.
     """
-    names = _Names()
+    names = Names()
     steps: dict[int, dict[str, float]] = {}
     for path, series in numbers:
         own = "/".join(_keys(path)) or _NUMBER_NAME
@@ -230,7 +174,24 @@ def _results(numbers: list[tuple[_Path, list[float]]], trained: set[str]) -> Ite
         yield Metrics.of(values, step=step, time=when)
 
 
-def _unknown(leaves: list[tuple[_Path, Any]]) -> list[tuple[str, str]]:
+def _outputs(leaves: Leaves, models: list[Found]) -> tuple[list[Output], dict[str, str]]:
+    """Artifacts, and tags. No artifact has the name of a model: on some servers models are artifacts, too."""
+    paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), Names()
+    outputs, tags = [], {}
+    for path, value, kind in leaves.results:
+        called = "/".join(_keys(path)) or kind.called(value)
+        place = paths.distinct(called, kind.suffix(value))
+        outputs.append(Output(place, functools.partial(kind.write, value)))
+    for path, text in leaves.texts:
+        key = "/".join(_keys(path))
+        if len(text) > _TAG or len(text.splitlines()) > 1 or (key.startswith(_NOT_TAGS) and text):
+            outputs.append(Output(paths.distinct(key or "text", ".txt"), text))
+        elif key:
+            tags[names.distinct(key)] = text
+    return outputs, tags
+
+
+def _unknown(leaves: list[tuple[Place, Any]]) -> list[tuple[str, str]]:
     first: dict[str, str] = {}
     for path, item in leaves:
         first.setdefault(class_name(item), "".join(f"[{part!r}]" for part in path) or "the returned value")

@@ -1,20 +1,25 @@
 """Taking returned values apart: as people return them."""
 
 import dataclasses
+import enum
 import math
+import os
+import time
 from collections import OrderedDict, UserDict, deque
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlwrap import savers
-from mlwrap._journal import Metrics
+from mlwrap._journal import Metrics, artifact_path
 from mlwrap.savers import _registry, unpack
 
 
@@ -76,6 +81,20 @@ def numbers(unpacked):
     }
 
 
+@attrs.define(slots=False)
+class Attributes:
+    """A result object of attrs."""
+
+    predictions: object
+    score: object
+
+
+class Phase(str, enum.Enum):
+    """Text that is an enumeration."""
+
+    TRAINED = "trained"
+
+
 M = Model()
 
 NUMBERS = {
@@ -96,7 +115,7 @@ NUMBERS = {
     "keys that are no text": ({1: 0.5, (2, 3): 0.6}, {("1", 0): 0.5, ("(2, 3)", 0): 0.6}),
     "the same name twice": ([{"loss": 1}, {"loss": 2}], {("loss", 0): 1.0, ("loss_2", 0): 2.0}),
     "infinity": ({"loss": math.inf}, {("loss", 0): math.inf}),
-    "no numbers": ([None, True, "0.5", b"1", np.bool_(True), np.str_("a")], {}),
+    "no numbers": ([None, True, "0.5", np.bool_(True), np.str_("a")], {}),
 }
 
 
@@ -162,11 +181,11 @@ def test_a_model_whose_metrics_fail_still_counts():
 
 def test_the_unknown_is_told_with_its_place_once_for_each_type():
     """A warning can say what lies where."""
-    value = {"data": [object(), object(), 1.0], "ns": SimpleNamespace(), "array": np.zeros(3)}
+    value = {"data": [object(), object(), 1.0], "ns": SimpleNamespace(), "range": range(3)}
     assert unpack(value).unknown == [
         ("['data'][0]", "builtins.object"),
         ("['ns']", "types.SimpleNamespace"),
-        ("['array']", "numpy.ndarray"),
+        ("['range']", "builtins.range"),
     ]
     assert unpack(object()).unknown == [("the returned value", "builtins.object")]
 
@@ -194,26 +213,220 @@ def test_a_container_that_breaks_is_unknown():
     assert [kind.rpartition(".")[2] for _, kind in unpacked.unknown] == ["Broken", "int"]
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.text(max_size=3) | st.floats() | st.integers() | st.binary(max_size=2),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
-        max_leaves=20,
-    )
+def outputs(unpacked):
+    """Paths of all artifacts, with the text of those that are text."""
+    return {path: content if isinstance(content, str) else ... for path, content in unpacked.outputs}
+
+
+LONG = "word " * 60
+TEXTS = {
+    "a note to the caller": ("done", {}, {}),
+    "one line with a key": ({"best": "relu"}, {"best": "relu"}, {}),
+    "nested keys": ({"best": {"activation": "relu"}}, {"best/activation": "relu"}, {}),
+    "an enumeration's text": ({"phase": Phase.TRAINED}, {"phase": "trained"}, {}),
+    "several lines": ({"report": "a\nb"}, {}, {"report.txt": "a\nb"}),
+    "a long line": ({"report": LONG}, {}, {"report.txt": LONG}),
+    "a long text without a key": ((M, LONG), {}, {"text.txt": LONG}),
+    "a key with the ending": ({"report.txt": LONG}, {}, {"report.txt": LONG}),
+    "a list of texts": ({"classes": ["cat", "dog"]}, {}, {"classes.txt": "cat\ndog"}),
+    "a list of one": ({"classes": ["cat"]}, {"classes": "cat"}, {}),
+    "texts side by side": ({"pair": ("a", "b")}, {"pair": "a", "pair_2": "b"}, {}),
+    "a tag that is MLflow's": ({"mlflow.user": "me"}, {}, {"mlflow.user.txt": "me"}),
+    "a tag that is ours": ({"mlwrap.key": "x"}, {}, {"mlwrap.key.txt": "x"}),
+    "the same text twice": ({"a": "x", "b": "x"}, {"a": "x", "b": "x"}, {}),
+    "the name of a file that is not ours": ({"config": "/etc/hostname"}, {"config": "/etc/hostname"}, {}),
+    "a folder": ({"data_dir": "/tmp", "root": "/"}, {"data_dir": "/tmp", "root": "/"}, {}),
+}
+
+
+@pytest.mark.parametrize(("value", "tags", "files"), TEXTS.values(), ids=TEXTS.keys())
+def test_texts_become_tags_or_files(value, tags, files):
+    """A word under a key is seen at first sight; a report is a file; a note to the caller is nothing."""
+    unpacked = unpack(value, since=time.time() + 1)
+    assert unpacked.tags == tags
+    assert outputs(unpacked) == files
+    assert unpacked.unknown == []
+
+
+A, B = np.zeros(3), np.ones((2, 2))
+PLACES = {
+    "alone": (A, ["array.npy"]),
+    "by key": ({"predictions": A}, ["predictions.npy"]),
+    "by nested keys": ({"test": {"predictions": A}}, ["test/predictions.npy"]),
+    "a key with a slash": ({"test/predictions": A}, ["test/predictions.npy"]),
+    "a key with the ending": ({"x.npy": A}, ["x.npy"]),
+    "several under one key": ({"x": (A, B)}, ["x.npy", "x_2.npy"]),
+    "the same key twice": ([{"x": A}, {"x": B}], ["x.npy", "x_2.npy"]),
+    "the same object twice": ({"x": A, "y": A}, ["x.npy"]),
+    "a key that leads elsewhere": ({"../../x": A, "/y": B}, ["x.npy", "y.npy"]),
+    "a key that is no name": ({"a:b%?": A, "": B, ".": b"1"}, ["a_b_.npy", "array.npy", "_.bin"]),
+    "a very long key": ({"x" * 300: A}, ["x" * 60 + ".npy"]),
+    "a name that a run has itself": ({"traceback": LONG, "params.json": b"1"}, None),
+    "bytes": ((b"1", bytearray(b"2"), memoryview(b"3")), ["data.bin", "data_2.bin", "data_3.bin"]),
+    "an attrs class": (Attributes(A, 0.5), ["predictions.npy"]),
+    "a number of one axis": ({"x": np.ones(1)}, ["x.npy"]),
+    "objects": ({"x": np.array([None, 1])}, ["x.npy"]),
+}
+
+
+@pytest.mark.parametrize(("value", "paths"), PLACES.values(), ids=PLACES.keys())
+def test_results_get_distinct_paths(value, paths):
+    """From their keys, or from their kind; none that the run itself needs."""
+    unpacked = unpack(value)
+    if paths is None:
+        paths = ["params.json.bin", "traceback_2.txt"]
+    assert list(outputs(unpacked)) == paths
+    assert unpacked.unknown == []
+
+
+def test_no_path_leads_through_another():
+    """A file can't be a folder, too."""
+    value = [{"a.npy": {"b": A}}, {"a": B}, {"a.npy": {"c": np.ones(1)}}]
+    paths = list(outputs(unpack(value)))
+    assert len(paths) == len(set(paths)) == 3
+    for one in paths:
+        assert not any(other.startswith(f"{one}/") for other in paths)
+
+
+def test_no_path_is_a_models_name():
+    """Nor leads through one: a server without logged models has them among the artifacts."""
+    unpacked = unpack([{"best": M}, {"best": PurePosixPath("x/folder")}, {"best": {"x": A}}])
+    assert [model.name for model in unpacked.models] == ["best"]
+    assert list(outputs(unpacked)) == ["best_2", "best_x.npy"]
+
+
+def test_an_attrs_class_is_opened():
+    """Like a dataclass; the class itself is not a value."""
+    assert numbers(unpack(Attributes(A, 0.5))) == {("score", 0): 0.5}
+    assert unpack(Attributes).unknown == [("the returned value", "builtins.type")]
+
+
+def test_more_than_a_thousand_results_or_a_hundred_words_are_data():
+    """The first are kept, the others counted in the warning."""
+    unpacked = unpack({f"x{number}": np.zeros(number + 1) for number in range(1003)})
+    assert len(unpacked.outputs) == 1000
+    assert unpacked.unknown == [("the returned value", "3 more results than the first 1,000")]
+    labels = unpack({f"x{number}": "cat" for number in range(101)})
+    assert list(labels.tags.values()) == ["cat"] * 100
+    assert labels.unknown == [("the returned value", "1 more texts than the first 100")]
+
+
+class TestPaths:
+    """Which texts are paths, and how often one counts."""
+
+    @pytest.fixture
+    def made(self, tmp_path):
+        """A file, a folder, and a checkpoint, as far as their names tell."""
+        (tmp_path / "out").mkdir()
+        for name in ("out/scores", "roc.png", "ckpt-3.index", "word"):
+            (tmp_path / name).write_bytes(b"1")
+        return tmp_path
+
+    def test_a_path_is_a_path(self, made):
+        """Whatever it leads to; under a key it has the key's name, and keeps its ending."""
+        unpacked = unpack({"curve": made / "roc.png", "all": made / "out", "gone": made / "gone.tar.gz"})
+        assert list(outputs(unpacked)) == ["curve.png", "all", "gone.tar.gz"]
+        assert list(outputs(unpack([made / "roc.png", made / "gone.tar.gz"]))) == ["roc.png", "gone.tar.gz"]
+
+    def test_the_same_path_counts_once(self, made):
+        """As another object, relative, or as text."""
+        value = [made / "roc.png", {"again": made / "out" / ".." / "roc.png"}, str(made / "roc.png")]
+        assert list(outputs(unpack(value))) == ["roc.png"]
+
+    def test_a_text_is_a_path_if_what_it_names_is_new(self, made, monkeypatch):
+        """A file with a separator or an ending in its name, or a model."""
+        monkeypatch.chdir(made)
+        texts = ["out/scores", "roc.png", str(made / "out" / "scores"), "word", "out", "gone.png", "ckpt-3"]
+        unpacked = unpack({str(number): text for number, text in enumerate(texts)})
+        assert list(outputs(unpacked)) == ["0", "1.png"]
+        assert unpacked.tags == {"3": "word", "4": "out", "5": "gone.png"}
+        assert [(model.name, model.saver.name) for model in unpacked.models] == [("6", "checkpoint_files")]
+        later = unpack({str(number): text for number, text in enumerate(texts)}, since=time.time() + 60)
+        assert later.outputs == []
+        assert list(later.tags.values()) == texts
+
+    def test_a_list_of_texts_with_a_path_in_it(self, made):
+        """Is no text of several lines."""
+        unpacked = unpack({"files": [str(made / "roc.png"), "note"]})
+        assert list(outputs(unpacked)) == ["files.png"]
+        assert unpacked.tags == {"files": "note"}
+
+    def test_odd_paths_do_no_harm(self):
+        """Nothing is asked that could raise."""
+
+        class Broken(os.PathLike):
+            def __fspath__(self):
+                raise RuntimeError("no")
+
+        odd = ["\0", "a\0b/", "/" * 5000, "\udcff/\ud800", b"\xff/", "~/x", ".", "/", "//"]
+        unpacked = unpack([{"x": text} for text in odd] + [Broken(), PurePosixPath("x/\0")])
+        assert [kind.rpartition(".")[2] for _, kind in unpacked.unknown] == ["Broken"]
+        assert unpacked.models == []
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.text(max_size=3)
+    | st.floats()
+    | st.integers()
+    | st.binary(max_size=2)
+    | st.builds(Model)
+    | st.builds(np.zeros, st.integers(1, 3))
+    | st.builds(PurePosixPath, st.text("ab./", min_size=1, max_size=4))
+    | st.builds(object)
 )
-def test_every_number_counts_once_however_it_is_nested(value):
-    """As many points as numbers, and never an exception."""
+KEYS = st.text("ab/. _%é", max_size=3) | st.integers()
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.builds(Result, inner, inner)
+        | st.builds(Attributes, inner, inner)
+        | st.builds(Scores, inner, inner)
+    ),
+    max_leaves=25,
+)
 
-    def count(item):
-        if isinstance(item, dict):
-            return sum(map(count, item.values()))
-        if isinstance(item, list):
-            return sum(map(count, item))
-        return isinstance(item, int | float) and not isinstance(item, bool)
 
-    points = [name for record in unpack(value).metrics for name in record.values]
-    assert len(points) == count(value)
-    assert unpack(value).unknown == []
+def walked(value):
+    """All that is in it, each occurrence."""
+    yield value
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    elif isinstance(value, Result | Attributes):
+        inner = vars(value).values()
+    else:
+        inner = ()
+    for item in inner:
+        yield from walked(item)
+
+
+@given(NESTED)
+def test_everything_counts_once_however_it_is_nested(value):
+    """As many points as numbers, each model once, names and paths distinct, and never an exception."""
+    before = repr(value)
+    unpacked = unpack(value)
+    assert repr(value) == before
+    things = list(walked(value))
+    points = [name for record in unpacked.metrics for name in record.values]
+    assert len(points) == sum(isinstance(x, int | float) and not isinstance(x, bool) for x in things)
+    models = [found.value for found in unpacked.models]
+    assert {id(model) for model in models} == {id(x) for x in things if isinstance(x, Model)}
+    assert len(models) == len({id(model) for model in models})
+    assert len({found.name for found in unpacked.models}) == len(models)
+    arrays = {id(x) for x in things if isinstance(x, np.ndarray)}
+    paths = [PurePosixPath(output.path) for output in unpacked.outputs]
+    assert len(paths) == len(set(paths))
+    assert sum(path.suffix == ".npy" for path in paths) >= len(arrays)
+    for path in paths:
+        assert artifact_path(str(path)) == path
+        assert not set(path.parents) & set(paths)
+    assert bool(unpacked.unknown) == any(type(x) is object for x in things)
 
 
 class TestWithKeras:

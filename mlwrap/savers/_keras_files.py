@@ -1,0 +1,298 @@
+"""Paths to what Keras wrote: ``.keras`` files, whole models in HDF5, and weights alone.
+
+The files are copied, and told from what is in them: a ``.keras`` file is a zip with its version in
+``metadata.json`` and the model in ``config.json``; HDF5 files have both as attributes. Keras need not be
+imported for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
+from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.savers import _keras
+from mlwrap.savers._archive import check_archive, check_hdf5
+from mlwrap.savers._keras import KerasSaver
+from mlwrap.savers._kind import class_name, has_class
+from mlwrap.savers._paths import named_path
+from mlwrap.savers._saver import SaveOptions
+from mlwrap.savers._signature import Unknown, attempt, make_spec
+
+_DATA = "data"
+_MOST_JSON = 1 << 26  # bytes of a model's configuration; a large one has a megabyte
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HDF5_ENDINGS = (".h5", ".hdf5")
+_LAST_OF_KERAS_2 = 15  # the minor version; of 2.16 and later it is tf_keras
+
+
+class KerasFileSaver(KerasSaver):
+    """Saves a ``.keras`` file that a model or a ``ModelCheckpoint`` wrote."""
+
+    name = "keras_file"
+    frameworks = ("os",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is the path of a ``.keras`` file."""
+        path = named_path(value)
+        return path is not None and path.suffix == ".keras" and os.path.isfile(path)  # noqa: PTH113
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Copy the file, and read from it which Keras it needs.
+
+        Raises:
+            SaveError: It is no ``.keras`` file, or a damaged one.
+            SpoolError: It can't be read.
+        """
+        file = folder / _DATA / "model.keras"
+        file.parent.mkdir()
+        copy_regular(Path(os.fsdecode(value)), file)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                version = str(_json(archive, "metadata.json")["keras_version"])
+                config = _json(archive, "config.json")
+                archive.getinfo("model.weights.h5")
+            package = _package(version)
+            check_archive(file)
+        except (LoadError, zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
+            raise SaveError(
+                f"{os.fsdecode(value)} is no .keras file that loads ({type(error).__name__}: {error}). "
+                "Was it cut short? Save the model again.",
+                value,
+            ) from error
+        # Keras is asked for names only where it is imported: a process may pass on what another one wrote.
+        names = _keras.examine(file, package, value) if package in sys.modules else None
+        flavor, settings = _keras._flavor(package, version)  # noqa: SLF001
+        if flavor == "tensorflow":
+            _tell_mlflow(file.parent, package, "keras")
+        loader = {"loader_module": f"mlflow.{flavor}"}
+        return Saved(
+            flavors={flavor: settings},
+            pyfunc=loader if flavor == "keras" else {**loader, "data": _DATA},
+            signature=attempt(_signature, config),
+            details={"keras": package, "version": version},
+            packages=(*_keras._frameworks(flavor, package), *(names.packages if names else ())),  # noqa: SLF001
+            modules=names.modules if names else (),
+        )
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: a file remembers nothing of its training."""
+        return ()
+
+
+class KerasHdf5Saver(KerasSaver):
+    """Saves a whole model in an HDF5 file. Stock MLflow loads it; mlwrap does so only with ``trust=True``."""
+
+    name = "keras_hdf5"
+    frameworks = ("os",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is the path of an HDF5 file with a model in it."""
+        return _hdf5_attributes(value).get("model_config") is not None
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Copy the file.
+
+        Raises:
+            SaveError: It does not tell which Keras wrote it.
+            SpoolError: It can't be read.
+        """
+        file = folder / _DATA / "model.h5"
+        file.parent.mkdir()
+        copy_regular(Path(os.fsdecode(value)), file)
+        found = _hdf5_attributes(file)
+        try:
+            version = found["keras_version"]
+            package = _package(version)
+        except (KeyError, ValueError) as error:
+            raise SaveError(
+                f"{os.fsdecode(value)} does not say which Keras wrote it. Save the model as .keras.", value
+            ) from error
+        _tell_mlflow(file.parent, package, "h5")
+        settings = {
+            "data": _DATA,
+            "model_type": "keras",
+            "keras_module": package,
+            "keras_version": version,
+            "save_format": "h5",
+        }
+        return Saved(
+            flavors={"tensorflow": settings},
+            pyfunc={"loader_module": "mlflow.tensorflow", "data": _DATA},
+            signature=attempt(lambda text: _signature(json.loads(text)), found.get("model_config")),
+            details={"keras": package, "version": version},
+            packages=(package, "tensorflow"),
+        )
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: a file remembers nothing of its training."""
+        return ()
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
+        """Give back the model, compiled if what it was compiled with can be read; else a warning says so.
+
+        Raises:
+            LoadError: Without ``trust``; or its Keras is not installed, or the file can't be read.
+        """
+        if not trust:
+            raise LoadError(
+                "This model is an HDF5 file, whose format lets it bring code that runs on loading. Pass "
+                "trust=True if you trust where it comes from, or save the model as .keras."
+            )
+        keras = _keras._the_keras(str(details["keras"]), str(details["version"]))  # noqa: SLF001
+        check_hdf5(folder / _DATA / "model.h5", "The model")
+        # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
+        trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
+        load = functools.partial(keras.saving.load_model, str(folder / _DATA / "model.h5"), **trusted)
+        try:
+            return load()
+        except Exception as error:  # noqa: BLE001  # Keras 3 can't read a loss by name, which it writes itself
+            try:
+                model = load(compile=False)
+            except Exception as real:
+                raise LoadError(
+                    f"This Keras model could not be rebuilt from its HDF5 file: {told(real)}"
+                ) from real
+            warn(
+                "The model comes back without its optimizer, loss and metrics, which can't be read: "
+                f"{told(error)}. To train it on, compile() it first."
+            )
+            return model
+
+
+class KerasWeightsSaver:
+    """Saves a file of weights, as ``save_weights`` or a ``ModelCheckpoint`` writes it."""
+
+    name = "keras_weights"
+    format = 1
+    default_name = "weights"
+    frameworks = ("os",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is the path of a ``.weights.h5`` file, or of an older kind of one."""
+        path = named_path(value)
+        if path is None or not os.path.isfile(path):  # noqa: PTH113
+            return False
+        found = _hdf5_attributes(path)
+        return "model_config" not in found and (path.name.endswith(".weights.h5") or "layer_names" in found)
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Copy the file.
+
+        Raises:
+            SaveError: It is no HDF5 file.
+            SpoolError: It can't be read.
+        """
+        source = Path(os.fsdecode(value))
+        # Which of its two formats Keras reads is decided by the name.
+        name = "model.weights.h5" if source.name.endswith(".weights.h5") else "weights.h5"
+        file = folder / _DATA / name
+        file.parent.mkdir()
+        copy_regular(source, file)
+        if not _is_hdf5(file):
+            raise SaveError(f"{source} is no HDF5 file: it is damaged. Save the weights again.", value)
+        return Saved(details={"weights": f"{_DATA}/{name}"}, packages=("keras", "tf_keras"))
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: weights remember nothing of their training."""
+        return ()
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
+        """Load the weights into ``into``, a model of the same layers, and give it back.
+
+        Raises:
+            LoadError: ``into`` is missing or no Keras model, or they do not fit.
+        """
+        if not has_class(into, "Model", packages=("keras", "tf_keras")):
+            came = "nothing" if into is None else f"a {class_name(into)}"
+            raise LoadError(
+                "These are weights and no model: expected into= with a Keras model built as at the time of "
+                f"saving, got {came}."
+            )
+        check_hdf5(folder / str(details["weights"]), "The file of weights")
+        try:
+            into.load_weights(str(folder / str(details["weights"])))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise LoadError(
+                "The weights do not fit into the model given as into=. Build it as at the time of saving. "
+                f"Keras says: {error}"
+            ) from error
+        return into
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(name) as member:
+        text = member.read(_MOST_JSON + 1)
+    if len(text) > _MOST_JSON:
+        raise ValueError(f"{name} has more than {_MOST_JSON >> 20} MiB")
+    return json.loads(text)
+
+
+def _package(version: str) -> str:
+    """The package of Keras that says of itself that it is this version."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return "tf_keras" if major == 2 and minor > _LAST_OF_KERAS_2 else "keras"  # noqa: PLR2004
+
+
+def _tell_mlflow(data: Path, package: str, save_format: str) -> None:
+    (data / "keras_module.txt").write_text(package)
+    (data / "save_format.txt").write_text(save_format)
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except OSError:
+        return False
+
+
+def _hdf5_attributes(value: object) -> dict[str, str]:
+    """The attributes of an HDF5 file that tell what is in it; none if it is no such file."""
+    path = named_path(value)
+    if path is None or path.suffix not in _HDF5_ENDINGS or not _is_hdf5(path):
+        return {}
+    try:
+        import h5py  # noqa: PLC0415  # only where there is a file to ask, and every Keras brings it
+
+        with h5py.File(path, "r") as file:
+            return {
+                name: found.decode() if isinstance(found := file.attrs[name], bytes) else str(found)
+                for name in ("model_config", "keras_version", "layer_names")
+                if name in file.attrs
+            }
+    except Exception:  # noqa: BLE001  # no h5py, a damaged file: nobody knows what it is
+        return {}
+
+
+def _signature(config: Any) -> Signature | None:
+    """Inputs of a sequential or functional model, from its configuration; outputs are not told there."""
+    inner = config["config"]
+    known = {
+        layer["config"]["name"]: layer["config"]
+        for layer in inner["layers"]
+        if layer["class_name"] == "InputLayer"
+    }
+    if config["class_name"] == "Sequential":
+        return Signature(inputs=tuple(_spec(None, found) for found in known.values())) if known else None
+    inputs = inner["input_layers"]
+    if isinstance(inputs, dict):
+        return Signature(inputs=tuple(_spec(name, known[at[0]]) for name, at in inputs.items()))
+    names = [inputs[0]] if isinstance(inputs[0], str) else [at[0] for at in inputs]
+    several = len(names) > 1
+    return Signature(inputs=tuple(_spec(name if several else None, known[name]) for name in names))
+
+
+def _spec(name: str | None, layer: Mapping[str, Any]) -> TensorSpec:
+    if layer.get("ragged") or layer.get("sparse"):
+        raise Unknown(name)
+    dtype = layer["dtype"]
+    shape = layer.get("batch_shape") or layer["batch_input_shape"]
+    return make_spec(name, dtype if isinstance(dtype, str) else dtype["config"]["name"], shape)
