@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved, copy_regular
-from mlwrap.errors import SaveError, warn
+from mlwrap.errors import SaveError, told, warn
 from mlwrap.savers._checkpoint import CheckpointSaver
 from mlwrap.savers._checkpoint_files import write_state
 from mlwrap.savers._estimator import EstimatorSaver
@@ -78,8 +78,7 @@ def _contents(folder: Path, source: Path, value: object) -> Contents | None:
         return read(folder)
     except Exception as error:
         raise SaveError(
-            f"{source} is no SavedModel that can be read: its saved_model.pb is damaged "
-            f"({type(error).__name__}: {error}). Save it again.",
+            f"{source} is no SavedModel that can be read: {told(error)}. Save it again.",
             value,
         ) from error
 
