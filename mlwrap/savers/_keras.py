@@ -64,7 +64,7 @@ class KerasSaver:
         if names.pickled:
             raise SaveError(
                 f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
-                "which Keras can only pickle, and pickles are not written here. Build them of Keras's layers.",
+                "which Keras can only pickle, and pickles are not written. Build them of Keras's layers.",
                 value,
             )
         _warn_of_obstacles(names, package)

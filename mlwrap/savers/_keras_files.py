@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
-from mlwrap.errors import SaveError
+from mlwrap.errors import LoadError, SaveError
 from mlwrap.savers import _keras
+from mlwrap.savers._archive import check_archive
 from mlwrap.savers._keras import KerasSaver
-from mlwrap.savers._keras_names import Names, names_of
-from mlwrap.savers._kind import imported
+from mlwrap.savers._keras_names import names_of
 from mlwrap.savers._paths import named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import Unknown, attempt, make_spec
@@ -55,16 +55,16 @@ class KerasFileSaver(KerasSaver):
                 config = _json(archive, "config.json")
                 archive.getinfo("model.weights.h5")
             package = package_of(version)
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
+            check_archive(file)
+        except (LoadError, zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
             raise SaveError(
                 f"{os.fsdecode(value)} is no .keras file that loads ({type(error).__name__}: {error}). "
                 "Was it cut short? Save the model again.",
                 value,
             ) from error
-        names = Names((), (), [], {}, [])
-        if package in sys.modules:
-            names = names_of(config, imported(package))
-            _keras._warn_of_obstacles(names, package)  # noqa: SLF001  # the same room's
+        # What its Keras would not find is known where that is imported; a file is copied without it, too.
+        names = names_of(config if package in sys.modules else {}, sys.modules.get(package))
+        _keras._warn_of_obstacles(names, package)  # noqa: SLF001  # the same room's
         flavor, settings = _keras._flavor(package, version)  # noqa: SLF001
         if flavor == "tensorflow":
             tell_mlflow(file.parent, package, "keras")
