@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
-from mlwrap.errors import SaveError
+from mlwrap.errors import LoadError, SaveError
 from mlwrap.savers import _keras
+from mlwrap.savers._archive import check_archive
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_names import names_of
 from mlwrap.savers._paths import named_path
@@ -54,7 +55,8 @@ class KerasFileSaver(KerasSaver):
                 config = _json(archive, "config.json")
                 archive.getinfo("model.weights.h5")
             package = package_of(version)
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
+            check_archive(file)
+        except (LoadError, zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError) as error:
             raise SaveError(
                 f"{os.fsdecode(value)} is no .keras file that loads ({type(error).__name__}: {error}). "
                 "Was it cut short? Save the model again.",

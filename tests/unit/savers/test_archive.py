@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlwrap import savers
-from mlwrap.errors import LoadError
+from mlwrap.errors import LoadError, SaveError
 from mlwrap.savers._archive import check_archive, check_hdf5
 
 h5py = pytest.importorskip("h5py")
@@ -41,7 +41,7 @@ def archive(
 ) -> Path:
     """A ``.keras`` file, with members besides."""
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("metadata.json", "{}")
+        file.writestr("metadata.json", '{"keras_version": "3.10.0"}')
         file.writestr("config.json", json.dumps(config or {}))
         file.writestr("model.weights.h5", weights() if h5 is None else h5)
         for name, content in extra:
@@ -315,3 +315,28 @@ def test_weights_are_checked_with_trust_too(keras, tmp_path):
         savers.by_name("keras").load(
             tmp_path, {"keras": keras.__name__, "version": keras.__version__}, trust=True
         )
+
+
+@pytest.mark.parametrize("case", ["external link", "external storage"])
+def test_hdf5_that_somebody_returned_is_checked_too(keras, tmp_path, case):
+    """Weights, and whole models that are trusted: links lead out of them all the same."""
+    (tmp_path / "data").mkdir()
+    content = weights(HOSTILE_WEIGHTS[case][0])
+    for name in ("model.h5", "model.weights.h5"):
+        (tmp_path / "data" / name).write_bytes(content)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
+        savers.by_name("keras_weights").load(tmp_path, {"weights": "data/model.weights.h5"}, into=model)
+    written_by = {"keras": keras.__name__, "version": keras.__version__}
+    with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
+        savers.by_name("keras_hdf5").load(tmp_path, written_by, trust=True)
+
+
+def test_a_hostile_file_that_is_returned_is_not_passed_on(tmp_path):
+    """What load_model would refuse is not logged as a model."""
+    path = archive(tmp_path / "best.keras", ("assets/../../evil.txt", b"x"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        SaveError, match=r"best\.keras is no \.keras file that loads.*leads out of the folder"
+    ):
+        savers.find(path).save(path, tmp_path / "out", savers.SaveOptions())
