@@ -12,6 +12,7 @@ from typing import Any
 from mlwrap._journal import Metrics, Saved, copy_regular
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers import _keras
+from mlwrap.savers._archive import check_hdf5
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import inputs_of, package_of, tell_mlflow
 from mlwrap.savers._kind import class_name, has_class
@@ -86,6 +87,7 @@ class KerasHdf5Saver(KerasSaver):
         keras = _keras._the_keras(str(details["keras"]), str(details["version"]))  # noqa: SLF001
         # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
         trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
+        check_hdf5(folder / _DATA / "model.h5", "the model's HDF5 file")
         load = functools.partial(keras.saving.load_model, str(folder / _DATA / "model.h5"), **trusted)
         try:
             return load()
@@ -152,6 +154,7 @@ class KerasWeightsSaver:
                 "These are weights and no model: expected into= with a Keras model built as at the time of "
                 f"saving, got {came}."
             )
+        check_hdf5(folder / str(details["weights"]), "the file of weights")
         try:
             into.load_weights(str(folder / str(details["weights"])))
         except (OSError, KeyError, TypeError, ValueError) as error:
