@@ -226,6 +226,15 @@ def test_weights_come_back_into_a_model(keep, keras, model, tmp_path, ending):
         kept.load(into=keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(7)]))
 
 
+def test_weights_that_lead_elsewhere_are_not_read(keep, keras, model, tmp_path):
+    """A link to another file would read whatever lies there."""
+    path = weights_file(keras, model, tmp_path, ".weights.h5")
+    with h5py.File(path, "a") as file:
+        file["elsewhere"] = h5py.ExternalLink("/etc/hostname", "/")
+    with pytest.raises(LoadError, match="elsewhere is a link that leads elsewhere"):
+        keep(path).load(into=model)
+
+
 def test_weights_that_are_no_hdf5(keep, tmp_path):
     """The ending promises it."""
     (tmp_path / "m.weights.h5").write_bytes(b"nothing")
