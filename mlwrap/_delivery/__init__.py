@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from mlwrap._delivery.cache import Cache
 from mlwrap._delivery.line import Line, Told
 from mlwrap._delivery.sender import close_for_the_dead
 from mlwrap._journal import Progress, RunFolder
@@ -20,7 +21,7 @@ from mlwrap._journal import Progress, RunFolder
 if TYPE_CHECKING:
     from mlwrap._delivery.lookup import ModelFiles, Shown
 
-__all__ = ["Line", "Told", "close_for_the_dead", "deliver", "find_model", "imported_mlflow", "show"]
+__all__ = ["Cache", "Line", "Told", "close_for_the_dead", "deliver", "find_model", "imported_mlflow", "show"]
 
 _ours: list[bool] = []
 
@@ -55,22 +56,23 @@ def deliver(folder: RunFolder) -> Progress:
     return runs.deliver_patiently(folder)
 
 
-def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:
-    """Find a logged model's files, where they lie or else in a downloaded copy.
+def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:
+    """Find a logged model's files, where they lie or else in a downloaded copy, and see that they are whole.
 
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
-            ``runs:/<run id>/<model name>``, or a folder.
+            ``runs:/<run id>/<model name>``, a run id, or a folder.
         tracking_uri: Where to ask; ``None`` for MLflow's own.
+        cache_bytes: What downloaded copies may take; the least recently used ones are removed.
 
     Raises:
-        LoadError: There is no such model, or it has no ``MLmodel``.
+        LoadError: There is no such model, it is not READY, or its files are not those that were logged.
         Unreachable: Nobody answered.
     """
     _note_import()
     from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
 
-    return lookup.find_model(uri, tracking_uri)
+    return lookup.find_model(uri, tracking_uri, cache_bytes)
 
 
 def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:

@@ -18,9 +18,9 @@ FLOORS = (
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said"),
     ("_recorder",),
-    ("_run", "_loading", "_sync", "_fluent"),
-    ("_model_run", "cli"),
-    ("_decorator",),
+    ("_run", "_sync", "_fluent"),
+    ("_model_run", "_loading"),
+    ("_decorator", "cli"),
     ("__init__", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
