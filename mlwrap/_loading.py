@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlwrap import savers
 from mlwrap._capture import destination
@@ -15,6 +15,9 @@ from mlwrap._run import Run
 from mlwrap.config import settings
 from mlwrap.errors import LoadError
 from mlwrap.savers import Saver
+
+if TYPE_CHECKING:
+    from mlwrap._delivery import ModelFiles
 
 _GIGABYTE = 1_000_000_000
 
@@ -55,9 +58,7 @@ def load_model(
         uri = _of_run(uri)
     elif isinstance(uri, LoggedModel):
         uri = _uri(uri)
-    chosen = settings(tracking_uri=tracking_uri)
-    where = destination(chosen).tracking_uri
-    files = find_model(os.fspath(uri), where, int(chosen.cache_size * _GIGABYTE))
+    files = files_of(os.fspath(uri), tracking_uri)
     try:
         saver = _reader(uri, files.saver, files.saver_format)
         loaded = saver.load(files.folder, files.details, into=into, trust=trust)
@@ -71,6 +72,12 @@ def load_model(
         except TypeError:  # it takes no weak references, so that its end is that of the process
             return loaded
     return loaded
+
+
+def files_of(uri: str, tracking_uri: str | None) -> ModelFiles:
+    """A logged model's files on this machine, whole; :func:`load_model` says what is raised."""
+    chosen = settings(tracking_uri=tracking_uri)
+    return find_model(uri, destination(chosen).tracking_uri, int(chosen.cache_size * _GIGABYTE))
 
 
 def _reader(uri: object, name: str, layout: int) -> Saver:

@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
-from mlwrap.errors import RunStateError, SaveError, told
-from mlwrap.savers import SaveOptions, unpack
+from mlwrap.errors import OptionError, RunStateError, SaveError, told
+from mlwrap.savers import SaveOptions, per_model, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,6 +169,9 @@ class Run:
         *,
         step: int = 0,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
+        input_example: Any = None,
+        register_as: str | None = None,
+        verify: Literal["static", "load"] = "static",
     ) -> LoggedModel | None:
         """Save a model and log it.
 
@@ -178,6 +181,11 @@ class Run:
             step: The training step that it belongs to.
             serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
                 exported beside the checkpoint.
+            input_example: What the model can be fed: an array, a mapping of names to arrays, a pandas frame
+                or a list. It is stored as MLflow stores it, and tells the signature where the model does not.
+            register_as: ``name`` or ``name@alias``: makes a version in MLflow's registry, and sets the alias.
+            verify: ``"load"``: once it is logged a process of its own loads it, and with an
+                ``input_example`` compares a prediction; the run's end waits for that.
 
         Returns:
             The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
@@ -191,28 +199,63 @@ class Run:
             return None
         name = str(name or saver.default_name)
         self._recorder.found(saver.metrics(model), name)
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
+        options = self._save_options(
+            serving_input_receiver_fn=serving_input_receiver_fn,
+            input_example=input_example,
+            register_as=register_as,
+            verify=verify,
+        )
+        (options,), troubles = per_model(options, [name])
+        for trouble in troubles:
+            self._recorder.warn(trouble)
         return self._recorder.model(model, name, saver, options, int(step))
 
     @_harmless
-    def record(self, value: Any, *, serving_input_receiver_fn: Callable[[], Any] | None = None) -> None:
+    def record(
+        self,
+        value: Any,
+        *,
+        serving_input_receiver_fn: Callable[[], Any] | None = None,
+        input_example: Any = None,
+        register_as: str | Mapping[str, str] | None = None,
+        verify: Literal["static", "load"] = "static",
+    ) -> None:
         """Do for any value what the decorator does for a returned one: log the models and metrics in it.
 
         Args:
             value: A model, ``(model, history)``, a dict of models and numbers, …; ``None`` is nothing.
             serving_input_receiver_fn: As for :meth:`log_model`.
+            input_example: Likewise; for several models, a mapping of their names to examples.
+            register_as: Likewise; for several models, a mapping of their names to those in the registry.
+            verify: As for :meth:`log_model`.
 
         Raises:
             SaveError: A model could not be saved and the run is strict; carries ``value``.
         """
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn)
         found = unpack(value)
         self._recorder.found(found.metrics)
+        asked = self._save_options(
+            serving_input_receiver_fn=serving_input_receiver_fn,
+            input_example=input_example,
+            register_as=register_as,
+            verify=verify,
+        )
+        each, troubles = per_model(asked, [name for name, _, _ in found.models])
+        for trouble in troubles:
+            self._recorder.warn(trouble)
         try:
-            for name, model, saver in found.models:
+            for (name, model, saver), options in zip(found.models, each, strict=True):
                 self._recorder.model(model, name, saver, options)
         except SaveError as error:
             error.value = value
             raise
         if found.unknown:
             self._recorder.unknown(found.unknown)
+
+    def _save_options(self, **asked: Any) -> SaveOptions:
+        """Options that there are not cost a warning and not the model."""
+        try:
+            return SaveOptions(**asked)
+        except OptionError as error:
+            self._recorder.warn(f"{error} The model is logged without that.")
+            return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})

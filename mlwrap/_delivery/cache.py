@@ -9,6 +9,7 @@ holding it. When a copy was last used is its folder's time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -75,8 +76,7 @@ class Cache:
             if release is not None:  # else it was swept before it was held
                 (part / "download").mkdir()
                 download(part / "download").rename(part / _FILES)
-                with contextlib.suppress(OSError):  # somebody else was first
-                    part.rename(copy)
+                _rename(part, copy)
         finally:
             shutil.rmtree(part, ignore_errors=True)
             if release is not None:
@@ -109,11 +109,19 @@ class Cache:
         return removed
 
 
+def _rename(part: Path, copy: Path) -> None:
+    try:
+        part.rename(copy)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # somebody else was first
+            raise
+
+
 def _hold(folder: Path) -> Callable[[], None] | None:
     """Hold a folder, and give what lets it go; ``None`` if it is not there, or goes in this very moment."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return None
     with contextlib.suppress(OSError):  # a filesystem without locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -21,6 +21,7 @@ from mlflow.types.schema import Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
 from mlwrap._delivery.client import Client
+from mlwrap._delivery.examples import add_example
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
 from mlwrap.errors import DeliveryError, Unreachable
 
@@ -116,6 +117,8 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         details=saved.details,
     )
     _write_environment(staged, record)
+    trouble = add_example(mlmodel, staged)
+    model.troubles = [trouble] if trouble else []
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest(staged)), indent=1))
     mlmodel.save(str(staged / _MLMODEL))
 

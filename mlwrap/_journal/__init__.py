@@ -2,11 +2,13 @@
 
 The journal is where the two halves of mlwrap meet, and nowhere else: the training half appends
 records to a run folder, delivery reads them. This room may import ``mlwrap.errors`` and
-``mlwrap.config``, msgspec, platformdirs and filelock. It never imports MLflow, TensorFlow or Keras,
-and never knows what a record is about.
+``mlwrap.config``, msgspec, platformdirs and filelock, and numpy where arrays are written down. It never
+imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
+from mlwrap._journal.example import Example
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
@@ -26,9 +28,8 @@ from mlwrap._journal.records import (
     artifact_path,
     now,
 )
+from mlwrap._journal.registered import Registered
 from mlwrap._journal.spool import (
-    ModelProgress,
-    Progress,
     RunFolder,
     run_folders,
     spool_root,
@@ -43,6 +44,7 @@ __all__ = [
     "AnyRecord",
     "Artifact",
     "Entry",
+    "Example",
     "Metrics",
     "Model",
     "ModelProgress",
@@ -50,6 +52,7 @@ __all__ = [
     "OpenRun",
     "Params",
     "Progress",
+    "Registered",
     "RunEnded",
     "RunFolder",
     "RunStarted",

@@ -24,59 +24,11 @@ import filelock
 import msgspec
 import platformdirs
 
+from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
 from mlwrap.errors import JournalError, SpoolError, warn
 
-PROGRESS_FORMAT = 1
 RESERVED = 1 << 16  # bytes
 _KEY = re.compile("[0-9a-f]{32}")
-
-
-class ModelProgress(msgspec.Struct, kw_only=True):
-    """How far delivery got with one model.
-
-    Attributes:
-        name: Its name in MLflow.
-        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
-        status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
-        location: Where its files lie.
-        uploaded: Files that are there already, of a model that is uploaded file by file.
-    """
-
-    name: str
-    model_id: str = ""
-    location: str = ""
-    status: str = "PENDING"
-    uploaded: set[str] = set()
-
-
-class Progress(msgspec.Struct, kw_only=True):
-    """How far delivery got with a run folder, and the ids that MLflow gave.
-
-    Attributes:
-        format: Number of this file's own format.
-        offset: All records that end at or before this byte of the journal are in MLflow.
-        asked: MLflow has been asked to make the run: before it is asked again, it is searched.
-        run_id: MLflow's id of the run, once known.
-        experiment_id: MLflow's id of its experiment, once known.
-        models: Progress with each model, by its staged path.
-        damaged: Lines of the journal that could not be read.
-        refused: Values that MLflow would not take, and why.
-        held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
-        ended: All is delivered, the run's end too.
-        error: What stood in the way of the last delivery.
-    """
-
-    format: int = PROGRESS_FORMAT
-    offset: int = 0
-    asked: bool = False
-    run_id: str | None = None
-    experiment_id: str | None = None
-    models: dict[str, ModelProgress] = {}
-    damaged: int = 0
-    refused: dict[str, str] = {}
-    held: dict[str, str] = {}
-    ended: bool = False
-    error: str | None = None
 
 
 class RunFolder:

@@ -7,6 +7,9 @@ imported: a saver is asked about an object only if its framework is loaded alrea
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._example import keep_example
+from mlwrap.savers._per_model import per_model
+from mlwrap.savers._predict import arrays, difference, predict
 from mlwrap.savers._registry import by_name, find, kinds, register
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
@@ -20,9 +23,14 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "Unpacked",
+    "arrays",
     "by_name",
+    "difference",
     "find",
+    "keep_example",
     "kinds",
+    "per_model",
+    "predict",
     "register",
     "unpack",
 ]

@@ -20,7 +20,8 @@ FLOORS = (
     ("_recorder",),
     ("_run", "_sync", "_fluent"),
     ("_model_run", "_loading"),
-    ("_decorator", "cli"),
+    ("_decorator", "_verify"),
+    ("cli",),
     ("__init__", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

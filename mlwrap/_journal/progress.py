@@ -1,0 +1,63 @@
+"""How far delivery got with a run folder: what ``delivered.json`` holds."""
+
+from __future__ import annotations
+
+import msgspec
+
+PROGRESS_FORMAT = 1
+
+
+class ModelProgress(msgspec.Struct, kw_only=True):
+    """How far delivery got with one model.
+
+    Attributes:
+        name: Its name in MLflow.
+        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
+        status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
+        location: Where its files lie.
+        uploaded: Files that are there already, of a model that is uploaded file by file.
+        registered: URI of its version in the registry; empty while MLflow has been asked for one.
+        verified: What came of loading it; empty while that is still to be done, ``None`` if nobody asked.
+        troubles: What could not be done as it was asked, in sentences.
+    """
+
+    name: str
+    model_id: str = ""
+    location: str = ""
+    status: str = "PENDING"
+    uploaded: set[str] = set()
+    registered: str | None = None
+    verified: str | None = None
+    troubles: list[str] = []
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far delivery got with a run folder, and the ids that MLflow gave.
+
+    Attributes:
+        format: Number of this file's own format.
+        offset: All records that end at or before this byte of the journal are in MLflow.
+        asked: MLflow has been asked to make the run: before it is asked again, it is searched.
+        run_id: MLflow's id of the run, once known.
+        experiment_id: MLflow's id of its experiment, once known.
+        models: Progress with each model, by its staged path.
+        damaged: Lines of the journal that could not be read.
+        refused: Values that MLflow would not take, and why.
+        held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
+        ended: All is delivered, the run's end too.
+        seconds: That were spent verifying models: a sign of life.
+        error: What stood in the way of the last delivery.
+    """
+
+    format: int = PROGRESS_FORMAT
+    offset: int = 0
+    asked: bool = False
+    run_id: str | None = None
+    experiment_id: str | None = None
+    models: dict[str, ModelProgress] = {}
+    damaged: int = 0
+    refused: dict[str, str] = {}
+    held: dict[str, str] = {}
+    ended: bool = False
+    seconds: int = 0
+    error: str | None = None

@@ -1,0 +1,116 @@
+"""``verify="load"``: a fresh process loads what was logged, and what comes of it is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mlwrap import model_run, tracked_training
+from mlwrap._journal import Example
+from mlwrap.cli import cli
+from mlwrap.errors import MlwrapWarning, OptionError
+
+tf = pytest.importorskip("tensorflow")
+keras = tf.keras
+X = np.arange(6, dtype="float32").reshape(2, 3)
+
+
+def tags(uri: str) -> dict[str, str]:
+    """What MLflow has of a verification."""
+    return mlflow.get_logged_model(uri.removeprefix("models:/")).tags
+
+
+def folder(uri: str) -> Path:
+    """Where a logged model's files lie."""
+    return Path(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+
+
+@keras.utils.register_keras_serializable("of this test")
+class OnlyHere(keras.layers.Layer):
+    """A layer that Keras finds only where this module was imported."""
+
+    def call(self, x):
+        return 2 * x
+
+
+def test_what_was_logged_is_loaded_by_another_process(store: str, monkeypatch: pytest.MonkeyPatch):
+    """A sender sees to it when all is delivered, and the run's end waits: one passes, one does not load."""
+    monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
+    monkeypatch.setenv("MLWRAP_DEADLINE", "30")
+
+    @tracked_training(verify="load", input_example=X)
+    def train():
+        inputs = keras.layers.Input((3,))
+        good = keras.Sequential([inputs, keras.layers.Dense(2)])
+        return {"good": good, "bad": keras.Sequential([keras.layers.Input((3,)), OnlyHere()])}
+
+    with pytest.warns(MlwrapWarning) as warned:
+        train()
+    assert "the model 'bad': it is logged, and does not pass its verification" in str(warned[-1].message)
+    good, bad = train.last_run.models
+    assert (good.status, bad.status) == ("READY", "READY")
+    assert tags(good.uri)["mlwrap.verified"] == "ok"
+    assert "OnlyHere" in str(warned[-1].message)
+    assert not tags(bad.uri)["mlwrap.verified"].startswith("ok")
+    assert mlflow.get_run(train.last_run.run_id).info.status == "FINISHED"
+
+
+@pytest.fixture
+def command():
+    """``mlwrap verify`` in this process."""
+
+    def run(uri: object) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["verify", str(uri)])
+        return done.exit_code, done.stdout.strip() or str(done.exception)
+
+    return run
+
+
+def test_a_prediction_is_compared(store: str, command, tmp_path: Path):
+    """With that of the object that was saved; another one is an error that shows both."""
+    with model_run("r") as run:
+        run.log_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]), input_example=X)
+    assert command(run.model_uri) == (0, "ok (it loads; there was no prediction to compare)")
+    assert "mlwrap.verified" not in tags(run.model_uri)
+    changed = tmp_path / "changed"
+    shutil.copytree(folder(run.model_uri), changed)
+    example = Example(kind="array", inputs={"": X}, predicted={"": np.zeros((2, 2))})
+    (changed / "mlwrap-example.npz").unlink()
+    (changed / "mlwrap-manifest.json").unlink()
+    example.write(changed)
+    _sign(changed)
+    code, said = command(changed)
+    assert code == 1
+    assert "it loads, and predicts something else than before it was saved: the values differ" in said
+
+
+def test_what_can_not_be_compared_is_said(store: str, command):
+    """A checkpoint is restored into objects that only its code can make."""
+    with model_run("r") as run:
+        run.log_model(tf.train.Checkpoint(v=tf.Variable([1.0])))
+    code, said = command(run.model_uri)
+    assert (code, said[:25]) == (0, "ok (its files are whole; ")
+    next(folder(run.model_uri).rglob("*.index")).unlink()
+    code, said = command(run.model_uri)
+    assert code == 1
+    assert "was logged with the model, and is not there" in said
+
+
+def test_a_way_to_verify_that_there_is_not():
+    """Refused at decoration."""
+    with pytest.raises(OptionError, match="verify='twice' can't be used: expected 'static' or 'load'"):
+        tracked_training(verify="twice")
+
+
+def _sign(model: Path) -> None:
+    """Write the manifest anew."""
+    import msgspec  # noqa: PLC0415
+
+    from mlwrap._delivery.models import manifest  # noqa: PLC0415
+
+    (model / "mlwrap-manifest.json").write_bytes(msgspec.json.encode(manifest(model)))
