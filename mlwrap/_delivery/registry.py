@@ -46,8 +46,8 @@ class Registry:
 
     @sorted_errors
     def _find(self, name: str, run_id: str, model_id: str) -> str | None:
-        for version in self._mlflow.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-            if str(version.source) == f"models:/{model_id}":
+        for version in self._mlflow.search_model_versions(f"run_id = '{run_id}'"):
+            if (version.name, version.source) == (name, f"models:/{model_id}"):
                 return str(version.version)
         return None
 

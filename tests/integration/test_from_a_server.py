@@ -31,9 +31,9 @@ def logged(server: Server, monkeypatch: pytest.MonkeyPatch):
     """Log a checkpoint with one value to the server; gives the run."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
 
-    def log(value: float = 1.0):
+    def log(value: float = 1.0, **options: object):
         with model_run("r", experiment="served") as run:
-            run.log_model(tf.train.Checkpoint(v=tf.Variable([value])))
+            run.log_model(tf.train.Checkpoint(v=tf.Variable([value])), **options)
         return run
 
     return log
@@ -54,6 +54,16 @@ def test_three_loads_leave_one_copy(logged, tmp_path: Path):
     assert copy.stat().st_mode & 0o777 == 0o700
     done = CliRunner().invoke(cli, ["clean", "--cache"])
     assert (done.exit_code, done.output) == (0, "")  # a checkpoint restores later, so it is still in use
+
+
+def test_a_version_is_loaded_by_its_alias(logged):
+    """The alias is set over HTTP, and moves on."""
+    for value, version in ((3.0, "1"), (4.0, "2")):
+        run = logged(value, register_as="served@best")
+        assert run.models[0].registered == f"models:/served/{version}"
+        assert restored("models:/served@best") == value
+    assert restored("models:/served/1") == 3.0
+    assert restored("models:/served/latest") == 4.0
 
 
 def test_a_copy_that_was_damaged_is_not_opened(logged, tmp_path: Path):
