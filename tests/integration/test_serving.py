@@ -110,6 +110,7 @@ class Scaled(tf.Module):
         return self.scale * x
 
 
+@pytest.mark.skipif(ESTIMATORS, reason="the same files and the same loader as on today's TensorFlow")
 def test_a_saved_model(store: str, tmp_path: Path):
     """A tf.Module, called with one tensor."""
     uri, example = logged(Scaled(), input_example=X)
@@ -134,7 +135,7 @@ def test_an_estimators_export(store: str, tmp_path: Path):
         return tf.estimator.export.ServingInputReceiver({"x": feature}, {"x": feature})
 
     uri, example = logged(estimator, serving_input_receiver_fn=receiver, input_example={"x": x[:, None]})
-    expected = [row["predictions"] for row in estimator.predict(data)]
+    expected = np.ravel([row["predictions"] for row in estimator.predict(data)])  # as MLflow gives one column
     with served(uri, tmp_path) as address:
         answer = predictions(address, example)
     np.testing.assert_allclose(answer["predictions"], expected, rtol=1e-5)

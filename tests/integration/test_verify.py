@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlwrap import model_run, tracked_training
+from mlwrap import model_run, sync, tracked_training
 from mlwrap._journal import Example
 from mlwrap.cli import cli
 from mlwrap.errors import MlwrapWarning, OptionError
@@ -38,26 +38,40 @@ class OnlyHere(keras.layers.Layer):
         return 2 * x
 
 
-def test_what_was_logged_is_loaded_by_another_process(store: str, monkeypatch: pytest.MonkeyPatch):
-    """A sender sees to it when all is delivered, and the run's end waits: one passes, one does not load."""
+def test_what_does_not_load_is_said(store: str, monkeypatch: pytest.MonkeyPatch):
+    """A sender sees to it when all is delivered, and the run's end waits: a warning, and a tag."""
     monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
-    monkeypatch.setenv("MLWRAP_DEADLINE", "30")
 
-    @tracked_training(verify="load", input_example=X)
+    @tracked_training(verify="load")
     def train():
-        inputs = keras.layers.Input((3,))
-        good = keras.Sequential([inputs, keras.layers.Dense(2)])
-        return {"good": good, "bad": keras.Sequential([keras.layers.Input((3,)), OnlyHere()])}
+        return keras.Sequential([keras.layers.Input((3,)), OnlyHere()])
 
     with pytest.warns(MlwrapWarning) as warned:
         train()
-    assert "the model 'bad': it is logged, and does not pass its verification" in str(warned[-1].message)
-    good, bad = train.last_run.models
-    assert (good.status, bad.status) == ("READY", "READY")
-    assert tags(good.uri)["mlwrap.verified"] == "ok"
-    assert "OnlyHere" in str(warned[-1].message)
-    assert not tags(bad.uri)["mlwrap.verified"].startswith("ok")
+    (model,) = train.last_run.models
+    said = str(warned[-1].message)
+    assert "the model 'keras_model': it is logged, and does not pass its verification" in said
+    assert "OnlyHere" in said
+    assert not tags(model.uri)["mlwrap.verified"].startswith("ok")
+    assert model.status == "READY"
     assert mlflow.get_run(train.last_run.run_id).info.status == "FINISHED"
+
+
+def test_what_waited_is_verified_when_it_is_delivered(store: str):
+    """By another process, where the same prediction comes out; of two models the one that was asked for."""
+    with model_run("r", delivery="off") as run:
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+        run.log_model(model, "checked", input_example=X, verify="load")
+        run.log_model(model, "unchecked", input_example=X)
+    (done,) = sync()
+    assert done.error is None
+    found = {
+        name: mlflow.search_logged_models(filter_string=f"name = '{name}'", output_format="list")[0].tags
+        for name in ("checked", "unchecked")
+    }
+    assert found["checked"]["mlwrap.verified"] == "ok"
+    assert "mlwrap.verified" not in found["unchecked"]
+    assert run.models[0].status == "STAGED"
 
 
 @pytest.fixture
