@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow.artifacts
+import msgspec
 import yaml
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
@@ -80,12 +81,18 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
     except BaseException:
         held.release()
         raise
-    return ModelFiles(
-        held.folder, ours["saver"], ours["saver_format"], ours.get("details") or {}, held.release
-    )
+    return ModelFiles(held.folder, ours.saver, ours.saver_format, ours.details or {}, held.release)
 
 
-def _flavor(folder: Path, uri: str) -> dict[str, Any]:
+class _Flavor(msgspec.Struct, kw_only=True):
+    """Our own flavor, as :func:`mlwrap._delivery.models.describe` writes it."""
+
+    saver: str
+    saver_format: int
+    details: dict[str, Any] | None = None
+
+
+def _flavor(folder: Path, uri: str) -> _Flavor:
     """Our own flavor in a model's ``MLmodel``."""
     try:
         text = (folder / "MLmodel").read_text()
@@ -102,12 +109,16 @@ def _flavor(folder: Path, uri: str) -> dict[str, Any]:
             f"{uri} was not logged by mlwrap; its flavors are: {others}. Load it with MLflow itself, "
             "as in mlflow.keras.load_model or mlflow.pyfunc.load_model."
         )
-    if ours["format"] > FLAVOR_FORMAT:
+    layout = ours.get("format") if isinstance(ours, dict) else None
+    if isinstance(layout, int) and layout > FLAVOR_FORMAT:
         raise LoadError(
-            f"{uri} has format {ours['format']} of the mlwrap flavor, and this mlwrap reads up to "
+            f"{uri} has format {layout} of the mlwrap flavor, and this mlwrap reads up to "
             f"{FLAVOR_FORMAT}. Upgrade mlwrap."
         )
-    return dict(ours)
+    try:
+        return msgspec.convert(ours, _Flavor)
+    except msgspec.ValidationError as error:
+        raise LoadError(f"{uri} has an MLmodel file whose flavor mlwrap is damaged: {error}.") from None
 
 
 def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:

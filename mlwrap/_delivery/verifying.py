@@ -41,10 +41,10 @@ def verify_models(tracking_uri: str, progress: Progress, save: Callable[[], None
     for model in progress.models.values():
         if model.status == "READY" and model.verified == "":
             verdict = _verdict(f"models:/{model.model_id}", tracking_uri, alive)
-            if not verdict.startswith(_OK):
-                model.troubles.append(f"it is logged, and does not pass its verification: {verdict}")
             Registry(tracking_uri).tag(model.model_id, {"mlwrap.verified": verdict})
             model.verified = verdict
+            if not verdict.startswith(_OK):
+                model.troubles.append(f"it is logged, and does not pass its verification: {verdict}")
             save()
 
 

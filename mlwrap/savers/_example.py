@@ -92,8 +92,12 @@ def _fitted(example: Example, given: Any, signature: Signature) -> Example:
         _Unfit: It is not: what was expected.
     """
     specs = signature.inputs
-    if len(specs) == 1 and len(example.inputs) == 1 and example.kind == "array":
+    if len(specs) == 1 and example.kind == "array":
         pairs = [("", specs[0])]
+        if specs[0].name is not None:  # what has one input by a name is fed by it
+            name, array = specs[0].name, example.inputs[""]
+            example = Example(kind="mapping", inputs={name: array})
+            pairs, given = [(name, specs[0])], {name: given}
     elif example.kind == "frame" and len(specs) == 1 and specs[0].name is None:
         return example  # columns that make one tensor: their types are MLflow's to bring together
     else:

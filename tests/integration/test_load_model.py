@@ -223,6 +223,8 @@ def test_a_model_that_was_changed_is_not_opened(model, store: str, tamper, words
         ("saver_format: 1", "saver_format: 99", "format 99 of the saver 'keras'.* Upgrade"),
         ("saver: keras", "saver: nobody", "a saver named 'nobody'; known here are keras"),
         ("    format: 1", "    format: 99", "format 99 of the mlwrap flavor.* Upgrade"),
+        ("saver: keras", "saver: [keras]", r"flavor mlwrap is damaged: Expected `str`, got `array`"),
+        ("saver_format: 1", "nothing: 1", "flavor mlwrap is damaged: .*saver_format"),
     ],
 )
 def test_a_model_of_another_mlwrap(model, store: str, old: str, new: str, words: str):

@@ -42,6 +42,7 @@ def kept(
         ({"a": A, "b": B}, TWO, "mapping", {"a": A, "b": B}),
         ({"b": [0, 1, 2, 3], "a": A.tolist()}, TWO, "mapping", {"a": A, "b": B}),
         ([A, B], TWO, "mapping", {"a": A, "b": B}),
+        ([0, 1, 2, 3], Signature(inputs=TWO.inputs[1:]), "mapping", {"b": B}),
         (pd.DataFrame({"x": [1.5], "t": ["a"]}), None, "frame", {"x": np.array([1.5]), "t": np.array(["a"])}),
         (pd.DataFrame({"x": [1.5]}), ONE, "frame", {"x": np.array([1.5])}),
     ],
