@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from mlwrap._delivery import deliver, imported_mlflow
+from mlwrap._passwords import without_password
 from mlwrap._recorder import Recorder
 from mlwrap.errors import DeliveryError, JournalError, told
 
@@ -29,7 +30,7 @@ class Fluent:
         mlflow = sys.modules.get("mlflow")
         if mlflow is None or imported_mlflow() or not hasattr(mlflow, "start_run"):
             return
-        if tracking_uri != mlflow.get_tracking_uri():
+        if tracking_uri != without_password(mlflow.get_tracking_uri()):
             return  # the body's own calls are meant for another MLflow
         try:
             recorder.delivered(deliver(recorder.journal.folder))

@@ -1,7 +1,9 @@
 """How does this process end while runs are open?
 
 Signals whose default is to end the process without a word to Python (SIGTERM, SIGHUP) first close the
-open runs; then the signal does what it would have done without mlwrap. Knows nothing of what a run is.
+open runs; then the signal does what it would have done without mlwrap. A signal that
+is to be a warning (Slurm's ``--signal=USR1@60``) ends nothing: the open runs learn of it. Knows nothing of
+what a run is.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from mlwrap.errors import OptionError
+
 
 class Endable(Protocol):
     """Something open that wants to be told when the process is about to end."""
@@ -21,30 +25,56 @@ class Endable(Protocol):
     def interrupted(self, signal_name: str) -> None:
         """A signal came, and a handler of the user's deals with it: the body may or may not go on."""
 
+    def warned(self, signal_name: str) -> None:
+        """A signal came that says that the process will be ended soon."""
+
     def cut_short(self, signal_name: str | None) -> None:
         """The process ends as soon as this returns."""
 
 
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 _open: list[Endable] = []
 _previous: dict[int, Handler] = {}
 
 
-def opened(item: Endable) -> None:
-    """Watch over ``item`` until :func:`closed`."""
+def signal_number(name: str) -> int:
+    """The number of the signal called ``name``, as ``"SIGUSR1"``.
+
+    Raises:
+        OptionError: There is none that a process could be warned with.
+    """
+    found = getattr(signal, name, None)
+    if not isinstance(found, signal.Signals) or found in {*_ENDING, signal.SIGKILL, signal.SIGSTOP}:
+        raise OptionError(
+            f"preemption_signal={name!r} can't be used: expected a signal that may come before the end, "
+            "as 'SIGUSR1' or 'SIGUSR2'."
+        )
+    return found
+
+
+def opened(item: Endable, warning: int | None = None) -> None:
+    """Watch over ``item`` until :func:`closed`.
+
+    Args:
+        item: What is open.
+        warning: A signal that is to end nothing, for it says that the process will be ended soon.
+    """
     _open.append(item)
     # Python lets only the main thread set handlers; a run of another thread is watched over too, as long
     # as the main thread has one open.
     if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
+        handlers = dict.fromkeys(_ENDING, _on_end)
+        if warning is not None:
+            handlers[signal.Signals(warning)] = _on_warning
+        for number, handler in handlers.items():
             if number not in _previous:
                 current = signal.getsignal(number)
                 # None: set by something that is not Python; SIG_IGN: as under nohup. Both stay as they are.
                 if current is not None and current is not signal.SIG_IGN:
                     _previous[number] = current
-                    signal.signal(number, _on_signal)
+                    signal.signal(number, handler)
 
 
 def closed(item: Endable) -> None:
@@ -53,7 +83,7 @@ def closed(item: Endable) -> None:
         _open.remove(item)
     if not _open and threading.current_thread() is threading.main_thread():
         for number, handler in list(_previous.items()):
-            if signal.getsignal(number) is _on_signal:  # else somebody has set theirs since: it stays
+            if signal.getsignal(number) in _OURS:  # else somebody has set theirs since: it stays
                 signal.signal(number, handler)
             del _previous[number]
 
@@ -68,7 +98,7 @@ def _at_exit() -> None:
 def _forget() -> None:
     """In a child made by ``fork``: the open runs are the parent's to end."""
     for number, handler in _previous.items():
-        if signal.getsignal(number) is _on_signal:
+        if signal.getsignal(number) in _OURS:
             signal.signal(number, handler)
     _previous.clear()
     _open.clear()
@@ -77,7 +107,15 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
+def _on_warning(number: int, frame: FrameType | None) -> None:
+    for item in _open:
+        item.warned(signal.Signals(number).name)
+    previous = _previous.get(number)
+    if callable(previous):
+        previous(number, frame)
+
+
+def _on_end(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     previous = _previous.get(number, signal.SIG_DFL)
     if callable(previous):
@@ -91,3 +129,6 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     finally:  # whatever becomes of that, the signal is to do what it was sent for
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+_OURS = (_on_end, _on_warning)

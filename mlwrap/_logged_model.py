@@ -29,9 +29,9 @@ class LoggedModel:
         self.uri: str | None = None
         self.registered: str | None = None
 
-    def delivered(self, status: str, model_id: str, registered: str | None) -> None:
+    def delivered(self, status: str, uri: str, registered: str | None) -> None:
         """Learn what MLflow has of it."""
-        self.status, self.uri, self.registered = status, f"models:/{model_id}", registered or None
+        self.status, self.uri, self.registered = status, uri, registered or None
 
     def __repr__(self) -> str:
         return f"<LoggedModel {self.name!r} {self.status} {self.uri or ''}>"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -10,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mlwrap import _lifetime, _report
+from mlwrap._around import Around, announced, inherited
 from mlwrap._capture import Captured, Destination, Redactor, destination, provenance, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
@@ -84,9 +87,12 @@ class RunContext:
         self._function = function
         self._entered = False
         self._offline = chosen.delivery == "off"
+        warning = chosen.preemption_signal
+        self._warning = None if warning is None else _lifetime.signal_number(warning)
         self._token: Token[Run | None] | None = None
         self._delivering = False
         self._fluent: Fluent | None = None
+        self._announced = contextlib.ExitStack()
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -98,6 +104,7 @@ class RunContext:
         if self._entered:
             raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
         self._entered = True
+        self._began = time.monotonic()
         try:
             if not self._settings.disabled:
                 self._start()
@@ -115,6 +122,7 @@ class RunContext:
         if self._token is not None:
             with contextlib.suppress(ValueError):  # left in another thread than it was entered in
                 current.reset(self._token)
+        self._announced.close()
         status = self._status(error)
         if not self._recorder.recording:
             self._recorder.status = status
@@ -134,6 +142,11 @@ class RunContext:
         """A signal came that a handler of the user's deals with."""
         self._recorder.signal = signal_name
 
+    def warned(self, signal_name: str) -> None:
+        """The process will be ended soon; the body finds out by ``run.preempted``."""
+        self._recorder.preempted = True
+        self._recorder.tags({"mlwrap.preempted": signal_name})
+
     def cut_short(self, signal_name: str | None) -> None:
         """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
@@ -143,12 +156,9 @@ class RunContext:
             self._deliver()
 
     def _start(self) -> None:
-        recorder, around = self._recorder, current.get()
-        if around is not None and around.recorded and around.status == "RUNNING":
-            where = destination(self._settings, around.tracking_uri)
-            self._offline = self._offline or around.offline
-        else:
-            where, around = destination(self._settings), None
+        recorder, around = self._recorder, _around()
+        where = destination(self._settings, around.tracking_uri if around is not None else None)
+        self._offline = self._offline or (around is not None and around.offline)
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
         parent_key, parent_run_id = _parent(around, where)
         first = RunStarted(
@@ -166,7 +176,8 @@ class RunContext:
         )
         sender = self._settings.delivery == "sender" and not self._offline
         recorder.open(spool_root(self._settings.spool), first, line=sender)
-        _lifetime.opened(self)
+        _lifetime.opened(self, self._warning)
+        self._announced.enter_context(announced(recorder.journal.folder))
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
@@ -191,7 +202,8 @@ class RunContext:
     def _status(self, error: BaseException | None) -> Status:
         if error is None:
             return "FINISHED"
-        if isinstance(error, KeyboardInterrupt) or self._recorder.signal:
+        cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
+        if isinstance(error, KeyboardInterrupt | cancelled) or self._recorder.signal:
             return "KILLED"
         well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
         return "FINISHED" if well else "FAILED"
@@ -233,7 +245,7 @@ class RunContext:
             _report.ended(
                 recorder.name,
                 status=recorder.status,
-                seconds=recorder.seconds,
+                seconds=time.monotonic() - self._began,
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,
@@ -253,7 +265,17 @@ def _waits(folder: RunFolder) -> str:
     return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
 
 
-def _parent(around: Run | None, where: Destination) -> tuple[str | None, str | None]:
+def _around() -> Around | None:
+    """The run around this code, in this process or the one that started it."""
+    run = current.get()
+    if run is None:
+        return inherited()
+    if not run.recorded or run.status != "RUNNING":
+        return None
+    return Around(run.key, run.tracking_uri, run.offline, run.run_id)
+
+
+def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
     """Key of the run around this one if it is ours, or MLflow's id of it if it is MLflow's own."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:

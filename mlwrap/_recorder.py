@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -38,6 +37,7 @@ from mlwrap._journal import (
     open_run,
 )
 from mlwrap._logged_model import LoggedModel, plain_name
+from mlwrap._points import Clock, numbers_of
 from mlwrap._said import Parameters, Points
 from mlwrap.errors import DeliveryError, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
@@ -66,19 +66,18 @@ class Recorder:
         self._strict = strict
         self._journal: OpenRun | None = None
         self._process = os.getpid()
-        self.tracking_uri = ""
-        self.offline = False
-        self._began = time.monotonic()
+        self.tracking_uri, self.offline = "", False
         self._params = Parameters()
         self._points = Points()
+        self._clock = Clock()
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
-        self._full = False
+        self._full = self.preempted = False
 
     @property
     def recording(self) -> bool:
         """Whether there is a journal that is this process's to write."""
-        return self.recorded and os.getpid() == self._process
+        return self._journal is not None and os.getpid() == self._process
 
     @property
     def recorded(self) -> bool:
@@ -96,11 +95,6 @@ class Recorder:
             raise RunStateError(f"run {self.name!r} records nothing.")
         return self._journal
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run was made."""
-        return time.monotonic() - self._began
-
     def open(self, root: Path, first: RunStarted, *, line: bool) -> None:
         """Open the journal, in the spool ``root``.
 
@@ -116,7 +110,7 @@ class Recorder:
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
         if line:
             try:
-                self.line = Line(self._journal.folder)
+                self.line = Line(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
 
@@ -154,14 +148,11 @@ class Recorder:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write the metrics of one step down; one that is no number costs no other."""
-        numbers: dict[str, float] = {}
-        for name, value in values.items():
-            try:
-                numbers[rename(str(name))] = float(value)
-            except Exception as error:  # noqa: BLE001 - whatever a value's own __float__ raises
-                self.warn(f"metric {name!r} is no number, and is left out: {told(error)}")
+        numbers, wrong = numbers_of(values)
+        for name, why in wrong.items():
+            self.warn(f"metric {name!r} is no number, and is left out: {why}")
         if numbers:
-            self.append(Metrics.of(numbers, step=int(step), time=now()))
+            self.append(Metrics.of(numbers, step=step, time=self._clock.time(step)))
 
     def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
         """Write metrics down that a model or a history remembers; a point that was met before counts once.
@@ -288,9 +279,12 @@ class Recorder:
         """Learn what MLflow has of this run."""
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
         for staged, known in progress.models.items():
-            self.models[staged].delivered(known.status, known.model_id, known.registered)
+            where = f"models:/{known.model_id}" if known.model_id else f"runs:/{self.run_id}/{known.name}"
+            self.models[staged].delivered(known.status, where, known.registered)
             for trouble in known.troubles:
                 self.warn(f"the model {known.name!r}: {trouble}")
+        if progress.degraded:
+            self.warn(progress.degraded)
 
     def _abandon(self, record: Model, why: str) -> None:
         self._saving.pop(record.staged, None)

@@ -14,7 +14,7 @@ from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap.errors import OptionError, RunStateError, SaveError, told
-from mlwrap.savers import SaveOptions, per_model, unpack
+from mlwrap.savers import SaveOptions, Saver, per_model, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,6 +81,11 @@ class Run:
         return self._recorder.status
 
     @property
+    def preempted(self) -> bool:
+        """Whether the ``preemption_signal`` came: the process will be ended soon."""
+        return self._recorder.preempted
+
+    @property
     def recording(self) -> bool:
         """Whether this run writes anything down: not when disabled, nor in a child made by ``fork``."""
         return self._recorder.recording
@@ -134,12 +139,12 @@ class Run:
     @_harmless
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
         """Log one metric, a number or what ``float()`` makes one of, at a step."""
-        self._recorder.metrics({name: value}, step)
+        self._recorder.metrics({name: value}, int(step))
 
     @_harmless
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log the metrics of one step: numbers, or what ``float()`` makes one of."""
-        self._recorder.metrics(metrics, step)
+        self._recorder.metrics(metrics, int(step))
 
     @_harmless
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -199,6 +204,7 @@ class Run:
             return None
         name = str(name or saver.default_name)
         self._recorder.found(saver.metrics(model), name)
+        self._log_params_of(model, name, saver)
         options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,
             input_example=input_example,
@@ -245,6 +251,7 @@ class Run:
             self._recorder.warn(trouble)
         try:
             for (name, model, saver), options in zip(found.models, each, strict=True):
+                self._log_params_of(model, name, saver)
                 self._recorder.model(model, name, saver, options)
         except SaveError as error:
             error.value = value
@@ -259,3 +266,11 @@ class Run:
         except OptionError as error:
             self._recorder.warn(f"{error} The model is logged without that.")
             return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})
+
+    @_harmless
+    def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
+        """Log the parameters that a model was made with, where its saver tells them."""
+        tell = getattr(saver, "params", None)
+        if tell is not None and (params := tell(model)):
+            own = "params" if name == saver.default_name else f"{name}.params"
+            self._recorder.params(capture_params({own: params}, redactor=self._recorder.redactor))

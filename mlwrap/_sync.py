@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import filelock
-
 from mlwrap._delivery import close_for_the_dead, deliver
 from mlwrap._journal import RunFolder, header, run_folders, spool_root, sweep
 from mlwrap.config import settings
@@ -75,7 +73,7 @@ def deliverable(spool: str | None = None) -> list[RunFolder]:
     """
     root = _root(spool)
     sweep(root)
-    return [folder for folder in run_folders(root) if not _is_open(folder)]
+    return [folder for folder in run_folders(root) if not folder.is_open()]
 
 
 def sync_each(folders: list[RunFolder]) -> Iterator[Synced]:
@@ -130,20 +128,8 @@ def _root(spool: str | None) -> Path:
     return spool_root(settings(spool=spool).spool)
 
 
-def _is_open(folder: RunFolder) -> bool:
-    lease = folder.writer_lease()
-    try:
-        lease.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    except OSError:  # delivered and removed in this very moment
-        return False
-    lease.release()
-    return False
-
-
 def _described(folder: RunFolder) -> Waiting:
-    state: Literal["open", "waiting", "delivered"] = "open" if _is_open(folder) else "waiting"
+    state: Literal["open", "waiting", "delivered"] = "open" if folder.is_open() else "waiting"
     name, reason, began = "?", "", time.time()
     try:
         first, progress = header(folder.journal), folder.progress()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, Literal, get_type_hints
 
 import msgspec
@@ -30,6 +32,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
         quiet: Say nothing on standard error when runs start and end. Warnings still come.
         disabled: Run every body untracked.
+        preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
+            Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
+            decides.
     """
 
     spool: str | None = None
@@ -41,11 +46,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     quiet: bool = False
     disabled: bool = False
+    preemption_signal: str | None = None
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
+_forced: dict[str, Any] = {}
 
 
 def configure(**options: Any) -> None:
@@ -85,7 +92,19 @@ def settings(**options: Any) -> Settings:
     for name, value in options.items():
         if value is not None:
             merged[name] = checked_option(name, value)
-    return Settings(**merged)
+    return Settings(**merged | _forced)
+
+
+@contextlib.contextmanager
+def forced(**options: Any) -> Iterator[None]:
+    """Settings that go before all others, the call's own among them, for as long as the block lasts."""
+    before = _forced.copy()
+    _forced.update(options)
+    try:
+        yield
+    finally:
+        _forced.clear()
+        _forced.update(before)
 
 
 def checked_option(name: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from mlwrap._capture.names import rename, unrename
 from mlwrap._capture.provenance import pins, provenance
 from mlwrap._capture.redact import REDACTED, Redactor, Secret
 from mlwrap._capture.target import Destination, destination, working_folder
+from mlwrap._capture.workers import Role, role
 
 __all__ = [
     "REDACTED",
@@ -21,6 +22,7 @@ __all__ = [
     "Captured",
     "Destination",
     "Redactor",
+    "Role",
     "Secret",
     "destination",
     "flatten",
@@ -28,6 +30,7 @@ __all__ = [
     "pins",
     "provenance",
     "rename",
+    "role",
     "unrename",
     "working_folder",
 ]

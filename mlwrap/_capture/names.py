@@ -12,6 +12,7 @@ like that, so a cut name meets no other; its own name is kept beside the value.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -30,6 +31,7 @@ _WRONG = re.compile(
 _ESCAPE = re.compile(r"-x([0-9a-f]*)-")
 
 
+@functools.lru_cache(4096)  # a training logs the same few names at every step
 def rename(name: str) -> str:
     """The name under which MLflow gets this parameter: itself wherever it fits."""
     if len(name) <= _LONGEST and _FITS.fullmatch(name):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from mlwrap._passwords import without_password
 from mlwrap.config import Settings
 
 _SQLITE = "sqlite:///"
@@ -17,7 +18,7 @@ class Destination(NamedTuple):
     """Where a run is to be delivered.
 
     Attributes:
-        tracking_uri: Absolute, so that it means the same from any working folder.
+        tracking_uri: Absolute, so that it means the same from any working folder; without a password.
         experiment: Name of the experiment, or ``None``.
         experiment_id: MLflow's id of it, where that is what was given.
         parent_run_id: An MLflow run that is active around this one.
@@ -58,7 +59,7 @@ def destination(settings: Settings, around: str | None = None) -> Destination:
 
 
 def absolute(uri: str) -> str:
-    """``uri`` with a relative path, of an sqlite file or a folder, made absolute."""
+    """``uri`` with a relative path, of an sqlite file or a folder, made absolute, and without a password."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         path = uri[len(_SQLITE) :]
         return (
@@ -66,7 +67,7 @@ def absolute(uri: str) -> str:
         )
     if ":" not in uri and uri not in _NAMES:
         return str(working_folder() / uri)
-    return uri
+    return without_password(uri)
 
 
 def working_folder() -> Path:

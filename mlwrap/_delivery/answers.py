@@ -12,11 +12,14 @@ from collections.abc import Iterator
 import urllib3
 from mlflow.exceptions import MlflowException
 
+from mlwrap._passwords import hidden
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 # MLflow's own patience is four minutes a call, and a request that it sends again makes a second run where the
 # first answer was lost. So its client asks once, and what comes again is the delivery, which looks first.
 _ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# To print where a run can be seen it asks for the run first; ours is a report of our own.
+_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 _TIMEOUT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # seconds; the user's own goes before it
 
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
@@ -30,15 +33,21 @@ _LOCKED = "database is locked"
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
 
+class NotOffered(Refused):
+    """The server knows no such request: it is older than the client."""
+
+
 def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
-    text = str(error)
+    text = hidden(str(error))
     status, code = _status(error), getattr(error, "error_code", None)
     no_answer = _LOCKED in text or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
     if no_answer or code in _UNREACHABLE or (status in _AGAIN and code not in _NEVER):
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
+    if code == "ENDPOINT_NOT_FOUND":
+        return NotOffered(f"MLflow at {tracking_uri} is too old: {text}")
     if status is not None:
         of_value = code in _OF_VALUE or status in {_BAD_REQUEST, _TOO_LARGE}
         return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)
@@ -80,12 +89,12 @@ _before: dict[str, str | None] = {}
 
 @contextlib.contextmanager
 def asking_once() -> Iterator[None]:
-    """MLflow's client sends each request once, and not for ever; for all threads inside."""
+    """MLflow's client sends each request once, not for ever, and prints nothing; for all threads inside."""
     global _inside  # noqa: PLW0603 - as the environment is, which is where MLflow looks
     with _lock:
         _inside += 1
         if _inside == 1:
-            wanted = {**{k: os.environ.get(k, v) for k, v in _TIMEOUT.items()}, **_ONCE}
+            wanted = {**{k: os.environ.get(k, v) for k, v in _TIMEOUT.items()}, **_ONCE, **_QUIET}
             _before.update({name: os.environ.get(name) for name in wanted})
             os.environ.update(wanted)
     try:

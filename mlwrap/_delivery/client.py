@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
-import os
-import socket
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -27,9 +21,13 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlwrap._delivery.answers import sort_error
+from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._journal import Status
+from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 P = ParamSpec("P")
@@ -38,8 +36,6 @@ R = TypeVar("R")
 # MLflow's limits for one batch: entities in all, and of these parameters and tags.
 BATCH = 1000
 BATCH_OF_PARAMS = 100
-
-_CONNECT_SECONDS = 5.0
 
 
 def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
@@ -62,33 +58,34 @@ def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-class NobodyListens(Unreachable):
-    """There is no server where one should be: trying again at once is of no use."""
-
-
 class Client:
     """What delivery asks of MLflow, in as few requests as it can be asked in.
 
     Args:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
 
+    Attributes:
+        tracking_uri: The same, without a password.
+
     Raises:
+        Refused: Its password is not known here.
         Unreachable: Its store is busy.
         NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
             MLflow's client would go on trying for four minutes.
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
-        uri = tracking_uri or mlflow.get_tracking_uri()
+        whole = with_password(tracking_uri or mlflow.get_tracking_uri())
+        self.tracking_uri = uri = without_password(whole)
         try:
-            _check_listening(uri)
-            with _alone(uri):
-                self._mlflow = MlflowClient(uri)
+            check_listening(uri)
+            with alone(uri):
+                self._mlflow = MlflowClient(whole)
         except DeliveryError:
             raise
         except Exception as error:
             raise sort_error(error, uri) from error
-        self.tracking_uri: str = self._mlflow.tracking_uri
+        self._stores: dict[str, ArtifactRepository] = {}
 
     @sorted_errors
     def experiment_id(self, name: str | None) -> str:
@@ -138,6 +135,11 @@ class Client:
     def get_run(self, run_id: str) -> Run:
         """The run with this id."""
         return self._mlflow.get_run(run_id)
+
+    @sorted_errors
+    def artifact_uri(self, run_id: str) -> str:
+        """Where a run's artifacts lie."""
+        return str(self._mlflow.get_run(run_id).info.artifact_uri)
 
     @sorted_errors
     def check_run(self, run_id: str) -> None:
@@ -218,9 +220,10 @@ class Client:
         return found[0] if found else None
 
     @sorted_errors
-    def upload_model_file(self, model_id: str, file: Path, path: str) -> None:
-        """Upload one file of a LoggedModel, which is to have the model-relative ``path``."""
-        self._mlflow.log_model_artifact(model_id, str(file), path.rpartition("/")[0] or None)
+    def upload(self, location: str, file: Path, path: str) -> None:
+        """Upload one file, which is to have the relative ``path`` at an artifact location."""
+        store = self._store(location)
+        store.log_artifact(str(file), path.rpartition("/")[0] or None)  # type: ignore[no-untyped-call] # MLflow's
 
     @sorted_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
@@ -228,9 +231,16 @@ class Client:
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
 
     @sorted_errors
-    def model_sizes(self, model_id: str) -> dict[str, int | None]:
-        """The files of a LoggedModel, likewise."""
-        return _sizes(lambda folder: self._mlflow.list_logged_model_artifacts(model_id, folder), None)
+    def uploaded_sizes(self, location: str, folders: Iterable[str]) -> dict[str, int | None]:
+        """The files in these folders of an artifact location, likewise; ``""`` is the location itself."""
+        listed = [file for folder in folders for file in self._store(location).list_artifacts(folder or None)]
+        return {file.path: file.file_size for file in listed if not file.is_dir}
+
+    def _store(self, location: str) -> ArtifactRepository:
+        # MLflowClient's own way to a model's files asks for the model first, in each thread that uploads.
+        if location not in self._stores:
+            self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
+        return self._stores[location]
 
     @sorted_errors
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
@@ -266,35 +276,3 @@ def _sizes(listed: Callable[[str | None], list[FileInfo]], folder: str | None) -
     for entry in listed(folder):
         found |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
     return found
-
-
-@contextlib.contextmanager
-def _alone(tracking_uri: str) -> Iterator[None]:
-    """Keep processes apart that open an sqlite store at once: the first one makes its tables.
-
-    The lock is on the store's folder and not on a file, so that it leaves nothing behind.
-    """
-    folder = Path(urlsplit(tracking_uri).path[1:]).parent
-    if not tracking_uri.startswith("sqlite:///") or not folder.is_dir():
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # a filesystem without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_listening(tracking_uri: str) -> None:
-    parts = urlsplit(tracking_uri)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return
-    if urllib.request.getproxies().get(parts.scheme):  # the way there is not a plain connection
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise NobodyListens(f"nobody listens at {parts.hostname}:{port} ({error}).") from error

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from mlwrap._journal import Progress, RunFolder
+from mlwrap._passwords import with_password
 from mlwrap.errors import DeliveryError
 
 ADDRESS = "MLWRAP_SENDER"  # tells the children of a training process where the sender listens
@@ -48,18 +49,32 @@ class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
     away: float = 0.0
 
 
+class Hello(msgspec.Struct, kw_only=True):
+    """The first that a run says to the sender.
+
+    Attributes:
+        folder: The run's folder.
+        tracking_uri: Where it is to be delivered, with a password if it has one.
+    """
+
+    folder: str
+    tracking_uri: str
+
+
 class Line:
     """One run's connection to the sender, made anew, and the sender with it, if either is lost.
 
     Args:
         folder: The run's folder, in a spool that both can reach.
+        tracking_uri: Where it is to be delivered.
 
     Raises:
         DeliveryError: No sender can be started.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, tracking_uri: str) -> None:
         self._folder = folder
+        self._hello = Hello(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
         self._starts = 0
         self._next_wake = 0.0
         self._socket: socket.socket | None = None
@@ -148,7 +163,7 @@ class Line:
         if self._starts > _STARTS:
             raise DeliveryError(f"the sender was lost {_STARTS} times")
         self._socket = _connection(self._folder.path.parent)
-        self._socket.send(f"{self._folder.path}\n".encode())
+        self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
         return self._socket
 
 

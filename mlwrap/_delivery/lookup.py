@@ -16,6 +16,7 @@ from mlwrap._delivery import manifest
 from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import FLAVOR, FLAVOR_FORMAT, local_path
+from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
@@ -77,7 +78,7 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
     held = _held(uri, tracking_uri, cache_bytes)
     try:
         ours = _flavor(held.folder, uri)
-        manifest.check(held.folder, uri)
+        manifest.check(held.folder, ours.manifest, uri)
     except BaseException:
         held.release()
         raise
@@ -89,6 +90,7 @@ class _Flavor(msgspec.Struct, kw_only=True):
 
     saver: str
     saver_format: int
+    manifest: dict[str, str]
     details: dict[str, Any] | None = None
 
 
@@ -131,10 +133,12 @@ def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
     if local := local_path(location):
         return Held(local, _nothing)
 
+    whole = with_password(tracking_uri) if tracking_uri else None
+
     def download(folder: Path) -> Path:
         try:
             got = mlflow.artifacts.download_artifacts(
-                artifact_uri=location, dst_path=str(folder), tracking_uri=tracking_uri
+                artifact_uri=location, dst_path=str(folder), tracking_uri=whole
             )
         except Exception as error:
             raise LoadError(f"{uri} could not be downloaded from {location}: {error}") from error

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
-from mlwrap._delivery.models import MANIFEST, digest
+from mlwrap._delivery.models import digest
 from mlwrap.errors import LoadError
 
-# Beside what was logged: MLmodel, which names the manifest's model and is read as data alone, and the note
-# that MLflow adds to what it downloads from the registry.
-_BESIDE = {MANIFEST, "MLmodel", "registered_model_meta"}
+# Beside what was logged: MLmodel, which is read as data alone, and the note that MLflow adds to what it
+# downloads from the registry.
+_BESIDE = {"MLmodel", "registered_model_meta"}
 
 
-def check(folder: Path, uri: str) -> None:
+def check(folder: Path, expected: Mapping[str, str], uri: str) -> None:
     """Compare every file in ``folder`` with the manifest that was logged with them.
 
     Args:
         folder: A logged model's folder.
+        expected: SHA-256 of every file but ``MLmodel``, which holds this, by relative path.
         uri: What the user called it.
 
     Raises:
         LoadError: A file that is another one than was logged, is not there, or was added: it is named.
     """
-    expected = _manifest(folder, uri)
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not _is_folder(path)}
     for name, path in found.items():
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -37,15 +36,6 @@ def check(folder: Path, uri: str) -> None:
             raise _differs(uri, folder, name, "was logged with the model, and is not there")
         if digest(found[name]) != sha256:
             raise _differs(uri, folder, name, "is not the file that was logged: its SHA-256 differs")
-
-
-def _manifest(folder: Path, uri: str) -> dict[str, str]:
-    try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=dict[str, str])
-    except OSError:
-        raise _differs(uri, folder, MANIFEST, "is not there, with which every model is logged") from None
-    except msgspec.DecodeError as error:
-        raise _differs(uri, folder, MANIFEST, f"can't be read ({error})") from None
 
 
 def _is_folder(path: Path) -> bool:

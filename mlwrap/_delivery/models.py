@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.pyfunc
-import msgspec
 import yaml
 from mlflow.models import Model as MLmodel
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
+from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.examples import add_example
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
@@ -27,7 +28,6 @@ from mlwrap.errors import DeliveryError, Unreachable
 
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1
-MANIFEST = "mlwrap-manifest.json"
 _MLMODEL = "MLmodel"
 _UPLOADS = 8  # at a time
 
@@ -45,7 +45,7 @@ def publish(
         save: Writes ``progress`` down.
     """
     model = progress.models.get(record.staged)
-    if model is None or not model.model_id:
+    if model is None or not model.location:
         model = _create(client, folder, record, progress, save)
     if model.status != "PENDING":
         return
@@ -54,8 +54,10 @@ def publish(
         if staged.is_dir():  # else an earlier delivery has moved it into place
             describe(staged, record, progress.run_id or "", model)
             _place(client, staged, model, save)
-        client.link_model(progress.run_id or "", model.model_id, record.step)
-    client.finalize_model(model.model_id, ready=record.error is None)
+        if model.model_id:
+            client.link_model(progress.run_id or "", model.model_id, record.step)
+    if model.model_id:
+        client.finalize_model(model.model_id, ready=record.error is None)
     model.status = "READY" if record.error is None else "FAILED"
     save()
     shutil.rmtree(folder.path / record.staged, ignore_errors=True)
@@ -66,38 +68,56 @@ def _create(
 ) -> ModelProgress:
     key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
     experiment_id = progress.experiment_id or ""
+    tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
+    if record.error is not None:
+        tags["mlwrap.error"] = record.error[:5000]
     model = progress.models.get(record.staged)
-    made = client.find_model(key, experiment_id) if model is not None else None
+    asked = model is not None  # and the answer was lost
     if model is None:
         model = progress.models[record.staged] = ModelProgress(name=record.name)
         save()
-    if made is None:
-        tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
-        if record.error is not None:
-            tags["mlwrap.error"] = record.error[:5000]
-        made = client.create_model(experiment_id, progress.run_id or "", record.name, tags)
-    model.model_id, model.location = str(made.model_id), str(made.artifact_location)
+    try:
+        made = client.find_model(key, experiment_id) if asked else None
+        made = made or client.create_model(experiment_id, progress.run_id or "", record.name, tags)
+    except NotOffered as error:
+        _degrade(client, model, progress, str(error))
+    else:
+        model.model_id, model.location = str(made.model_id), str(made.artifact_location)
     save()
     return model
+
+
+def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
+    """On a server without LoggedModels a model lies among its run's artifacts, as it did before MLflow 3."""
+    artifacts = client.artifact_uri(progress.run_id or "")
+    taken = {other.location for other in progress.models.values()}
+    names = itertools.chain([model.name], (f"{model.name}_{number}" for number in itertools.count(2)))
+    model.name = next(name for name in names if f"{artifacts}/{name}" not in taken)
+    model.location = f"{artifacts}/{model.name}"
+    progress.degraded = f"its models are artifacts of the run, and no LoggedModels: {why}"
 
 
 def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> None:
     """Write ``MLmodel`` and the environment files into ``staged``.
 
     The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that
-    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back.
+    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back, with the
+    SHA-256 of every other file.
     """
     saved = record.saved
     if saved is None:
         return
-    size = sum(f.stat().st_size for f in staged.rglob("*") if f.is_file())
     mlmodel = MLmodel(
         artifact_path=model.location,
         run_id=run_id,
         model_id=model.model_id,
         signature=_signature(saved.signature),
-        model_size_bytes=size,
     )
+    _write_environment(staged, record)
+    trouble = add_example(mlmodel, staged)
+    model.troubles = [trouble] if trouble else []
+    files = manifest(staged)
+    mlmodel.model_size_bytes = sum((staged / path).stat().st_size for path in files)
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
     if saved.pyfunc is not None:
@@ -115,11 +135,8 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
         saver=record.saver,
         saver_format=record.saver_format,
         details=saved.details,
+        manifest=files,
     )
-    _write_environment(staged, record)
-    trouble = add_example(mlmodel, staged)
-    model.troubles = [trouble] if trouble else []
-    (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest(staged)), indent=1))
     mlmodel.save(str(staged / _MLMODEL))
 
 
@@ -165,8 +182,8 @@ def local_path(location: str) -> Path | None:
 
 
 def manifest(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in ``folder``, by its relative path; of all but ``MLmodel`` and the manifest."""
-    return {path: digest(folder / path) for path in _files(folder) if path not in {_MLMODEL, MANIFEST}}
+    """SHA-256 of every file in ``folder`` but ``MLmodel``, by its relative path."""
+    return {path: digest(folder / path) for path in _files(folder) if path != _MLMODEL}
 
 
 def digest(file: Path) -> str:
@@ -217,7 +234,7 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
     *others, last = _files(staged)
     with ThreadPoolExecutor(_UPLOADS) as pool:
         waiting = {
-            pool.submit(client.upload_model_file, model.model_id, staged / path, path): path
+            pool.submit(client.upload, model.location, staged / path, path): path
             for path in others
             if path not in model.uploaded
         }
@@ -237,7 +254,7 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
     if failed is not None:
         raise failed
     _check_arrived(client, staged, others, model, save)
-    client.upload_model_file(model.model_id, staged / last, last)
+    client.upload(model.location, staged / last, last)
     _check_arrived(client, staged, [last], model, save)
 
 
@@ -245,7 +262,7 @@ def _check_arrived(
     client: Client, staged: Path, paths: list[str], model: ModelProgress, save: Callable[[], None]
 ) -> None:
     """A proxy's page looks like success to MLflow's client: what is there is what the store lists."""
-    there = client.model_sizes(model.model_id)
+    there = client.uploaded_sizes(model.location, {path.rpartition("/")[0] for path in paths})
     lost = [path for path in paths if not has_arrived(staged / path, path, there)]
     if lost:
         model.uploaded.difference_update(lost)

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from mlwrap._delivery.client import sorted_errors
 from mlwrap._journal import Model, ModelProgress, Registered
+from mlwrap._passwords import with_password
 
 
 class Registry:
@@ -19,7 +20,7 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._mlflow = MlflowClient(tracking_uri)
+        self._mlflow = MlflowClient(with_password(tracking_uri))
         self.tracking_uri = tracking_uri
 
     def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
@@ -32,29 +33,29 @@ class Registry:
             save: Writes that down.
         """
         wanted = Registered.parse(record.register_as)
-        version = None
+        version, source = None, f"models:/{model.model_id}" if model.model_id else model.location
         if model.registered is None:
             model.registered = ""
             save()
         else:  # MLflow was asked before, and its answer is not written down
-            version = self._find(wanted.name, run_id, model.model_id)
-        version = version or self._create(wanted.name, run_id, model.model_id)
+            version = self._find(wanted.name, run_id, source)
+        version = version or self._create(wanted.name, run_id, source, model.model_id)
         if wanted.alias is not None:
             self._set_alias(wanted.name, wanted.alias, version)
         model.registered = f"models:/{wanted.name}/{version}"
         save()
 
     @sorted_errors
-    def _find(self, name: str, run_id: str, model_id: str) -> str | None:
+    def _find(self, name: str, run_id: str, source: str) -> str | None:
         for version in self._mlflow.search_model_versions(f"run_id = '{run_id}'"):
-            if (version.name, version.source) == (name, f"models:/{model_id}"):
+            if (version.name, version.source) == (name, source):
                 return str(version.version)
         return None
 
     @sorted_errors
-    def _create(self, name: str, run_id: str, model_id: str) -> str:
+    def _create(self, name: str, run_id: str, source: str, model_id: str) -> str:
         try:
-            return self._create_version(name, run_id, model_id)
+            return self._create_version(name, run_id, source, model_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -63,11 +64,11 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was first
                 raise
-        return self._create_version(name, run_id, model_id)
+        return self._create_version(name, run_id, source, model_id)
 
-    def _create_version(self, name: str, run_id: str, model_id: str) -> str:
+    def _create_version(self, name: str, run_id: str, source: str, model_id: str) -> str:
         made = self._mlflow.create_model_version(
-            name, f"models:/{model_id}", run_id, model_id=model_id, await_creation_for=0
+            name, source, run_id, model_id=model_id or None, await_creation_for=0
         )
         return str(made.version)
 

@@ -14,9 +14,10 @@ import filelock
 
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
-from mlwrap._delivery.client import Client, NobodyListens
+from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import has_arrived, publish
 from mlwrap._delivery.pauses import Pauses
+from mlwrap._delivery.reach import NobodyListens
 from mlwrap._delivery.registry import Registry
 from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
@@ -176,7 +177,7 @@ class _Delivery:
         model = self._progress.models[record.staged]
         if model.status != "READY":
             return
-        if model.troubles:
+        if model.troubles and model.model_id:
             told = {"mlwrap.trouble": " ".join(model.troubles)[:5000]}
             Registry(self._client.tracking_uri).tag(model.model_id, told)
         if record.verify == "load" and model.verified is None:

@@ -18,9 +18,11 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from mlwrap._delivery.line import ASK, Told, connected, short
+from mlwrap._delivery.line import ASK, Hello, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
+from mlwrap._delivery.reach import check_listening
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read, run_folders, sweep
+from mlwrap._passwords import without_password
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
@@ -106,6 +108,7 @@ class _Served:
                 self._serve(folder)
 
     def _serve(self, folder: RunFolder) -> None:
+        self._knock(folder)
         from mlwrap._delivery import runs  # noqa: F401, PLC0415 - imports MLflow, which takes its time
 
         self._tell(Told(progress=_progress(folder)))  # from now on the deadline of who waits for us counts
@@ -126,6 +129,15 @@ class _Served:
                 return
             due = next_due
 
+    def _knock(self, folder: RunFolder) -> None:
+        """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
+        with contextlib.suppress(JournalError, OSError):
+            uri = header(folder.journal).tracking_uri
+            try:
+                check_listening(uri)
+            except Unreachable as error:
+                self._tell(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
+
     def _wanted(self) -> float:
         """When to deliver what came."""
         now = time.monotonic()
@@ -145,7 +157,9 @@ class _Served:
             if not byte:
                 return None
             data += byte
-        return RunFolder(Path(os.fsdecode(data[:-1])))
+        hello = msgspec.json.decode(data, type=Hello)
+        without_password(hello.tracking_uri)  # from now on it is known here
+        return RunFolder(Path(hello.folder))
 
     def _listen(self, due: float) -> bool:
         """Wait until something comes or it is time; whether something came."""

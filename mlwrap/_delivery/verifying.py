@@ -19,6 +19,7 @@ from mlflow.models import Model as MLmodel
 
 from mlwrap._delivery.registry import Registry
 from mlwrap._journal import Progress
+from mlwrap._passwords import hidden, with_password
 
 _LIMIT_SECONDS = 300
 _OK = "ok"
@@ -39,7 +40,7 @@ def verify_models(tracking_uri: str, progress: Progress, save: Callable[[], None
         save()
 
     for model in progress.models.values():
-        if model.status == "READY" and model.verified == "":
+        if model.status == "READY" and model.verified == "" and model.model_id:
             verdict = _verdict(f"models:/{model.model_id}", tracking_uri, alive)
             Registry(tracking_uri).tag(model.model_id, {"mlwrap.verified": verdict})
             model.verified = verdict
@@ -59,7 +60,8 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
         text=True,
         errors="replace",
         # The training may hold all of a GPU's memory.
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+        | {"MLFLOW_TRACKING_URI": with_password(tracking_uri)},
     )
     until = time.monotonic() + _LIMIT_SECONDS
     while True:
@@ -78,7 +80,8 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
             raise
         if process.returncode == 0:
             return said.strip().rpartition("\n")[2] or _OK
-        return (errors.rpartition("mlwrap: ")[2].strip() or f"exit status {process.returncode}")[:_MOST]
+        why = hidden(errors).rpartition("mlwrap: ")[2].strip()
+        return (why or f"exit status {process.returncode}")[:_MOST]
 
 
 def stock_predict(folder: Path, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How far delivery got with a run folder: what ``delivered.json`` holds."""
+"""What delivery writes down of its own progress with a run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: Its name in MLflow.
-        model_id: MLflow's id of it; empty while MLflow has been asked and its answer is not written down.
+        model_id: MLflow's id of it; empty until it is known, and where a server has no LoggedModels.
         status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
         location: Where its files lie.
         uploaded: Files that are there already, of a model that is uploaded file by file.
@@ -43,6 +43,7 @@ class Progress(msgspec.Struct, kw_only=True):
         models: Progress with each model, by its staged path.
         damaged: Lines of the journal that could not be read.
         refused: Values that MLflow would not take, and why.
+        degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
         ended: All is delivered, the run's end too.
         seconds: That were spent verifying models: a sign of life.
@@ -57,6 +58,7 @@ class Progress(msgspec.Struct, kw_only=True):
     models: dict[str, ModelProgress] = {}
     damaged: int = 0
     refused: dict[str, str] = {}
+    degraded: str | None = None
     held: dict[str, str] = {}
     ended: bool = False
     seconds: int = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -89,9 +88,11 @@ class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
     time: int
 
     @classmethod
-    def of(cls, values: Mapping[str, float], *, step: int, time: int) -> Metrics:
-        """A record of these numbers, with the ones that are not finite spelled out."""
-        return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+    def of(cls, values: dict[str, float], *, step: int, time: int) -> Metrics:
+        """A record of these numbers; the ones that are not finite are spelled out in a copy."""
+        if not all(map(math.isfinite, values.values())):
+            return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+        return cls(values=values, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
 
     def numbers(self) -> dict[str, float]:
         """The values as floats, NaN and the infinities among them."""

@@ -133,6 +133,20 @@ class RunFolder:
         """The lock that the training process holds while it lives; the kernel takes it back at its death."""
         return filelock.FileLock(self._writer_lock, mode=0o600, thread_local=False)
 
+    def is_open(self) -> bool:
+        """Whether a process that lives is writing it."""
+        if not self.journal.exists():
+            return False
+        lease = self.writer_lease()
+        try:
+            lease.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # delivered and removed in this very moment
+            return False
+        lease.release()
+        return False
+
     def delivery_lease(self) -> filelock.BaseFileLock:
         """The lock that keeps two deliveries of one folder apart."""
         return filelock.FileLock(self._delivery_lock, mode=0o600, thread_local=False)
@@ -229,11 +243,10 @@ def _next_best(default: Path, error: OSError) -> Path:
         _usable(root)
     except OSError as second:
         raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
-    message = (
+    warn(
         f"The spool {default} can't be written ({error.strerror or error}); using {root}, which may not "
         "outlive a restart. Set MLWRAP_SPOOL to a folder that can be written and that stays."
     )
-    warn(message)
     return root
 
 

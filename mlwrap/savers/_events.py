@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlwrap._journal import Metrics
 from mlwrap.savers._kind import imported
 from mlwrap.savers._metrics import number
 
 _EVALUATION = re.compile(r"eval(_.*)?/?")
+_COMPARED = "loss"  # what tf.estimator.BestExporter compares, too
 
 
-def event_metrics(model_dir: str) -> Iterator[Metrics]:
+class Best(NamedTuple):
+    """The best of a training's evaluations.
+
+    Attributes:
+        metric: What was compared, as ``eval/loss``: the lowest is best.
+        value: Its value.
+        step: The global step of the checkpoint that was evaluated.
+    """
+
+    metric: str
+    value: float
+    step: int
+
+
+def best_evaluation(model_dir: str) -> Best | None:
+    """The evaluation with the lowest loss, the earliest of equal ones; ``None`` where there was none.
+
+    Those without a name count (``eval/loss``); where there are none, those of the one name that there
+    is. Of evaluations on several sets nobody but their author knows which one decides.
+    """
+    losses: dict[str, list[Best]] = {}
+    for record in event_metrics(model_dir, training=False):
+        for name, value in record.numbers().items():
+            if name.endswith(f"/{_COMPARED}") and not math.isnan(value):
+                losses.setdefault(name, []).append(Best(name, value, record.step))
+    unnamed = losses.get(f"eval/{_COMPARED}")
+    candidates = unnamed or (next(iter(losses.values())) if len(losses) == 1 else [])
+    return min(candidates, key=lambda found: (found.value, found.step), default=None)
+
+
+def event_metrics(model_dir: str, *, training: bool = True) -> Iterator[Metrics]:
     """The scalars in ``model_dir``'s event files, oldest first.
 
     Training's keep their names (``loss``, ``global_step/sec``); an evaluation's get the name of its
     folder before them (``eval/accuracy``, ``eval_holdout/accuracy``). Where training went back to an
     older checkpoint and passed a step again, the later value of that step counts. What is not a
     number (histograms, images, text) is skipped, and so is the torn end of a file.
+
+    Args:
+        model_dir: The Estimator's; may be remote.
+        training: Whether training's own are wanted, or those of evaluations alone.
     """
     latest: dict[tuple[str, int], tuple[int, float]] = {}
-    for prefix, file in _event_files(model_dir):
+    for prefix, file in _event_files(model_dir, training):
         for step, when, name, value in _scalars(file):
             known = latest.get((prefix + name, step))
             if known is None or when >= known[0]:
@@ -34,13 +70,14 @@ def event_metrics(model_dir: str) -> Iterator[Metrics]:
         yield Metrics.of(rows[when, step], step=step, time=when)
 
 
-def _event_files(model_dir: str) -> Iterator[tuple[str, str]]:
+def _event_files(model_dir: str, training: bool) -> Iterator[tuple[str, str]]:
     files: Any = imported("tensorflow").io.gfile
     if not files.exists(model_dir):
         return
     # A remote file system lists folders with a slash at their end.
     evaluations = {name.rstrip("/") for name in files.listdir(model_dir) if _EVALUATION.fullmatch(name)}
-    for prefix in ["", *(f"{name}/" for name in sorted(evaluations))]:
+    prefixes = [f"{name}/" for name in sorted(evaluations)]
+    for prefix in ["", *prefixes] if training else prefixes:
         folder = f"{model_dir}/{prefix}"
         if files.isdir(folder):
             for name in sorted(files.listdir(folder)):

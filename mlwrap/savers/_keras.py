@@ -4,8 +4,8 @@ All go into one ``.keras`` file, which holds no pickle. The files around it are 
 own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.py`` of MLflow 3)::
 
     data/model.keras         the model
-    data/keras_module.txt    the package that loads it
-    data/save_format.txt     "keras": without it MLflow would look for a .h5 file
+    data/keras_module.txt    for mlflow.tensorflow: the package that loads it
+    data/save_format.txt     likewise: "keras"; without it MLflow would look for a .h5 file
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class KerasSaver:
         file = folder / _FILE
         file.parent.mkdir()
         value.save(str(file))
-        (file.parent / "keras_module.txt").write_text(package)
-        (file.parent / "save_format.txt").write_text("keras")
-        _warn_of_obstacles(file, package)
         flavor, config = _flavor(package, version)
+        if flavor == "tensorflow":
+            (file.parent / "keras_module.txt").write_text(package)
+            (file.parent / "save_format.txt").write_text("keras")
+        _warn_of_obstacles(file, package)
         loader = {"loader_module": f"mlflow.{flavor}"}
         return Saved(
             flavors={flavor: config},

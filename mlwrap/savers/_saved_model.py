@@ -1,4 +1,4 @@
-"""SavedModels: ``tf.Module``, what ``tf.saved_model.load`` gave back, and trackables with tf.functions.
+"""SavedModels: ``tf.Module``, ``tf.function``, ``ExportArchive``, and what ``tf.saved_model.load`` gave back.
 
 MLflow's loader has two ways into one, and the way in the ``MLmodel`` must fit what the model offers:
 ``tf2-module`` calls the object with one tensor, ``tf1-estimator`` feeds a named signature from a
@@ -7,19 +7,24 @@ dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlwrap._journal import Metrics, Saved
-from mlwrap.errors import LoadError, warn
+from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.savers._functions import holder, is_function, serving
 from mlwrap.savers._kind import class_name, has_class, imported
-from mlwrap.savers._saved_model_file import Contents, read
+from mlwrap.savers._saved_model_file import Contents, damage, read
 from mlwrap.savers._saver import SaveOptions
 
 _FOLDER = "tf2model"  # MLflow's own name for it
 _LOADED = ("AutoTrackable", "_UserObject")  # what tf.saved_model.load returns, of TF 1 and of TF 2
+_KERAS = ("keras", "tf_keras")
 _KERAS_PARTS = ("Layer", "Optimizer", "Metric", "KerasAutoTrackable")
+_ARCHIVES = ("ExportArchive", "SavedModelExportArchive")
 
 
 class SavedModelSaver:
@@ -31,12 +36,14 @@ class SavedModelSaver:
     frameworks = ("tensorflow",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is a module or trackable of the user's, or a loaded SavedModel.
+        """Tell whether ``value`` is a module, function or trackable of the user's, or a loaded SavedModel.
 
         A Keras layer or optimizer, or TensorFlow's own helpers (random generators), are trackable too,
         but nobody returns them as the model.
         """
-        if has_class(value, *_KERAS_PARTS, packages=("keras", "tf_keras")):
+        if _is_archive(value) or is_function(value):
+            return True
+        if has_class(value, *_KERAS_PARTS, packages=_KERAS):
             return False
         if has_class(value, "Module", packages=("tensorflow.python.module",)):
             return True
@@ -44,20 +51,23 @@ class SavedModelSaver:
         return own and has_class(value, "AutoTrackable", packages=("tensorflow.python",))
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Write ``value`` as a SavedModel; warns if nothing in it can be called."""
-        tf: Any = imported("tensorflow")
+        """Write ``value`` as a SavedModel; warns of what it won't be able to do.
+
+        Raises:
+            SaveError: It is a function without a graph, or uses what it does not hold.
+        """
         target = folder / _FOLDER
-        # What a loaded SavedModel can do it must be able to do again; TensorFlow keeps that on request.
-        signatures = getattr(value, "signatures", None)
-        kept = dict(signatures) if isinstance(signatures, Mapping) and signatures else None
-        tf.saved_model.save(value, str(target), signatures=kept)
+        try:
+            _write(value, target)
+        except (AssertionError, KeyError) as error:  # as TensorFlow says that something is "untracked"
+            raise SaveError(
+                f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
+                "on it (or is gone), and only what hangs on it is saved. Assign that to an attribute (self.table "
+                f"= table); instead of a function alone return a tf.Module. TensorFlow says: {told(error)}",
+                value,
+            ) from error
         contents = read(target)
-        if not contents.calls and contents.default_signature is None:
-            warn(
-                f"The {class_name(value)} is saved, but nothing in the SavedModel can be called with data, "
-                "so MLflow can load it and not predict. Put "
-                "@tf.function(input_signature=[tf.TensorSpec(...)]) on its __call__.",
-            )
+        warn_of_obstacles(contents, class_name(value))
         return describe(contents, _FOLDER)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -76,10 +86,64 @@ class SavedModelSaver:
             raise LoadError(
                 "This is a SavedModel, and TensorFlow is not installed. Install it: pip install tensorflow"
             ) from error
+        target = folder / _FOLDER
+        if lost := damage(target):
+            raise LoadError(
+                f"The SavedModel {target} can't be read: {lost}. Download the whole model folder again."
+            )
         try:
-            return tf.saved_model.load(str(folder / _FOLDER))
-        except OSError as error:
-            raise LoadError(f"This SavedModel can't be read: {error}") from error
+            return tf.saved_model.load(str(target))
+        except Exception as error:
+            raise LoadError(f"The SavedModel {target} can't be read. {told(error)}") from error
+
+
+def _is_archive(value: object) -> bool:
+    return has_class(value, *_ARCHIVES, packages=_KERAS)
+
+
+def _write(value: Any, target: Path) -> None:
+    tf: Any = imported("tensorflow")
+    if _is_archive(value):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its endpoints
+            value.write_out(str(target))
+        return
+    model = holder(value, tf) if is_function(value) else value
+    # What a loaded SavedModel can do it must be able to do again; TensorFlow keeps that on request.
+    signatures = getattr(model, "signatures", None)
+    kept = dict(signatures) if isinstance(signatures, Mapping) else {}
+    if not kept and (function := serving(model, tf)) is not None:
+        kept = {"serving_default": function}
+    tf.saved_model.save(model, str(target), signatures=kept or None)
+
+
+def warn_of_obstacles(contents: Contents, what: str) -> None:
+    """Say now, and not at loading, what a SavedModel won't be able to do.
+
+    Args:
+        contents: Of the SavedModel.
+        what: What it was made of, for the message.
+    """
+    obstacles = []
+    if contents.python:
+        obstacles.append(
+            f"{', '.join(contents.python)} in it runs Python code of this process (tf.py_function or "
+            "tf.numpy_function), which no other process has, so that calling it fails there. Write it in "
+            "TensorFlow's own operations, or do it before the data goes in."
+        )
+    if contents.untraced:
+        obstacles.append(
+            f"without {', '.join(contents.untraced)}, which was never called and so has no graph. Call it "
+            "once before, or decorate with @tf.function(input_signature=[tf.TensorSpec(...)])."
+        )
+    if not contents.calls and contents.default_signature is None:
+        there = f" What it has is {', '.join(contents.functions)}." if contents.functions else ""
+        obstacles.append(
+            "nothing in the SavedModel can be called with data, so MLflow can load it and not predict. Put "
+            "@tf.function(input_signature=[tf.TensorSpec(...)]) on its __call__, or on a method predict or "
+            f"serve.{there}"
+        )
+    if obstacles:
+        warn(f"The {what} is saved, but {' And '.join(obstacles)}")
 
 
 def describe(contents: Contents, folder: str) -> Saved:

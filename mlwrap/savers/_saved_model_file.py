@@ -1,19 +1,25 @@
 """What a SavedModel on disk can do, read from its ``saved_model.pb`` without loading it.
 
-The file says what was really written: which signatures there are, and how the object itself can be
-called. Formats: ``tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,struct}.proto``.
+The file says what was really written: which signatures there are, how the object itself can be called, and
+what will keep it from working elsewhere. Formats:
+``tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,struct}.proto``.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Signature, TensorSpec
-from mlwrap.savers._signature import Unknown, attempt, make_spec
+from mlwrap.savers._checkpoint_files import missing_files, suffixes_in
+from mlwrap.savers._signature import Unknown, attempt, dtype_name
 
-_PREFERRED = ("serving_default", "predict")
+_PREFERRED = ("serving_default", "predict", "serve")
 _PLAIN = ("none_value", "float64_value", "int64_value", "string_value", "bool_value")
+_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # call back into the process that traced them
+_INFERENCE = re.compile(r"__inference_(.+)_\d+")
 
 
 class Contents(NamedTuple):
@@ -22,16 +28,22 @@ class Contents(NamedTuple):
     Attributes:
         signatures: Names of its signatures, with inputs and outputs where these can be told.
         calls: Whether the object itself is callable with a single tensor.
-        call: Inputs and outputs of that call, if it was traced for batches of any size.
+        call: Inputs and outputs of that call, if one form of it covers all that were traced.
+        functions: Names of the functions of the object itself that have a graph.
+        untraced: Paths of the functions that have none (``encoder.predict``): calling one fails.
+        python: Names of the graph functions that run Python code of the process that traced them.
     """
 
     signatures: dict[str, Signature | None]
     calls: bool
     call: Signature | None
+    functions: tuple[str, ...] = ()
+    untraced: tuple[str, ...] = ()
+    python: tuple[str, ...] = ()
 
     @property
     def default_signature(self) -> str | None:
-        """The signature to serve: TensorFlow's default one, ``predict``, or the only one there is."""
+        """The signature to serve: TensorFlow's default, ``predict``, ``serve``, or the only one there is."""
         for name in _PREFERRED:
             if name in self.signatures:
                 return name
@@ -39,37 +51,93 @@ class Contents(NamedTuple):
 
 
 def read(folder: Path) -> Contents:
-    """Read ``folder``'s ``saved_model.pb``."""
-    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415  # it wrote the file: it is imported
+    """Read ``folder``'s ``saved_model.pb``.
 
-    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+    Raises:
+        ValueError: It is not there, or can't be read.
+    """
+    graph = _meta_graph(folder)
     signatures = {
         name: attempt(_of_signature, definition)
         for name, definition in graph.signature_def.items()
         if not name.startswith("__")  # TensorFlow's own bookkeeping
     }
-    functions = _call_functions(graph.object_graph_def)
-    calls = [call for function in functions if (call := _single_tensor_call(function))]
-    # One call traced with several values of `training` has one form; two real forms have no one signature.
-    forms = {call.args: attempt(_of_call, call) for call in calls}
-    return Contents(signatures, bool(calls), next(iter(forms.values())) if len(forms) == 1 else None)
+    functions = dict(_functions(graph.object_graph_def))
+    traced = [graph.object_graph_def.concrete_functions[name] for name in functions.get("__call__", ())]
+    calls = [call for function in traced if (call := _single_tensor_call(function))]
+    general = next((one for one in calls if all(_covers(one.tensor, other.tensor) for other in calls)), None)
+    return Contents(
+        signatures,
+        calls=bool(calls),
+        call=attempt(_of_call, general) if general else None,
+        functions=tuple(name for name, forms in functions.items() if forms and "." not in name),
+        untraced=tuple(name for name, forms in functions.items() if not forms),
+        python=tuple(sorted(set(_with_python(graph.graph_def)))),
+    )
+
+
+def damage(folder: Path) -> str | None:
+    """What is missing of the SavedModel in ``folder``, in words; ``None`` where all of it is there."""
+    try:
+        graph = _meta_graph(folder)
+    except ValueError as error:
+        return str(error)
+    here = suffixes_in(folder / "variables", "variables")
+    holds = any(node.WhichOneof("kind") == "variable" for node in graph.object_graph_def.nodes)
+    lost = [f"variables/{name}" for name in missing_files("variables", here)] if holds or here else []
+    assets = [f"assets/{asset.filename}" for asset in graph.asset_file_def]
+    lost += [asset for asset in assets if not (folder / asset).exists()]
+    return f"{', '.join(sorted(set(lost)))} is missing" if lost else None
+
+
+def _meta_graph(folder: Path) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415  # heavy, and needed only here
+
+    try:
+        graphs = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs
+    except OSError as error:
+        raise ValueError(f"saved_model.pb is not there ({error.strerror})") from error
+    except Exception as error:
+        raise ValueError(f"saved_model.pb is damaged ({error})") from error
+    if not graphs:
+        raise ValueError("saved_model.pb is damaged (it holds no graph)")
+    return graphs[0]
+
+
+def _functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Functions by their path from the object itself, with the names of their traced forms.
+
+    Keras's own objects are passed over: what they hold of functions is Keras's business.
+    """
+    waiting, seen = [(0, "")] if objects.nodes else [], {0}
+    while waiting:
+        number, path = waiting.pop(0)
+        for child in objects.nodes[number].children:
+            node = objects.nodes[child.node_id]
+            kind = node.WhichOneof("kind")
+            if kind == "function":
+                yield path + child.local_name, tuple(node.function.concrete_functions)
+            elif kind == "bare_concrete_function":
+                yield path + child.local_name, (node.bare_concrete_function.concrete_function_name,)
+            elif kind == "user_object" and child.node_id not in seen and child.local_name != "signatures":
+                seen.add(child.node_id)
+                if not node.user_object.identifier.startswith("_tf_keras"):
+                    waiting.append((child.node_id, f"{path}{child.local_name}."))
+
+
+def _with_python(graph: Any) -> Iterator[str]:
+    for function in graph.library.function:
+        if any(node.op in _PYTHON for node in function.node_def):
+            name = str(function.signature.name)
+            found = _INFERENCE.fullmatch(name)
+            yield found[1] if found else name
+    if any(node.op in _PYTHON for node in graph.node):  # of a graph of TensorFlow 1, or of an Estimator
+        yield "its graph"
 
 
 class _Call(NamedTuple):
-    args: str
     tensor: Any
     result: Any
-
-
-def _call_functions(objects: Any) -> list[Any]:
-    """The traced forms of the root object's ``__call__``."""
-    if not objects.nodes:
-        return []
-    for child in objects.nodes[0].children:
-        if child.local_name == "__call__":
-            names = objects.nodes[child.node_id].function.concrete_functions
-            return [objects.concrete_functions[name] for name in names]
-    return []
 
 
 def _single_tensor_call(function: Any) -> _Call | None:
@@ -80,18 +148,22 @@ def _single_tensor_call(function: Any) -> _Call | None:
         return None
     if any(_has_tensors(value) for value in kwargs.dict_value.fields.values()):
         return None
-    tensor = tensors[0].tensor_spec_value
-    form = f"{tensor.dtype} {tensor.shape}"
-    return _Call(form, tensor, function.output_signature)
+    return _Call(tensors[0].tensor_spec_value, function.output_signature)
 
 
 def _has_tensors(value: Any) -> bool:
     return value.WhichOneof("kind") not in _PLAIN
 
 
-def _of_call(call: _Call) -> Signature | None:
-    if call.tensor.shape.dim[0].size != -1:
-        return None  # traced for one size of batch: MLflow's -1 would promise what it can't keep
+def _covers(one: Any, other: Any) -> bool:
+    """Tell whether what was traced for ``one`` takes all that ``other`` was traced for."""
+    if one.dtype != other.dtype or other.shape.unknown_rank or one.shape.unknown_rank:
+        return bool(one.dtype == other.dtype and one.shape.unknown_rank)
+    sizes, others = ([dim.size for dim in tensor.shape.dim] for tensor in (one, other))
+    return len(sizes) == len(others) and all(a in {-1, b} for a, b in zip(sizes, others, strict=True))
+
+
+def _of_call(call: _Call) -> Signature:
     return Signature(inputs=(_spec(None, call.tensor, call.tensor.shape),), outputs=_outputs(call.result))
 
 
@@ -115,8 +187,10 @@ def _named(tensors: Any) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str | None, tensor: Any, shape: Any) -> TensorSpec:
+    """A spec with the sizes that the graph was traced for: what has another one it does not take."""
     from tensorflow import dtypes  # noqa: PLC0415  # as above
 
     if shape.unknown_rank:
         raise Unknown(name)
-    return make_spec(name, dtypes.as_dtype(tensor.dtype).name, [dim.size for dim in shape.dim])
+    dtype = dtype_name(dtypes.as_dtype(tensor.dtype).name)
+    return TensorSpec(name=name, dtype=dtype, shape=tuple(dim.size for dim in shape.dim))

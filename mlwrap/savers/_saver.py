@@ -51,6 +51,10 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Saver(Protocol):
     """Writes one kind of object into a folder, and gives it back from there.
 
+    It may have one method more, ``params(value)``: a mapping of the parameters that ``value`` was made with,
+    which become parameters of the run (``params.units``; of a model with a name of its own,
+    ``<name>.params.units``).
+
     Attributes:
         name: Signs what this saver wrote, so that the right one is found again to load it.
         format: Number of the layout that ``save`` writes; ``load`` reads this one and older ones.

@@ -82,10 +82,21 @@ def make_spec(name: str | None, dtype: str, shape: Any) -> TensorSpec:
     Raises:
         Unknown: It is of a type that numpy has no name for, or has no axis that could be the batch.
     """
-    if dtype not in _DTYPES or not len(shape):
+    if not len(shape):
         raise Unknown(name)
     sizes = (-1 if size is None else int(size) for size in shape[1:])
-    return TensorSpec(name=name, dtype=_DTYPES[dtype], shape=(-1, *sizes))
+    return TensorSpec(name=name, dtype=dtype_name(dtype), shape=(-1, *sizes))
+
+
+def dtype_name(dtype: str) -> str:
+    """The name that numpy has for a type of TensorFlow's or Keras's.
+
+    Raises:
+        Unknown: numpy has none.
+    """
+    if dtype not in _DTYPES:
+        raise Unknown(dtype)
+    return _DTYPES[dtype]
 
 
 def attempt(read: Callable[[Any], Signature | None], source: Any) -> Signature | None:

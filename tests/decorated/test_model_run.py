@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import mlflow
 import mlflow.artifacts
 import pytest
 
-from mlwrap import current_run, model_run
+from mlwrap import current_run, model_run, sync
 from mlwrap.errors import MlwrapWarning, OptionError, RunStateError
 
 
@@ -96,7 +97,15 @@ def test_a_context_is_entered_once():
 
 
 @pytest.mark.parametrize(
-    ("args", "options"), [((3,), {}), ((), {"params": [1]}), ((), {"tags": 1}), ((), {"nothing": 1})]
+    ("args", "options"),
+    [
+        ((3,), {}),
+        ((), {"params": [1]}),
+        ((), {"tags": 1}),
+        ((), {"nothing": 1}),
+        ((), {"preemption_signal": "USR1"}),
+        ((), {"preemption_signal": "SIGKILL"}),
+    ],
 )
 def test_a_wrong_option_is_an_error_before_the_run(args: tuple, options: dict, spool: Path):
     """Nothing is started."""
@@ -123,6 +132,35 @@ def test_what_a_run_says_of_itself(runs, capsys: pytest.CaptureFixture[str]):
     assert lines[1].startswith("mlwrap: run 'loud' FINISHED after ")
     assert lines[2] == f"        run {runs()['loud'].info.run_id}"
     assert len(lines) == 3
+
+
+def test_tasks_have_runs_of_their_own(runs):
+    """What a task logs is in its own run; one within it knows its parent; what is cancelled is KILLED."""
+
+    async def one(number: int, begun: asyncio.Event) -> None:
+        with model_run(f"outer{number}", delivery="off"):
+            await asyncio.sleep(0)
+            with model_run(f"inner{number}", delivery="off"):
+                current_run().log_metric("number", number)
+                begun.set()
+                await asyncio.sleep(0 if number else 600)
+
+    async def all_of_them() -> None:
+        begun = [asyncio.Event() for _ in range(5)]
+        tasks = [asyncio.create_task(one(number, event)) for number, event in enumerate(begun)]
+        await asyncio.gather(*(event.wait() for event in begun))
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(all_of_them())
+    sync()
+    found = runs()
+    assert len(found) == 10
+    for number in range(5):
+        outer, inner = found[f"outer{number}"], found[f"inner{number}"]
+        assert inner.data.metrics == {"number": number}
+        assert inner.data.tags["mlflow.parentRunId"] == outer.info.run_id
+        assert outer.info.status == inner.info.status == ("FINISHED" if number else "KILLED")
 
 
 def test_a_forked_child_leaves_the_run_to_its_parent(runs):

@@ -142,6 +142,30 @@ with mlwrap.model_run("r"):
     nothing_left()
 
 
+def test_a_signal_that_is_a_warning(
+    tmp_path: Path, store: str, nothing_left, monkeypatch: pytest.MonkeyPatch
+):
+    """As Slurm's --signal=USR1@60: the body learns of it and ends in its own way; a handler is asked, too."""
+    monkeypatch.setenv("MLWRAP_PREEMPTION_SIGNAL", "SIGUSR1")
+    source = """
+asked = []
+signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
+with mlwrap.model_run("r") as run:
+    print("ready", flush=True)
+    while not run.preempted:
+        time.sleep(0.01)
+    run.log_metric("saved", len(asked))
+assert signal.getsignal(signal.SIGUSR1).__name__ == "<lambda>"
+"""
+    code, err = ended_by(source, signal.SIGUSR1, tmp_path, store)
+    assert code == 0, err
+    run = only_run()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlwrap.preempted"] == "SIGUSR1"
+    assert run.data.metrics == {"saved": 1}
+    nothing_left()
+
+
 def test_the_handlers_are_as_they_were(tmp_path: Path):
     """After the last run, and in a child made by fork."""
     import mlwrap  # noqa: PLC0415

@@ -129,7 +129,7 @@ def test_children_share_one_sender(script, store: str, spool: Path):
         "        run.log_metric('loss', 1.0)\n"
         "if __name__ == '__main__':\n"
         "    with mlwrap.model_run('r'):\n"
-        "        for method in ('spawn', 'fork'):\n"
+        "        for method in ('spawn', 'fork', 'forkserver'):\n"
         "            context = multiprocessing.get_context(method)\n"
         "            children = [context.Process(target=child, args=(f'{n}{method}',)) for n in range(4)]\n"
         "            [c.start() for c in children]; [c.join() for c in children]\n"
@@ -143,10 +143,33 @@ def test_children_share_one_sender(script, store: str, spool: Path):
     found = runs()
     assert {name: run.info.status for name, run in found.items()} == {
         "r": "FINISHED",
-        **{f"child{n}{method}": "FINISHED" for n in range(4) for method in ("spawn", "fork")},
+        **{f"child{n}{method}": "FINISHED" for n in range(4) for method in ("spawn", "fork", "forkserver")},
     }
-    forked = [run for name, run in found.items() if name.endswith("fork")]
-    assert {run.data.tags["mlflow.parentRunId"] for run in forked} == {found["r"].info.run_id}
+    parents = {run.data.tags["mlflow.parentRunId"] for name, run in found.items() if name != "r"}
+    assert parents == {found["r"].info.run_id}
+
+
+def test_workers_that_outlive_a_run(script, store: str, spool: Path):
+    """loky's: they know the run that was open when they started, for as long as it is."""
+    process = script(
+        "import joblib\n"
+        "def child(n):\n"
+        "    with mlwrap.model_run(f'child{n}', quiet=True):\n"
+        "        pass\n"
+        "if __name__ == '__main__':\n"
+        "    for name in 'ab':\n"
+        "        with mlwrap.model_run(name):\n"
+        "            joblib.Parallel(2)(joblib.delayed(child)(f'{n}{name}') for n in range(2))\n"
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found = runs()
+    assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(
+        ["a", "b", "child0a", "child1a", "child0b", "child1b"], "FINISHED"
+    )
+    for name, run in found.items():
+        parent = run.data.tags.get("mlflow.parentRunId")
+        assert parent == (found["a"].info.run_id if name.endswith("a") and name != "a" else None)
 
 
 def test_a_forked_child_does_not_hide_its_parents_death(script, store: str):

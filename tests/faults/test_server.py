@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -133,10 +133,14 @@ def _whole(server: Server, model_id: str, tmp_path: Path) -> dict[str, str]:
     """A model's files, by their digest: what its manifest says, and what loads."""
     folder = _download(server, model_id, tmp_path)
     there = _files(folder)
-    said = json.loads((Path(folder) / "mlwrap-manifest.json").read_text())
-    assert {k: v for k, v in there.items() if k not in {"MLmodel", "mlwrap-manifest.json"}} == said
+    said = _manifest(folder)
+    assert {path: sha256 for path, sha256 in there.items() if path != "MLmodel"} == said
     assert mlwrap.load_model(folder).files == Weights().files
     return said
+
+
+def _manifest(folder: str | Path) -> dict[str, str]:
+    return yaml.safe_load((Path(folder) / "MLmodel").read_text())["flavors"]["mlwrap"]["manifest"]
 
 
 def _download(server: Server, model_id: str, tmp_path: Path) -> str:
@@ -207,6 +211,31 @@ def test_a_nul_in_a_text_on_postgres(on_postgres: Server):
     (there,) = found(on_postgres, run.key)
     assert there.data.params == {"a": "x\\x00y"}
     assert there.data.tags["b"] == "\\x00"
+
+
+def test_a_server_that_knows_no_logged_models(proxy: Proxy, on_sqlite: Server, tmp_path: Path):
+    """Row 25. MLflow 2 answers so to what it does not know; the models are artifacts of the run then."""
+    page = "<!doctype html><html lang=en><title>404 Not Found</title><h1>Not Found</h1>"
+    proxy.rule(how.reply(404, page, content_type="text/html; charset=utf-8"), "logged-models|runs/outputs")
+    with (
+        pytest.warns(MlwrapWarning, match="too old") as said,
+        mlwrap.model_run(tracking_uri=proxy.uri) as run,
+    ):
+        run.log_model(Weights())
+        run.log_model(Weights(b"other"))
+    assert len(said) == 1
+    assert [(model.status, model.uri) for model in run.models] == [
+        ("READY", f"runs:/{run.run_id}/weights"),
+        ("READY", f"runs:/{run.run_id}/weights_2"),
+    ]
+    (there,) = found(on_sqlite, run.key)
+    assert there.info.status == "FINISHED"
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, dst_path=str(tmp_path), tracking_uri=on_sqlite.uri
+    )
+    assert mlwrap.load_model(f"{folder}/weights").files == Weights().files
+    assert mlwrap.load_model(f"{folder}/weights_2").files == (b"other",)
+    assert proxy.lines("logged-models") == ["POST /api/2.0/mlflow/logged-models"] * 2
 
 
 FAULTS = [how.cut, how.cut_after, how.reply(503), how.reply(200, "<html>sign in")]
@@ -535,7 +564,7 @@ def test_a_store_without_room(on_sqlite: Server, proxy: Proxy, tmp_path: Path, i
         assert synced() == [None]
         assert client.get_logged_model(model.model_id).status.value == "READY"
         folder = Path(_download(on_sqlite, model.model_id, tmp_path))
-        for path, sha256 in json.loads((folder / "mlwrap-manifest.json").read_text()).items():
+        for path, sha256 in _manifest(folder).items():
             assert digest(folder / path) == sha256
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)

@@ -70,32 +70,28 @@ def test_several_arrays(store: str):
         assert again[name].dtype == "float32"
 
 
-class Doubled(tf.Module):
-    """A module that tells no signature: it was traced for one size of batch."""
-
-    @tf.function(input_signature=[tf.TensorSpec([2, 3], tf.float32)])
-    def __call__(self, x):
-        return 2 * x
+def silent():
+    """What tells nothing of inputs: a checkpoint."""
+    return tf.train.Checkpoint(v=tf.Variable([1.0]))
 
 
 def test_an_example_tells_the_signature_that_the_model_does_not(store: str):
     """Its types and shapes, with a batch of any size; what comes out nobody has seen."""
     with model_run("r") as run:
-        run.log_model(Doubled(), "without")
-        run.log_model(Doubled(), "with", input_example=X)
+        run.log_model(silent(), "without")
+        run.log_model(silent(), "with", input_example=X)
     without, signed = (Model.load(logged.uri).signature for logged in run.models)
     assert without is None
     (spec,) = signed.inputs.inputs
     assert (spec.type, spec.shape) == (np.dtype("float32"), (-1, 3))
     assert signed.outputs is None
-    np.testing.assert_array_equal(mlflow.pyfunc.load_model(run.models[1].uri).predict(X), 2 * X)
 
 
 def test_a_frame(store: str):
     """Columns with types of their own; the signature is one of columns."""
     frame = pd.DataFrame({"width": [1.5, 2.5], "kind": ["a", "b"]})
     with model_run("r") as run:
-        run.log_model(Doubled(), input_example=frame)
+        run.log_model(silent(), input_example=frame)
     stock = Model.load(run.model_uri)
     pd.testing.assert_frame_equal(stock.load_input_example(str(folder(run.models[0]))), frame)
     assert stock.signature.inputs.input_dict()["width"].type.name == "double"

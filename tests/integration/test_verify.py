@@ -8,9 +8,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from mlwrap import model_run, sync, tracked_training
+from mlwrap._delivery.models import manifest
 from mlwrap._journal import Example
 from mlwrap.cli import cli
 from mlwrap.errors import MlwrapWarning, OptionError
@@ -95,7 +97,6 @@ def test_a_prediction_is_compared(store: str, command, tmp_path: Path):
     shutil.copytree(folder(run.model_uri), changed)
     example = Example(kind="array", inputs={"": X}, predicted={"": np.zeros((2, 2))})
     (changed / "mlwrap-example.npz").unlink()
-    (changed / "mlwrap-manifest.json").unlink()
     example.write(changed)
     _sign(changed)
     code, said = command(changed)
@@ -123,8 +124,7 @@ def test_a_way_to_verify_that_there_is_not():
 
 def _sign(model: Path) -> None:
     """Write the manifest anew."""
-    import msgspec  # noqa: PLC0415
-
-    from mlwrap._delivery.models import manifest  # noqa: PLC0415
-
-    (model / "mlwrap-manifest.json").write_bytes(msgspec.json.encode(manifest(model)))
+    file = model / "MLmodel"
+    described = yaml.safe_load(file.read_text())
+    described["flavors"]["mlwrap"]["manifest"] = manifest(model)
+    file.write_text(yaml.safe_dump(described))

@@ -14,15 +14,15 @@ ROOT = Path(mlwrap.__file__).parent
 # From the bottom up; what stands on one floor does not know what stands beside it.
 FLOORS = (
     ("errors",),
-    ("config",),
+    ("config", "_passwords"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
-    ("savers", "_delivery", "_said"),
+    ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
-    ("_run", "_sync", "_fluent"),
-    ("_model_run", "_loading"),
+    ("_run", "_sync", "_fluent", "_around"),
+    ("_model_run", "_loading", "testing"),
     ("_decorator", "_verify"),
     ("cli",),
-    ("__init__", "__main__"),
+    ("__init__", "__main__", "_pytest"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 300

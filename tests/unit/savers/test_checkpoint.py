@@ -1,11 +1,12 @@
 """Checkpoints: what the object holds now, or what the manager kept, restored into objects alike."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from mlwrap import savers
-from mlwrap.errors import LoadError, SaveError
+from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
 tf = pytest.importorskip("tensorflow")
 
@@ -55,22 +56,58 @@ def test_the_folder_can_move(keep, tmp_path):
     assert tf.train.load_variable(latest, "weights/.ATTRIBUTES/VARIABLE_VALUE").tolist() == [3.0, 3.0]
 
 
-def test_of_a_manager_the_latest_that_it_kept(keep, tmp_path):
-    """What the manager saved last counts, not what the variables became since."""
-    source = checkpoint(1.0)
+@pytest.fixture
+def manager(tmp_path):
+    """A manager that keeps two of three, and whose variables went on since."""
+    source = checkpoint()
     manager = tf.train.CheckpointManager(source, str(tmp_path / "managed"), max_to_keep=2)
-    manager.save()
-    source.weights.assign([2.0, 2.0])
-    manager.save()
+    for value in (1.0, 2.0, 3.0):
+        source.weights.assign([value, value])
+        manager.save()
     source.weights.assign([9.0, 9.0])
+    return manager
+
+
+def test_of_a_manager_the_latest_is_restored(keep, tmp_path, manager):
+    """What the manager saved last counts, not what the variables became since."""
     kept = keep(manager)
-    assert kept.saved.details == {"checkpoint": "checkpoint/ckpt-2"}
+    assert kept.saved.details == {"checkpoint": "checkpoint/ckpt-3", "kept": ["ckpt-2", "ckpt-3"]}
     assert kept.saved.flavors == {}
     assert kept.saved.pyfunc is None
     target = checkpoint(0.0)
     other = tf.train.CheckpointManager(target, str(tmp_path / "other"), max_to_keep=2)
     assert kept.load(into=other) is other
+    assert weights(target) == [3.0, 3.0]
+
+
+def test_a_manager_goes_on_in_a_folder_with_all_that_were_kept(keep, tmp_path, manager):
+    """Its files are put there, under its numbers, and it removes the oldest as it always did."""
+    folder = keep(manager).load(into=tmp_path / "resumed")
+    assert folder == tmp_path / "resumed"
+    target = checkpoint(0.0)
+    resumed = tf.train.CheckpointManager(target, str(folder), max_to_keep=2)
+    assert [Path(path).name for path in resumed.checkpoints] == ["ckpt-2", "ckpt-3"]
+    target.restore(resumed.checkpoints[0])
     assert weights(target) == [2.0, 2.0]
+    resumed.restore_or_initialize()
+    assert weights(target) == [3.0, 3.0]
+    assert resumed.save() == str(folder / "ckpt-4")
+    assert [Path(path).name for path in resumed.checkpoints] == ["ckpt-3", "ckpt-4"]
+    assert sorted(path.name for path in folder.glob("*.index")) == ["ckpt-3.index", "ckpt-4.index"]
+
+
+def test_checkpoints_of_a_training_are_not_written_over(keep, tmp_path, manager):
+    """A folder that a training has used is refused."""
+    with pytest.raises(LoadError, match=r"holds checkpoints of a training already.*new folder"):
+        keep(manager).load(into=tmp_path / "managed")
+
+
+def test_an_older_checkpoint_that_is_not_whole_costs_a_warning(keep, tmp_path, manager):
+    """The latest one is what counts."""
+    (tmp_path / "managed" / "ckpt-2.index").unlink()
+    with pytest.warns(MlwrapWarning, match=r"ckpt-2\.index is missing"):
+        kept = keep(manager)
+    assert kept.saved.details["kept"] == ["ckpt-3"]
 
 
 def test_of_a_manager_that_saved_nothing_what_its_checkpoint_holds(keep, tmp_path):
@@ -98,7 +135,7 @@ def test_half_a_checkpoint_is_refused(keep, tmp_path):
     ("into", "says"),
     [
         (lambda: None, "expected into="),
-        (lambda: "model", r"got a builtins\.str"),
+        (lambda: 7, r"got a builtins\.int"),
         (lambda: checkpoint(extra=tf.Variable(1.0)), "does not fit"),
         (
             lambda: tf.train.Checkpoint(weights=tf.Variable([1.0, 2.0, 3.0]), step=tf.Variable(1)),
@@ -119,7 +156,24 @@ def test_a_checkpoint_that_is_not_there_is_a_load_error(keep):
     kept = keep(checkpoint())
     for file in kept.folder.glob("checkpoint/ckpt.*"):
         file.unlink()
-    with pytest.raises(LoadError, match=r"checkpoint/ckpt in .* not there"):
+    with pytest.raises(LoadError, match=r"checkpoint/ckpt in .* ckpt\.index is not there"):
+        kept.load(into=checkpoint())
+
+
+def test_a_shard_that_is_missing_is_a_load_error(keep, tmp_path):
+    """Named, whether objects or a folder are to be restored."""
+    kept = keep(checkpoint())
+    kept.folder.joinpath("checkpoint/ckpt.data-00000-of-00001").unlink()
+    for into in (checkpoint(), tmp_path / "new"):
+        with pytest.raises(LoadError, match=r"ckpt\.data-00000-of-00001 is not there"):
+            kept.load(into=into)
+
+
+def test_a_shard_that_is_cut_short_is_a_load_error(keep):
+    """What only reading finds is TensorFlow's to say."""
+    kept = keep(checkpoint())
+    kept.folder.joinpath("checkpoint/ckpt.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(LoadError, match="can't be read"):
         kept.load(into=checkpoint())
 
 

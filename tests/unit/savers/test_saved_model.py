@@ -1,5 +1,6 @@
 """SavedModels: the way in that the MLmodel names is one that stock MLflow can go."""
 
+import mlflow
 import mlflow.tensorflow
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 
 from mlwrap import savers
 from mlwrap._journal import Signature, TensorSpec
-from mlwrap.errors import LoadError, MlwrapWarning
+from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 from mlwrap.savers import _signature
 
 tf = pytest.importorskip("tensorflow")
@@ -93,14 +94,23 @@ def test_a_callable_module_is_opened_as_a_module(keep):
     np.testing.assert_array_equal(kept.load()(X), expected)
 
 
-def test_a_call_with_two_forms_has_no_single_signature(keep):
-    """Without an input signature the traces tell; those that differ in ``training`` only are one form."""
+def test_of_several_forms_the_one_that_covers_the_others_is_told(keep):
+    """Without an input signature the traces tell: of one batch size, of any, and for training."""
     model = Traced()
     model(tf.zeros([1, 3]))
     model.__call__.get_concrete_function(tf.TensorSpec([None, 3]), training=True)
     model.__call__.get_concrete_function(tf.TensorSpec([None, 3]))
     kept = keep(model)
-    # Batches of one and of any size were traced: two forms, and no single signature for them.
+    assert kept.saved.signature.inputs == (unnamed(-1, 3),)
+    np.testing.assert_array_equal(kept.pyfunc().predict(X)["scaled"], X * 2)
+
+
+def test_forms_of_which_none_covers_the_others_have_no_single_signature(keep):
+    """Batches of one and of two: either is taken, and nothing said of both is true."""
+    model = Traced()
+    model(X[:1])
+    model(X)
+    kept = keep(model)
     assert kept.saved.signature is None
     np.testing.assert_array_equal(kept.pyfunc().predict(X)["scaled"], X * 2)
 
@@ -119,12 +129,14 @@ def test_outputs_of_a_call_are_named_if_they_are_a_dictionary(keep):
 
 
 def test_a_call_traced_for_one_batch_size_promises_no_other(keep):
-    """MLflow wants a free batch axis; where the graph has none there is no signature."""
+    """The sizes in the signature are those of the graph, and MLflow refuses others before it does."""
     model = Traced()
     model(X)
     kept = keep(model)
-    assert kept.saved.signature is None
+    assert kept.saved.signature.inputs == (unnamed(2, 3),)
     np.testing.assert_array_equal(kept.pyfunc().predict(X)["scaled"], X * 2)
+    with pytest.raises(mlflow.MlflowException, match="shape"):
+        kept.pyfunc().predict(X[:1])
 
 
 @pytest.mark.parametrize("make", [Served, trackable], ids=["module", "AutoTrackable"])
@@ -195,15 +207,257 @@ def test_text_goes_in(keep):
 
 
 def test_tensorflows_own_helpers_are_not_models():
-    """Random generators, variables, functions and datasets are trackable, and no model."""
+    """Random generators, variables and datasets are trackable, and no model."""
     for value in (
         tf.random.Generator.from_seed(1),
         tf.Variable([1.0]),
         tf.constant([1.0]),
-        tf.function(lambda: 1),
         tf.data.Dataset.range(3),
     ):
         assert savers.find(value) is None
+
+
+class Several(tf.Module):
+    """Two functions, of which neither is the one to serve."""
+
+    @tf.function(input_signature=[ANY_BATCH])
+    def encode(self, x):
+        return x * 2.0
+
+    @tf.function(input_signature=[ANY_BATCH])
+    def decode(self, x):
+        return x / 2.0
+
+
+class Untraced(Callable):
+    """One function of a part was never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = Traced()
+
+
+class CallsPython(tf.Module):
+    """Goes through numpy, in a process that has the function."""
+
+    @tf.function(input_signature=[ANY_BATCH])
+    def __call__(self, x):
+        return tf.ensure_shape(tf.numpy_function(lambda a: a * 2, [x], tf.float32), [None, 3])
+
+
+class Looks(tf.Module):
+    """A table that is read from a file."""
+
+    def __init__(self, words, *, holds=True):
+        super().__init__()
+        file = tf.lookup.TextFileInitializer(
+            str(words),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        table = tf.lookup.StaticHashTable(file, -1)
+        if holds:
+            self.table = table
+        self.look = tf.function(table.lookup, input_signature=[tf.TensorSpec([None], tf.string, name="word")])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            Several,
+            r"nothing in the SavedModel can be called.*predict or serve.*What it has is decode, encode",
+        ),
+        (Untraced, r"without part\.__call__, which was never called.*Call it once"),
+        (CallsPython, r"__call__ in it runs Python code.*TensorFlow's own operations"),
+    ],
+    ids=["several functions", "a function never traced", "numpy_function"],
+)
+def test_what_a_saved_model_will_not_be_able_to_do_is_said_at_save_time(keep, make, says):
+    """Read from the file, with the function at fault and the cure; it is saved nonetheless."""
+    with pytest.warns(MlwrapWarning, match=says):
+        kept = keep(make())
+    assert kept.load() is not None
+
+
+def test_of_several_functions_the_one_that_is_called_so_is_served(keep):
+    """``predict`` is a way in; the others come back with the object."""
+
+    class Named(Several):
+        @tf.function(input_signature=[ANY_BATCH])
+        def predict(self, x):
+            return x * 3.0
+
+    kept = keep(Named())
+    np.testing.assert_array_equal(kept.pyfunc().predict({"x": X})["output_0"], X * 3)
+    np.testing.assert_array_equal(kept.load().encode(X), X * 2)
+
+
+def test_a_dictionary_goes_in_by_its_keys_and_nested_ones_come_out_by_theirs(keep):
+    """TensorFlow alone would number the inputs, and serve nothing whose outputs are nested."""
+
+    class Nested(tf.Module):
+        @tf.function(
+            input_signature=[
+                {
+                    "passenger": {"age": tf.TensorSpec([None], tf.int32)},
+                    "fare paid": tf.TensorSpec([None, None, 2], tf.float64),
+                },
+            ]
+        )
+        def __call__(self, row):
+            age, fare = row["passenger"]["age"], row["fare paid"]
+            return {"sum": {"age": age + 1, "fare": [fare, fare * 2]}, "adult": age >= 18}
+
+    kept = keep(Nested())
+    assert kept.saved.flavors["tensorflow"]["signature_def_key"] == "serving_default"
+    assert kept.saved.signature.inputs == (
+        TensorSpec(name="fare_paid", dtype="float64", shape=(-1, -1, 2)),
+        TensorSpec(name="passenger_age", dtype="int32", shape=(-1,)),
+    )
+    assert {spec.name for spec in kept.saved.signature.outputs} == {
+        "adult",
+        "sum_age",
+        "sum_fare_0",
+        "sum_fare_1",
+    }
+    fares = np.ones((2, 4, 2))
+    predicted = kept.pyfunc().predict({"fare_paid": fares, "passenger_age": np.array([17, 18], "int32")})
+    assert (predicted["sum_age"], predicted["adult"]) == ([18, 19], [False, True])
+    np.testing.assert_array_equal(predicted["sum_fare_1"], fares * 2)
+
+
+def test_python_arguments_keep_the_values_that_were_traced(keep):
+    """Several tensors, one by keyword, among values that are no tensors; traced for training as well."""
+
+    class Mixed(tf.Module):
+        @tf.function
+        def __call__(self, x, training=False, *, mask):
+            return x * mask if training else x + mask
+
+    model = Mixed()
+    model(X, mask=X, training=True)
+    model(X, mask=X)
+    kept = keep(model)
+    assert [spec.name for spec in kept.saved.signature.inputs] == ["mask", "x"]
+    np.testing.assert_array_equal(kept.pyfunc().predict({"x": X, "mask": X})["output_0"], X + X)
+
+
+def test_a_scalar_input_is_told(keep):
+    """Not everything has a batch axis: a signature says what the graph takes."""
+
+    class Powers(tf.Module):
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([], tf.float32, "p")]
+        )
+        def __call__(self, x, p):
+            return x**p
+
+    kept = keep(Powers())
+    assert {spec.name: spec.shape for spec in kept.saved.signature.inputs} == {"x": (-1,), "p": ()}
+    fed = {"x": np.array([1.0, 2.0], "float32"), "p": np.array(3.0, "float32")}
+    assert kept.pyfunc().predict(fed)["output_0"] == [1.0, 8.0]
+
+
+def test_ragged_tensors_go_in_by_their_parts(keep):
+    """MLflow has no word for one; TensorFlow serves its values and row splits, the object takes it whole."""
+
+    class Ragged(tf.Module):
+        @tf.function(input_signature=[tf.RaggedTensorSpec([None, None])])
+        def __call__(self, x):
+            return tf.reduce_sum(x, axis=1)
+
+    kept = keep(Ragged())
+    assert sorted((spec.dtype, spec.shape) for spec in kept.saved.signature.inputs) == [
+        ("float32", (-1,)),
+        ("int64", (-1,)),
+    ]
+    assert kept.load()(tf.ragged.constant([[1.0, 2.0], [3.0]])).numpy().tolist() == [3.0, 3.0]
+
+
+def test_what_a_function_alone_uses_is_saved_with_it(keep, tmp_path):
+    """Variables and tables that it closes over, the object that it is a method of."""
+    factor, model = tf.Variable(3.0), Served()
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [7]), -1)
+    spec = tf.TensorSpec([None], tf.string, name="word")
+    scaled = tf.function(lambda x: x * factor, input_signature=[ANY_BATCH])
+    for function in (scaled, scaled.get_concrete_function()):
+        np.testing.assert_array_equal(keep(function).pyfunc().predict(X), X * 3)
+    np.testing.assert_array_equal(keep(model.serve).load()(X)["scaled"], X * 2)
+    looks = keep(tf.function(lambda word: table[word], input_signature=[spec]))
+    assert looks.pyfunc().predict(np.array(["a", "b"])).tolist() == [7, -1]
+
+
+def test_functions_of_a_loaded_model_are_saved_again(keep):
+    """A restored function, and a signature, which is one too."""
+    loaded = keep(Served()).load()
+    np.testing.assert_array_equal(keep(loaded.serve).pyfunc().predict(X)["scaled"], X * 2)
+    alone = keep(loaded.signatures["serving_default"])
+    np.testing.assert_array_equal(alone.pyfunc().predict({"x": X})["scaled"], X * 2)
+
+
+def test_a_function_that_was_never_called_has_nothing_to_save(keep):
+    """The error says how it gets a graph, and carries the function."""
+    function = tf.function(lambda x: x)
+    with pytest.raises(SaveError, match=r"never called.*Call it once.*input_signature") as caught:
+        keep(function)
+    assert caught.value.value is function
+
+
+def test_what_does_not_hang_on_the_model_is_named_as_the_reason(keep, tmp_path):
+    """TensorFlow's words come with the cure."""
+    words = tmp_path / "words.txt"
+    words.write_text("a\nb\n")
+    with pytest.raises(SaveError, match=r"does not hang on it .*self\.table = table"):
+        keep(Looks(words, holds=False))
+
+
+def test_a_table_travels_with_its_file(keep, tmp_path):
+    """The file that it was read from is an asset of the SavedModel."""
+    words = tmp_path / "words.txt"
+    words.write_text("a\nb\n")
+    kept = keep(Looks(words))
+    words.unlink()
+    asked = np.array(["b", "c"])
+    assert kept.pyfunc().predict({"word": asked})["output_0"] == [1, -1]
+    kept.folder.joinpath("tf2model/assets/words.txt").unlink()
+    with pytest.raises(LoadError, match=r"assets/words\.txt is missing"):
+        kept.load()
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ("saved_model.pb", r"saved_model\.pb is not there"),
+        ("variables/variables.index", r"variables/variables\.index is missing"),
+        ("variables/variables.data-00000-of-00001", r"variables\.data-00000-of-00001 is missing"),
+    ],
+)
+def test_a_saved_model_that_lost_a_part_names_it(keep, part, says):
+    """Before TensorFlow is asked to make sense of it."""
+    kept = keep(Callable())
+    kept.folder.joinpath("tf2model", part).unlink()
+    with pytest.raises(LoadError, match=says):
+        kept.load()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64], ids=["empty", "garbage"])
+def test_a_saved_model_whose_graph_is_damaged(keep, content):
+    """An empty file is one that holds no graph."""
+    kept = keep(Callable())
+    kept.folder.joinpath("tf2model/saved_model.pb").write_bytes(content)
+    with pytest.raises(LoadError, match=r"saved_model\.pb is damaged"):
+        kept.load()
+
+
+def test_a_saved_model_whose_variables_are_cut_short(keep):
+    """What only reading finds is TensorFlow's to say."""
+    kept = keep(Callable())
+    kept.folder.joinpath("tf2model/variables/variables.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(LoadError, match="can't be read"):
+        kept.load()
 
 
 def test_a_missing_saved_model_is_a_load_error(tmp_path):
