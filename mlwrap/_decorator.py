@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import wrapt
 
@@ -14,6 +14,7 @@ from mlwrap._model_run import RunContext
 from mlwrap._run import Run
 from mlwrap.config import check_type, checked_option, settings
 from mlwrap.errors import OptionError
+from mlwrap.savers import SaveOptions
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -57,6 +58,9 @@ def tracked_training(
     only: str | Iterable[str] | None = None,
     serving_input_receiver_fn: Callable[[], Any] | None = None,
     trust: bool = False,
+    input_example: Any = None,
+    register_as: str | Mapping[str, str] | None = None,
+    verify: Literal["static", "load"] = "static",
     **options: Any,
 ) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
 
@@ -71,6 +75,9 @@ def tracked_training(
     only: str | Iterable[str] | None = None,
     serving_input_receiver_fn: Callable[[], Any] | None = None,
     trust: bool = False,
+    input_example: Any = None,
+    register_as: str | Mapping[str, str] | None = None,
+    verify: Literal["static", "load"] = "static",
     **options: Any,
 ) -> Any:
     """Track every call of a training function as an MLflow run.
@@ -86,6 +93,12 @@ def tracked_training(
         only: Names of the only arguments that are.
         serving_input_receiver_fn: For a function that returns an Estimator: how it is fed when served.
         trust: Whether returned models may be pickled that have no safe format: see :meth:`Run.log_model`.
+        input_example: What the returned model can be fed: an array, a mapping of names to arrays, a pandas
+            frame or a list, stored as MLflow stores it. For several models, a mapping of their names to such.
+        register_as: ``name`` or ``name@alias``: the returned model becomes a version in MLflow's registry, to
+            which the alias points. For several models, a mapping of their names to such.
+        verify: ``"load"``: once a returned model is logged a process of its own loads it, and with an
+            ``input_example`` compares a prediction; the run's end waits for that.
         **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,
             ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
@@ -105,6 +118,14 @@ def tracked_training(
         if value is not None:
             check_type(option, value, expected)
     checked = {option: checked_option(option, value) for option, value in options.items()}
+    asked = {
+        "serving_input_receiver_fn": serving_input_receiver_fn,
+        "trust": trust,
+        "input_example": input_example,
+        "register_as": register_as,
+        "verify": verify,
+    }
+    SaveOptions(**asked)  # says what is wrong with them
 
     def decorate(function: Callable[..., Any]) -> Any:
         body = _trainable(function)
@@ -113,8 +134,7 @@ def tracked_training(
             Arguments(body, ignore=ignore, only=only),
             name=name or str(getattr(body, "__name__", type(body).__name__)),
             tags=tags or {},
-            serving_input_receiver_fn=serving_input_receiver_fn,
-            trust=trust,
+            asked=asked,
             options=checked,
         )
         return _TrackedFunction(function, tracking)
@@ -132,16 +152,14 @@ class _Tracking:
         *,
         name: str,
         tags: Mapping[str, Any],
-        serving_input_receiver_fn: Callable[[], Any] | None,
-        trust: bool,
+        asked: Mapping[str, Any],
         options: Mapping[str, Any],
     ) -> None:
         self._body = body
         self._arguments = arguments
         self._name = name
         self._tags = tags
-        self._serving_input_receiver_fn = serving_input_receiver_fn
-        self._trust = trust
+        self._asked = asked
         self._options = options
         self.last_run: Run | None = None
 
@@ -159,7 +177,7 @@ class _Tracking:
         with context as run:
             self.last_run = run
             result = wrapped(*args, **kwargs)
-            run.record(result, serving_input_receiver_fn=self._serving_input_receiver_fn, trust=self._trust)
+            run.record(result, **self._asked)
         return result
 
 

@@ -3,44 +3,116 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlwrap import savers
 from mlwrap._capture import destination
 from mlwrap._delivery import find_model
+from mlwrap._logged_model import LoggedModel
+from mlwrap._run import Run
 from mlwrap.config import settings
 from mlwrap.errors import LoadError
+from mlwrap.savers import Saver
+
+if TYPE_CHECKING:
+    from mlwrap._delivery import ModelFiles
+
+_GIGABYTE = 1_000_000_000
 
 
 def load_model(
-    uri: str | os.PathLike[str], *, into: Any = None, trust: bool = False, tracking_uri: str | None = None
+    uri: str | os.PathLike[str] | Run | LoggedModel,
+    *,
+    into: Any = None,
+    trust: bool = False,
+    tracking_uri: str | None = None,
 ) -> Any:
     """Give back a model that mlwrap logged.
 
+    Its files are compared with the SHA-256 manifest that was logged with them before anything opens one.
+    Where they are not on this machine a copy is kept in the user's cache folder (``cache_size``).
+
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
-            ``runs:/<run id>/<model name>``, or the folder of a logged model.
+            ``runs:/<run id>/<model name>``, the folder of a logged model, or what a run logged (a
+            :class:`LoggedModel`). A :class:`Run` or a run's id stands for its model, the last one of that
+            name; where it has models of several names, one has to be named.
         into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
             Estimator's: the path of a new folder that they are copied into, for training to go on there.
         trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
             register its classes may be imported though they are of no installed package.
-        tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`.
+        tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`; for a ``Run`` by default where
+            that is.
 
     Returns:
         A Keras model of the package that made it; what ``tf.saved_model.load`` gives; ``into``, restored;
         or, for an Estimator, the ``pathlib.Path`` of a folder to use as ``model_dir`` or ``warm_start_from``.
 
     Raises:
-        LoadError: There is no such model, or it can't be loaded here: what to do is in the message.
+        LoadError: There is no such model, its files are not those that were logged, or it can't be loaded
+            here: what to do is in the message.
         Unreachable: MLflow did not answer.
     """
-    where = destination(settings(tracking_uri=tracking_uri))
-    files = find_model(os.fspath(uri), where.tracking_uri)
-    saver = savers.by_name(files.saver)
-    if files.saver_format > saver.format:
+    if isinstance(uri, Run):
+        tracking_uri = tracking_uri or uri.tracking_uri or None
+        uri = _of_run(uri)
+    elif isinstance(uri, LoggedModel):
+        uri = _uri(uri)
+    files = files_of(os.fspath(uri), tracking_uri)
+    try:
+        saver = _reader(uri, files.saver, files.saver_format)
+        savers.import_modules(files.modules, trust=trust)
+        loaded = savers.load(saver, files.folder, files.details, into=into, trust=trust)
+    except BaseException:
+        files.release()
+        raise
+    # Some read their files later (assets, variables that are yet to be made), and a path is nothing else.
+    if not isinstance(loaded, Path) and loaded is not into:
+        try:
+            weakref.finalize(loaded, files.release).atexit = False
+        except TypeError:  # it takes no weak references, so that its end is that of the process
+            return loaded
+    return loaded
+
+
+def files_of(uri: str, tracking_uri: str | None) -> ModelFiles:
+    """A logged model's files on this machine, whole; :func:`load_model` says what is raised."""
+    chosen = settings(tracking_uri=tracking_uri)
+    return find_model(uri, destination(chosen).tracking_uri, int(chosen.cache_size * _GIGABYTE))
+
+
+def _reader(uri: object, name: str, layout: int) -> Saver:
+    saver = savers.by_name(name)
+    if layout > saver.format:
         raise LoadError(
-            f"{uri} was written in format {files.saver_format} of the saver {saver.name!r}, and this mlwrap "
-            f"reads up to {saver.format}. Upgrade mlwrap."
+            f"{uri} was written in format {layout} of the saver {name!r}, and this mlwrap reads up to "
+            f"{saver.format}. Upgrade mlwrap."
         )
-    savers.import_modules(files.modules, trust=trust)
-    return savers.load(saver, files.folder, files.details, into=into, trust=trust)
+    return saver
+
+
+def _of_run(run: Run) -> str:
+    models = [model for model in run.models if model.status != "FAILED"]
+    names = dict.fromkeys(model.name for model in models)
+    if not models:
+        failed = ", ".join(model.name for model in run.models)
+        raise LoadError(
+            f"run {run.name!r} logged no model" + (f" that could be saved ({failed})." if failed else ".")
+        )
+    if len(names) > 1:
+        uris = " or ".join(f"load_model('runs:/{run.run_id or '<run id>'}/{name}')" for name in names)
+        raise LoadError(f"run {run.name!r} has several models. Name one: {uris}.")
+    return _uri(models[-1])
+
+
+def _uri(model: LoggedModel) -> str:
+    if model.status == "FAILED":
+        raise LoadError(f"the model {model.name!r} could not be saved, so there is nothing to load.")
+    if model.uri is None:
+        raise LoadError(
+            f"MLflow does not have the model {model.name!r} yet: its run is still open, or waits in the "
+            "spool, where 'mlwrap status' shows it and 'mlwrap sync' delivers it."
+        )
+    return model.uri

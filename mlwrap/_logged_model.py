@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
+
+_NOT_IN_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
+
+
+def plain_name(name: str) -> str:
+    """``name`` without what MLflow does not take in the name of a model."""
+    return _NOT_IN_NAMES.sub("_", name)
 
 
 class LoggedModel:
@@ -12,12 +20,18 @@ class LoggedModel:
         name: Its name in MLflow.
         status: ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be saved.
         uri: ``models:/<model id>``, once MLflow has it; what :func:`mlwrap.load_model` takes.
+        registered: ``models:/<name>/<version>``, once the registry has it.
     """
 
     def __init__(self, name: str, status: Literal["STAGED", "FAILED"]) -> None:
         self.name = name
         self.status: str = status
         self.uri: str | None = None
+        self.registered: str | None = None
+
+    def delivered(self, status: str, uri: str, registered: str | None) -> None:
+        """Learn what MLflow has of it."""
+        self.status, self.uri, self.registered = status, uri, registered or None
 
     def __repr__(self) -> str:
         return f"<LoggedModel {self.name!r} {self.status} {self.uri or ''}>"

@@ -241,7 +241,7 @@ class RunContext:
             self._delivering = False
             recorder.release()
         if not self._settings.quiet:
-            models = [(model.name, model.uri, model.status) for model in recorder.models.values()]
+            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.values()]
             _report.ended(
                 recorder.name,
                 status=recorder.status,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -37,13 +36,12 @@ from mlwrap._journal import (
     now,
     open_run,
 )
-from mlwrap._logged_model import LoggedModel
+from mlwrap._logged_model import LoggedModel, plain_name
 from mlwrap._points import Clock, numbers_of
 from mlwrap._said import Parameters, Points
 from mlwrap.errors import DeliveryError, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
-_NOT_IN_MODEL_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
 
 
@@ -190,10 +188,8 @@ class Recorder:
 
     def text(self, text: str, artifact_file: str) -> None:
         """Stage text as an artifact, secrets left out."""
-        self.file(
-            artifact_file,
-            lambda path: path.write_bytes(self.redactor.text(text).encode("utf-8", "backslashreplace")),
-        )
+        data = self.redactor.text(text).encode("utf-8", "backslashreplace")
+        self.file(artifact_file, lambda path: path.write_bytes(data))
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""
@@ -213,7 +209,7 @@ class Recorder:
         Raises:
             SaveError: It could not be saved, and the run is strict.
         """
-        if (plain := _NOT_IN_MODEL_NAMES.sub("_", name)) != name:
+        if (plain := plain_name(name)) != name:
             self.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
             name = plain
         record = Model(
@@ -224,15 +220,17 @@ class Recorder:
             saver=saver.name,
             saver_format=saver.format,
             python=platform.python_version(),
+            register_as=options.registered,
+            verify=options.verify,
         )
         try:
             folder = self.journal.folder.stage(name)
             record = msgspec.structs.replace(record, staged=self.journal.folder.relative(folder))
             self._saving[record.staged] = record
             saved = savers.save(saver, model, folder, options)
-            self.append(
-                msgspec.structs.replace(record, saved=saved, requirements=pins(("mlflow", *saved.packages)))
-            )
+            savers.keep_example(model, folder, saved, options)
+            pinned = pins(("mlflow", *saved.packages))
+            self.append(msgspec.structs.replace(record, saved=saved, requirements=pinned))
         except BaseException as error:
             self._abandon(record, told(error))
             if not isinstance(error, Exception):
@@ -281,9 +279,10 @@ class Recorder:
         """Learn what MLflow has of this run."""
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
         for staged, known in progress.models.items():
-            model = self.models[staged]
             where = f"models:/{known.model_id}" if known.model_id else f"runs:/{self.run_id}/{known.name}"
-            model.status, model.uri = known.status, where
+            self.models[staged].delivered(known.status, where, known.registered)
+            for trouble in known.troubles:
+                self.warn(f"the model {known.name!r}: {trouble}")
         if progress.degraded:
             self.warn(progress.degraded)
 

@@ -18,13 +18,15 @@ def ended(
     status: str,
     seconds: float,
     run_id: str | None,
-    models: Iterable[tuple[str, str | None, str]],
+    models: Iterable[tuple[str, str | None, str, str | None]],
     folder: Path,
 ) -> None:
-    """Say how a run ended, its id or where it waits, and what became of each model (name, URI, status)."""
+    """Say how a run ended, its id or where it waits, and what became of each model."""
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
     lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
-    lines += [f"        {model} {model_status} {uri or ''}".rstrip() for model, uri, model_status in models]
+    for model, uri, model_status, registered in models:
+        version = f", registered as {registered}" if registered else ""
+        lines.append(f"        {model} {model_status} {uri or ''}".rstrip() + version)
     say("\n".join(lines))
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
-from mlwrap.errors import RunStateError, SaveError, told
-from mlwrap.savers import Output, SaveOptions, Saver, unpack
+from mlwrap.errors import OptionError, SaveError, told
+from mlwrap.savers import Output, SaveOptions, Saver, per_model, unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,30 +26,6 @@ current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 def current_run() -> Run | None:
     """The run around this code, or ``None``."""
     return current.get()
-
-
-def _harmless(method: Callable[Concatenate[Run, P], R]) -> Callable[Concatenate[Run, P], R | None]:
-    """What breaks in a method of ours must not end the user's training: it is said in a warning."""
-
-    @functools.wraps(method)
-    def call(self: Run, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        recorder = self._recorder
-        if recorder.status != "RUNNING":
-            raise RunStateError(
-                f"{method.__name__}() was called on run {self.name!r}, which has ended ({recorder.status}). "
-                "Call it while the run is open."
-            )
-        if not recorder.recording:
-            return None
-        try:
-            return method(self, *args, **kwargs)
-        except SaveError:
-            raise  # only where the user asked for it with strict=True
-        except Exception as error:  # noqa: BLE001 - see above
-            recorder.warn(f"{method.__name__}() failed, and training goes on: {told(error)}")
-            return None
-
-    return call
 
 
 class Run:
@@ -177,6 +152,9 @@ class Run:
         step: int = 0,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
         trust: bool = False,
+        input_example: Any = None,
+        register_as: str | None = None,
+        verify: Literal["static", "load"] = "static",
     ) -> LoggedModel | None:
         """Save a model and log it.
 
@@ -188,6 +166,11 @@ class Run:
                 exported beside the checkpoint.
             trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
                 Loading it needs ``trust=True``, too.
+            input_example: What the model can be fed: an array, a mapping of names to arrays, a pandas frame
+                or a list. It is stored as MLflow stores it, and tells the signature where the model does not.
+            register_as: ``name`` or ``name@alias``: makes a version in MLflow's registry, and sets the alias.
+            verify: ``"load"``: once it is logged a process of its own loads it, and with an
+                ``input_example`` compares a prediction; the run's end waits for that.
 
         Returns:
             The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
@@ -205,7 +188,16 @@ class Run:
         name = str(name or saver.default_name)
         self._recorder.found(savers.remembered(saver, model), name)
         self._log_params_of(model, name, saver)
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn, trust=trust)
+        options = self._save_options(
+            serving_input_receiver_fn=serving_input_receiver_fn,
+            trust=trust,
+            input_example=input_example,
+            register_as=register_as,
+            verify=verify,
+        )
+        (options,), troubles = per_model(options, [name])
+        for trouble in troubles:
+            self._recorder.warn(trouble)
         return self._recorder.model(model, name, saver, options, int(step))
 
     @_harmless
@@ -215,6 +207,9 @@ class Run:
         *,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
         trust: bool = False,
+        input_example: Any = None,
+        register_as: str | Mapping[str, str] | None = None,
+        verify: Literal["static", "load"] = "static",
     ) -> None:
         """Do for any value what the decorator does for a returned one: log what is in it.
 
@@ -226,11 +221,13 @@ class Run:
                 is nothing.
             serving_input_receiver_fn: As for :meth:`log_model`.
             trust: Likewise.
+            input_example: Likewise; for several models, a mapping of their names to examples.
+            register_as: Likewise; for several models, a mapping of their names to those in the registry.
+            verify: As for :meth:`log_model`.
 
         Raises:
             SaveError: A model could not be saved and the run is strict; carries ``value``.
         """
-        options = SaveOptions(serving_input_receiver_fn=serving_input_receiver_fn, trust=trust)
         recorder, failed = self._recorder, None
         began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
         found = unpack(value, since=began)
@@ -239,7 +236,17 @@ class Run:
             recorder.tags(found.tags)
         for output in found.outputs:
             self._write(output)
-        for name, model, saver in found.models:
+        asked = self._save_options(
+            serving_input_receiver_fn=serving_input_receiver_fn,
+            trust=trust,
+            input_example=input_example,
+            register_as=register_as,
+            verify=verify,
+        )
+        each, troubles = per_model(asked, [name for name, _, _ in found.models])
+        for trouble in troubles:
+            recorder.warn(trouble)
+        for (name, model, saver), options in zip(found.models, each, strict=True):
             self._log_params_of(model, name, saver)
             try:
                 recorder.model(model, name, saver, options)
@@ -260,6 +267,14 @@ class Run:
                 self._recorder.file(path, content)
         except Exception as error:  # noqa: BLE001 - one result that can't be written costs no other
             self._recorder.warn(f"{path!r} is not logged: {told(error)}")
+
+    def _save_options(self, **asked: Any) -> SaveOptions:
+        """Options that there are not cost a warning and not the model."""
+        try:
+            return SaveOptions(**asked)
+        except OptionError as error:
+            self._recorder.warn(f"{error} The model is logged without that.")
+            return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})
 
     @_harmless
     def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:

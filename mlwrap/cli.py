@@ -13,7 +13,9 @@ from rich.table import Table
 
 from mlwrap import _sync
 from mlwrap._capture import destination
+from mlwrap._delivery import Cache
 from mlwrap._delivery import show as show_run
+from mlwrap._verify import verify as verify_model
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapError
 
@@ -69,10 +71,20 @@ def status(spool: str | None) -> None:
 @cli.command()
 @click.argument("keys", nargs=-1)
 @_spool
-def clean(keys: tuple[str, ...], spool: str | None) -> None:
+@click.option("--cache", is_flag=True, help="Remove the downloaded copies of models instead.")
+def clean(keys: tuple[str, ...], spool: str | None, *, cache: bool) -> None:
     """Remove what is delivered, and the runs named by KEYS, delivered or not."""
-    for path in _sync.clean(keys, spool):
-        click.echo(f"removed {path}")
+    removed = Cache().trim(0) if cache else _sync.clean(keys, spool)
+    for what in removed:
+        click.echo(f"removed {what}")
+
+
+@cli.command()
+@click.argument("uri")
+@click.option("--tracking-uri", help="Where MLflow is; by default as for training.")
+def verify(uri: str, tracking_uri: str | None) -> None:
+    """Load the model URI here, by mlwrap and by stock MLflow, and compare its prediction if one is known."""
+    click.echo(verify_model(uri, tracking_uri))
 
 
 @cli.command()

@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
             ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
         experiment: Name of the experiment; ``None`` asks MLflow likewise.
+        cache_size: Gigabytes that downloaded models may take; the least recently used ones go first.
         strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
         quiet: Say nothing on standard error when runs start and end. Warnings still come.
         disabled: Run every body untracked.
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float = 10.0
     tracking_uri: str | None = None
     experiment: str | None = None
+    cache_size: float = 10.0
     strict: bool = False
     quiet: bool = False
     disabled: bool = False

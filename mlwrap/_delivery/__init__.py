@@ -11,16 +11,29 @@ MLflow takes seconds and 200 MB to import, so it loads at the first call, not wi
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from mlwrap._delivery.cache import Cache
 from mlwrap._delivery.line import Line, Told
 from mlwrap._delivery.sender import close_for_the_dead
 from mlwrap._journal import Progress, RunFolder
 
 if TYPE_CHECKING:
-    from mlwrap._delivery.lookup import ModelFiles, Shown
+    from mlwrap._delivery.lookup import ModelFiles as ModelFiles
+    from mlwrap._delivery.lookup import Shown
 
-__all__ = ["Line", "Told", "close_for_the_dead", "deliver", "find_model", "imported_mlflow", "show"]
+__all__ = [
+    "Cache",
+    "Line",
+    "Told",
+    "close_for_the_dead",
+    "deliver",
+    "find_model",
+    "imported_mlflow",
+    "show",
+    "stock_predict",
+]
 
 _ours: list[bool] = []
 
@@ -55,22 +68,39 @@ def deliver(folder: RunFolder) -> Progress:
     return runs.deliver_patiently(folder)
 
 
-def find_model(uri: str, tracking_uri: str | None = None) -> ModelFiles:
-    """Find a logged model's files, where they lie or else in a downloaded copy.
+def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:
+    """Find a logged model's files, where they lie or else in a downloaded copy, and see that they are whole.
 
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
-            ``runs:/<run id>/<model name>``, or a folder.
+            ``runs:/<run id>/<model name>``, a run id, or a folder.
         tracking_uri: Where to ask; ``None`` for MLflow's own.
+        cache_bytes: What downloaded copies may take; the least recently used ones are removed.
 
     Raises:
-        LoadError: There is no such model, or it has no ``MLmodel``.
+        LoadError: There is no such model, it is not READY, or its files are not those that were logged.
         Unreachable: Nobody answered.
     """
     _note_import()
     from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
 
-    return lookup.find_model(uri, tracking_uri)
+    return lookup.find_model(uri, tracking_uri, cache_bytes)
+
+
+def stock_predict(folder: Path, value: Any) -> Any:
+    """What MLflow's own generic loader predicts for an example; ``None`` where it has no loader for it.
+
+    Args:
+        folder: The model's files.
+        value: The example, or ``None`` to load the model and no more.
+
+    Raises:
+        Exception: Whatever the loader or the model raises.
+    """
+    _note_import()
+    from mlwrap._delivery import verifying  # noqa: PLC0415 - see above: MLflow loads late
+
+    return verifying.stock_predict(folder, value)
 
 
 def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:

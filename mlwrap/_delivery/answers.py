@@ -24,6 +24,7 @@ _TIMEOUT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # seconds; the user's own goes
 
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
 _OF_VALUE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+_NEVER = {"FEATURE_DISABLED", "NOT_IMPLEMENTED"}  # which MLflow turns into 500: this store can't
 _BAD_REQUEST, _TOO_LARGE = 400, 413
 _AGAIN = {408, 429, 500, 502, 503, 504}
 # What MLflow's client says where there was no answer, or one that is not MLflow's, such as a proxy's page.
@@ -43,7 +44,7 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     no_answer = _LOCKED in text or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
-    if no_answer or code in _UNREACHABLE or status in _AGAIN:
+    if no_answer or code in _UNREACHABLE or (status in _AGAIN and code not in _NEVER):
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
     if code == "ENDPOINT_NOT_FOUND":
         return NotOffered(f"MLflow at {tracking_uri} is too old: {text}")

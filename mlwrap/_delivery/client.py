@@ -38,7 +38,7 @@ BATCH = 1000
 BATCH_OF_PARAMS = 100
 
 
-def _sorted(method: Callable[P, R]) -> Callable[P, R]:
+def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         client: Client = args[0]  # type: ignore[assignment] # methods of Client only
@@ -87,7 +87,7 @@ class Client:
             raise sort_error(error, uri) from error
         self._stores: dict[str, ArtifactRepository] = {}
 
-    @_sorted
+    @sorted_errors
     def experiment_id(self, name: str | None) -> str:
         """The id of the experiment called ``name``, made if there is none; ``None``: the default one."""
         found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
@@ -105,18 +105,18 @@ class Client:
             )
         return str(found.experiment_id)
 
-    @_sorted
+    @sorted_errors
     def experiment_name(self, experiment_id: str) -> str:
         """The name of the experiment with this id."""
         return str(self._mlflow.get_experiment(experiment_id).name)
 
-    @_sorted
+    @sorted_errors
     def find_run(self, key: str, experiment_id: str) -> str | None:
         """The id of the run that was made for the run folder ``key``, or ``None``."""
         found = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    @_sorted
+    @sorted_errors
     def newest_run(self) -> Run | None:
         """The run that mlwrap delivered last, in any experiment."""
         experiments = [e.experiment_id for e in self._mlflow.search_experiments()]
@@ -125,23 +125,23 @@ class Client:
         )
         return runs[0] if runs else None
 
-    @_sorted
+    @sorted_errors
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
         """Make a run that started at ``time`` (ms) and give its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
         return _given(run.info.run_id)
 
-    @_sorted
+    @sorted_errors
     def get_run(self, run_id: str) -> Run:
         """The run with this id."""
         return self._mlflow.get_run(run_id)
 
-    @_sorted
+    @sorted_errors
     def artifact_uri(self, run_id: str) -> str:
         """Where a run's artifacts lie."""
         return str(self._mlflow.get_run(run_id).info.artifact_uri)
 
-    @_sorted
+    @sorted_errors
     def check_run(self, run_id: str) -> None:
         """Make sure that a run is there to be written to.
 
@@ -156,7 +156,7 @@ class Client:
                 "(mlflow runs restore) and run 'mlwrap sync', or remove what waits with 'mlwrap clean'."
             )
 
-    @_sorted
+    @sorted_errors
     def log_batch(
         self,
         run_id: str,
@@ -175,7 +175,7 @@ class Client:
             some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
             self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
 
-    @_sorted
+    @sorted_errors
     def log_artifact(self, run_id: str, source: Path, path: str) -> None:
         """Log a file or a folder under the artifact path ``path``."""
         if source.is_dir():
@@ -183,7 +183,7 @@ class Client:
         else:
             self._mlflow.log_artifact(run_id, str(source), path.rpartition("/")[0] or None)
 
-    @_sorted
+    @sorted_errors
     def create_model(self, experiment_id: str, run_id: str, name: str, tags: dict[str, str]) -> LoggedModel:
         """Make a LoggedModel that is PENDING."""
         made: LoggedModel = self._mlflow.create_logged_model(
@@ -192,12 +192,12 @@ class Client:
         _given(made.model_id)
         return made
 
-    @_sorted
+    @sorted_errors
     def get_model(self, model_id: str) -> LoggedModel:
         """The LoggedModel with this id."""
         return self._mlflow.get_logged_model(model_id)
 
-    @_sorted
+    @sorted_errors
     def model_source(self, name: str, version_or_alias: str) -> str:
         """The URI of the files behind a registered model's version, ``@alias`` or ``latest``."""
         if version_or_alias.startswith("@"):
@@ -211,7 +211,7 @@ class Client:
             version = self._mlflow.get_model_version(name, version_or_alias)
         return str(version.source)
 
-    @_sorted
+    @sorted_errors
     def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
         """The LoggedModel that was made under this key, or ``None``."""
         found = self._mlflow.search_logged_models(
@@ -219,18 +219,18 @@ class Client:
         )
         return found[0] if found else None
 
-    @_sorted
+    @sorted_errors
     def upload(self, location: str, file: Path, path: str) -> None:
         """Upload one file, which is to have the relative ``path`` at an artifact location."""
         store = self._store(location)
         store.log_artifact(str(file), path.rpartition("/")[0] or None)  # type: ignore[no-untyped-call] # MLflow's
 
-    @_sorted
+    @sorted_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
         """A run's artifacts in the folder ``path`` and below, with sizes where the store tells them."""
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
 
-    @_sorted
+    @sorted_errors
     def uploaded_sizes(self, location: str, folders: Iterable[str]) -> dict[str, int | None]:
         """The files in these folders of an artifact location, likewise; ``""`` is the location itself."""
         listed = [file for folder in folders for file in self._store(location).list_artifacts(folder or None)]
@@ -242,7 +242,7 @@ class Client:
             self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
         return self._stores[location]
 
-    @_sorted
+    @sorted_errors
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
         try:
@@ -252,13 +252,13 @@ class Client:
             if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
                 raise
 
-    @_sorted
+    @sorted_errors
     def finalize_model(self, model_id: str, *, ready: bool) -> None:
         """Close a LoggedModel as READY or FAILED."""
         status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
         self._mlflow.finalize_logged_model(model_id, status)
 
-    @_sorted
+    @sorted_errors
     def end_run(self, run_id: str, status: Status, time: int) -> None:
         """Close a run with its status and the time (ms) of its end."""
         self._mlflow.set_terminated(run_id, status=status, end_time=time)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow.artifacts
-import platformdirs
+import msgspec
 import yaml
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
+from mlwrap._delivery import manifest
+from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import FLAVOR, FLAVOR_FORMAT, local_path
+from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
-_OF_RUN = re.compile(r"runs:/(?P<run_id>[^/]+)/(?P<name>.+)$")
+_OF_RUN = re.compile(r"(?:runs:/(?P<run_id>[^/]+)(?:/(?P<name>.+))?|(?P<bare>[0-9a-f]{32}))$")
 
 
 class ModelFiles(NamedTuple):
@@ -30,6 +32,7 @@ class ModelFiles(NamedTuple):
         saver: Name of the saver that wrote them.
         saver_format: Number of that saver's layout.
         details: What that saver wanted to know again.
+        release: To be called when the files are not needed any more.
         modules: To be imported before it is loaded.
     """
 
@@ -37,6 +40,7 @@ class ModelFiles(NamedTuple):
     saver: str
     saver_format: int
     details: dict[str, Any]
+    release: Callable[[], None]
     modules: tuple[str, ...] = ()
 
 
@@ -71,14 +75,40 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     )
 
 
-def find_model(uri: str, tracking_uri: str | None) -> ModelFiles:
+def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:
     """See the room's own :func:`mlwrap._delivery.find_model`."""
-    folder = Path(uri) if "://" not in uri and ":/" not in uri else _fetch(uri, tracking_uri)
+    held = _held(uri, tracking_uri, cache_bytes)
+    try:
+        ours = _flavor(held.folder, uri)
+        manifest.check(held.folder, ours.manifest, uri)
+    except BaseException:
+        held.release()
+        raise
+    return ModelFiles(
+        held.folder, ours.saver, ours.saver_format, ours.details or {}, held.release, ours.modules
+    )
+
+
+class _Flavor(msgspec.Struct, kw_only=True):
+    """Our own flavor, as :func:`mlwrap._delivery.models.describe` writes it."""
+
+    saver: str
+    saver_format: int
+    manifest: dict[str, str]
+    details: dict[str, Any] | None = None
+    modules: tuple[str, ...] = ()
+
+
+def _flavor(folder: Path, uri: str) -> _Flavor:
+    """Our own flavor in a model's ``MLmodel``."""
     try:
         text = (folder / "MLmodel").read_text()
     except OSError as error:
         raise LoadError(f"{uri} has no MLmodel file that can be read ({error}), so it is no model.") from None
-    flavors = yaml.safe_load(text).get("flavors", {})
+    try:
+        flavors = dict(yaml.safe_load(text)["flavors"])
+    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        raise LoadError(f"{uri} has an MLmodel file that can't be understood: {error!r}.") from None
     ours = flavors.get(FLAVOR)
     if ours is None:
         others = ", ".join(sorted(flavors)) or "none"
@@ -86,34 +116,59 @@ def find_model(uri: str, tracking_uri: str | None) -> ModelFiles:
             f"{uri} was not logged by mlwrap; its flavors are: {others}. Load it with MLflow itself, "
             "as in mlflow.keras.load_model or mlflow.pyfunc.load_model."
         )
-    if ours["format"] > FLAVOR_FORMAT:
+    layout = ours.get("format") if isinstance(ours, dict) else None
+    if isinstance(layout, int) and layout > FLAVOR_FORMAT:
         raise LoadError(
-            f"{uri} has format {ours['format']} of the mlwrap flavor, and this mlwrap reads up to "
+            f"{uri} has format {layout} of the mlwrap flavor, and this mlwrap reads up to "
             f"{FLAVOR_FORMAT}. Upgrade mlwrap."
         )
-    modules = tuple(str(name) for name in ours.get("modules") or ())
-    return ModelFiles(folder, ours["saver"], ours["saver_format"], ours.get("details") or {}, modules)
+    try:
+        return msgspec.convert(ours, _Flavor)
+    except msgspec.ValidationError as error:
+        raise LoadError(f"{uri} has an MLmodel file whose flavor mlwrap is damaged: {error}.") from None
 
 
-def _fetch(uri: str, tracking_uri: str | None) -> Path:
-    model = _logged_model(Client(tracking_uri), uri)
-    if path := local_path(model.artifact_location):
-        return path
+def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
+    """Where a model's files are on this machine."""
+    path = Path(uri)
+    if ":/" not in uri and (path.exists() or not _OF_RUN.match(uri)):
+        return Held(path, _nothing)
+    model = _finished(_logged_model(Client(tracking_uri), uri), uri)
+    location = model.artifact_location
+    if local := local_path(location):
+        return Held(local, _nothing)
+
+    whole = with_password(tracking_uri) if tracking_uri else None
+
+    def download(folder: Path) -> Path:
+        try:
+            got = mlflow.artifacts.download_artifacts(
+                artifact_uri=location, dst_path=str(folder), tracking_uri=whole
+            )
+        except Exception as error:
+            raise LoadError(f"{uri} could not be downloaded from {location}: {error}") from error
+        return Path(got)
+
     # A copy is kept by the model's id: the files of a LoggedModel never change once it is READY.
-    cache = platformdirs.user_cache_path("mlwrap", appauthor=False) / "models"
-    target = cache / model.model_id
-    if not target.is_dir():
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
-            try:
-                got = mlflow.artifacts.download_artifacts(
-                    artifact_uri=model.artifact_location, dst_path=part, tracking_uri=tracking_uri
-                )
-            except Exception as error:
-                raise LoadError(f"{uri} could not be downloaded: {error}") from error
-            with contextlib.suppress(OSError):  # somebody else was first
-                Path(got).rename(target)
-    return target
+    return Cache().get(str(model.model_id), download, cache_bytes)
+
+
+def _nothing() -> None:
+    """What lies where it was logged is not ours to let go of."""
+
+
+def _finished(model: LoggedModel, uri: str) -> LoggedModel:
+    if model.status == LoggedModelStatus.PENDING:
+        raise LoadError(
+            f"{uri} is not finished: MLflow has the model {model.name!r} as PENDING. Wait for its training; "
+            "if that has ended, 'mlwrap sync' delivers what waits."
+        )
+    if model.status == LoggedModelStatus.FAILED:
+        why = model.tags.get("mlwrap.error", "MLflow does not say why")
+        raise LoadError(
+            f"{uri} was never saved: the model {model.name!r} is FAILED ({why}). Load another one."
+        )
+    return model
 
 
 def _logged_model(client: Client, uri: str) -> LoggedModel:
@@ -126,19 +181,28 @@ def _logged_model(client: Client, uri: str) -> LoggedModel:
             raise LoadError(f"{uri} is not in the registry: {error}") from error
         return _logged_model(client, source)
     if found := _OF_RUN.match(uri):
-        try:
-            models = _outputs(client, client.get_run(found["run_id"]))
-        except Refused as error:
-            raise LoadError(f"{uri} can't be found: {error}") from error
-        named = [m for m in models if m.name == found["name"]]
-        if not named:
-            there = ", ".join(sorted({m.name for m in models})) or "none"
-            raise LoadError(f"run {found['run_id']} has no model {found['name']!r}; its models are: {there}.")
-        return max(named, key=lambda m: m.creation_timestamp)
+        return _of_run(client, uri, found["run_id"] or found["bare"], found["name"])
     raise LoadError(
         f"{uri} names no model: expected models:/<id>, models:/<name>/<version>, models:/<name>@<alias>, "
-        "runs:/<run id>/<model name>, or a folder."
+        "runs:/<run id>/<model name>, a run id, or a folder."
     )
+
+
+def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> LoggedModel:
+    """The last model of that name; without a name, of the only one that the run's models have."""
+    try:
+        models = _outputs(client, client.get_run(run_id))
+    except Refused as error:
+        raise LoadError(f"{uri} can't be found: {error}") from error
+    names = sorted({m.name for m in models})
+    if name is None and len(names) > 1:
+        uris = " or ".join(f"runs:/{run_id}/{each}" for each in names)
+        raise LoadError(f"run {run_id} has several models. Name one: {uris}.")
+    named = [m for m in models if name in {None, m.name}]
+    if not named:
+        what = f"no model {name!r}; its models are: {', '.join(names) or 'none'}" if name else "no model"
+        raise LoadError(f"run {run_id} has {what}.")
+    return max(named, key=lambda m: m.creation_timestamp)
 
 
 def _outputs(client: Client, run: Run) -> list[LoggedModel]:

@@ -22,6 +22,7 @@ from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
 from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client
+from mlwrap._delivery.examples import add_example
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
 from mlwrap.errors import DeliveryError, Unreachable
 
@@ -106,15 +107,17 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
     saved = record.saved
     if saved is None:
         return
-    _write_environment(staged, record)
-    files = manifest(staged)
     mlmodel = MLmodel(
         artifact_path=model.location,
         run_id=run_id,
         model_id=model.model_id,
         signature=_signature(saved.signature),
-        model_size_bytes=sum((staged / path).stat().st_size for path in files),
     )
+    _write_environment(staged, record)
+    trouble = add_example(mlmodel, staged)
+    model.troubles = [trouble] if trouble else []
+    files = manifest(staged)
+    mlmodel.model_size_bytes = sum((staged / path).stat().st_size for path in files)
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
     if saved.pyfunc is not None:

@@ -18,6 +18,8 @@ from mlwrap._delivery.client import Client
 from mlwrap._delivery.models import has_arrived, publish
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
+from mlwrap._delivery.registry import Registry
+from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
@@ -130,6 +132,7 @@ class _Delivery:
                 self._flush(run_id, before)
                 self._publish_held(run_id)
                 self._client.end_run(run_id, status, time)
+                verify_models(self._client.tracking_uri, self._progress, self._save)
                 self._check_held()
                 self._progress.ended = True
             case RunStarted():
@@ -159,6 +162,7 @@ class _Delivery:
         try:
             if isinstance(record, Model):
                 publish(self._client, self._folder, record, self._progress, self._save)
+                self._finish(record, run_id)
             else:
                 self._publish_artifact(run_id, self._folder.path / record.staged, record.path)
         except Refused as error:
@@ -167,6 +171,19 @@ class _Delivery:
         else:
             self._progress.held.pop(record.staged, None)
         self._save()
+
+    def _finish(self, record: Model, run_id: str) -> None:
+        """What is to be done with a model that MLflow has."""
+        model = self._progress.models[record.staged]
+        if model.status != "READY":
+            return
+        if model.troubles and model.model_id:
+            told = {"mlwrap.trouble": " ".join(model.troubles)[:5000]}
+            Registry(self._client.tracking_uri).tag(model.model_id, told)
+        if record.verify == "load" and model.verified is None:
+            model.verified = ""
+        if record.register_as is not None and not model.registered:
+            Registry(self._client.tracking_uri).register(record, run_id, model, self._save)
 
     def _publish_held(self, run_id: str) -> None:
         """What an earlier delivery held gets another chance at the run's end, and at each sync after it."""

@@ -2,11 +2,12 @@
 
 The journal is where the two halves of mlwrap meet, and nowhere else: the training half appends
 records to a run folder, delivery reads them. This room may import ``mlwrap.errors`` and
-``mlwrap.config``, msgspec, platformdirs and filelock. It never imports MLflow, TensorFlow or Keras,
-and never knows what a record is about.
+``mlwrap.config``, msgspec, platformdirs and filelock, and numpy where arrays are written down. It never
+imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
 from mlwrap._journal.copies import copy_regular
+from mlwrap._journal.example import Example
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.reader import Entry, header, read
@@ -28,6 +29,7 @@ from mlwrap._journal.records import (
     artifact_path,
     now,
 )
+from mlwrap._journal.registered import Registered
 from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep
 from mlwrap._journal.writer import KEPT, Writer
 
@@ -38,6 +40,7 @@ __all__ = [
     "AnyRecord",
     "Artifact",
     "Entry",
+    "Example",
     "Metrics",
     "Model",
     "ModelProgress",
@@ -45,6 +48,7 @@ __all__ = [
     "OpenRun",
     "Params",
     "Progress",
+    "Registered",
     "RunEnded",
     "RunFolder",
     "RunStarted",

@@ -16,6 +16,9 @@ class ModelProgress(msgspec.Struct, kw_only=True):
         status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
         location: Where its files lie.
         uploaded: Files that are there already, of a model that is uploaded file by file.
+        registered: URI of its version in the registry; empty while MLflow has been asked for one.
+        verified: What came of loading it; empty while that is still to be done, ``None`` if nobody asked.
+        troubles: What could not be done as it was asked, in sentences.
     """
 
     name: str
@@ -23,6 +26,9 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     location: str = ""
     status: str = "PENDING"
     uploaded: set[str] = set()
+    registered: str | None = None
+    verified: str | None = None
+    troubles: list[str] = []
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -40,6 +46,7 @@ class Progress(msgspec.Struct, kw_only=True):
         degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
         ended: All is delivered, the run's end too.
+        seconds: That were spent verifying models: a sign of life.
         error: What stood in the way of the last delivery.
     """
 
@@ -54,4 +61,5 @@ class Progress(msgspec.Struct, kw_only=True):
     degraded: str | None = None
     held: dict[str, str] = {}
     ended: bool = False
+    seconds: int = 0
     error: str | None = None

@@ -176,6 +176,8 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         requirements: Pinned pip requirements.
         python: The training process's Python, as ``3.11.7``.
         error: Why it could not be saved, or ``None``.
+        register_as: ``name`` or ``name@alias`` in MLflow's registry.
+        verify: ``"load"`` if it is to be loaded once it is logged.
     """
 
     name: str
@@ -188,6 +190,8 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     requirements: tuple[str, ...] = ()
     python: str = ""
     error: str | None = None
+    register_as: str | None = None
+    verify: Literal["static", "load"] = "static"
 
 
 class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):

@@ -11,9 +11,12 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
+from mlwrap.savers._per_model import per_model
+from mlwrap.savers._predict import arrays, difference, predict
 from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
@@ -28,12 +31,17 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "Unpacked",
+    "arrays",
     "by_name",
+    "difference",
     "find",
     "import_modules",
     "imported_mlflow",
+    "keep_example",
     "kinds",
     "load",
+    "per_model",
+    "predict",
     "register",
     "remembered",
     "save",

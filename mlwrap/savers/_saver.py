@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from mlwrap._journal import Metrics, Saved
+from mlwrap._journal import Metrics, Registered, Saved
+from mlwrap.errors import OptionError
 
 
 class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,13 +18,35 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         serving_input_receiver_fn: For Estimators: a function of no arguments that returns a
             ``ServingInputReceiver``; with it, a SavedModel that can serve is exported too.
-        input_example: What the model takes, as a caller would give it.
+        input_example: What the model can be fed: an array, a mapping of names to arrays, a pandas frame or a
+            list; for several models, a mapping of their names to such.
         trust: Whether pickle may be used for what has no safe format: loading it will need trust, too.
+        register_as: ``name`` or ``name@alias`` in MLflow's registry; for several models, likewise.
+        verify: ``"load"``: a process of its own loads the model once it is logged; ``"static"``: what the
+            saver checks when it saves.
+
+    Raises:
+        OptionError: A name or an alias that MLflow would not take, or a way to verify that there is not.
     """
 
     serving_input_receiver_fn: Callable[[], Any] | None = None
     input_example: Any = None
     trust: bool = False
+    register_as: str | Mapping[str, str] | None = None
+    verify: Literal["static", "load"] = "static"
+
+    @property
+    def registered(self) -> str | None:
+        """What a single model is to be registered as."""
+        return self.register_as if isinstance(self.register_as, str) else None
+
+    def __post_init__(self) -> None:
+        if self.verify not in {"static", "load"}:
+            raise OptionError(f"verify={self.verify!r} can't be used: expected 'static' or 'load'.")
+        names = self.register_as.values() if isinstance(self.register_as, Mapping) else (self.register_as,)
+        for name in names:
+            if name is not None:
+                Registered.parse(name)
 
 
 @runtime_checkable

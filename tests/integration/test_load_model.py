@@ -168,3 +168,113 @@ def test_a_history_counts_once(model, store: str):
         run.record((model, history))
     points = mlflow.MlflowClient().get_metric_history(run.run_id, "loss")
     assert [p.step for p in points] == [0, 1]
+
+
+def test_what_a_run_logged_is_loaded_as_it_is_at_hand(model, store: str):
+    """By the Run, by what it says of its model, and by its id."""
+    with model_run("r") as run:
+        run.log_model(model)
+    for source in (run, run.models[0], run.run_id, f"runs:/{run.run_id}"):
+        np.testing.assert_array_equal(load_model(source).predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_of_several_models_one_has_to_be_named(model, store: str):
+    """The error lists how; of several with one name the last one counts."""
+    first, last = keras.models.clone_model(model), model
+    with model_run("r") as run:
+        run.log_model(first, step=0)
+        run.log_model(last, step=1)
+    np.testing.assert_array_equal(load_model(run).predict(X, verbose=0), last.predict(X, verbose=0))
+    with model_run("s") as run:
+        run.record({"generator": model, "critic": first})
+    for source in (run, run.run_id):
+        with pytest.raises(LoadError, match="has several models") as caught:
+            load_model(source)
+        for name in ("generator", "critic"):
+            assert f"runs:/{run.run_id}/{name}" in str(caught.value)
+
+
+def test_a_run_that_has_no_model_to_load(store: str):
+    """None at all, none that could be saved, or none that MLflow has yet."""
+    with model_run("empty") as run:
+        pass
+    with pytest.raises(LoadError, match="logged no model"):
+        load_model(run)
+    with pytest.raises(LoadError, match="has no model"):
+        load_model(run.run_id)
+    with model_run("failed") as run, pytest.warns(MlwrapWarning, match="could not be saved"):
+        run.log_model(keras.Sequential([keras.layers.Dense(2)]))
+    with pytest.raises(LoadError, match=r"no model that could be saved \(keras_model\)"):
+        load_model(run)
+    with pytest.raises(LoadError, match="could not be saved"):
+        load_model(run.models[0])
+    with pytest.raises(LoadError, match=r"was never saved: the model 'keras_model' is FAILED \(.*no weights"):
+        load_model(run.models[0].uri)
+
+
+def test_a_model_that_is_not_finished(model, store: str):
+    """PENDING in MLflow, or still in the spool: what brings it there is named."""
+    experiment = mlflow.create_experiment("other")
+    pending = mlflow.MlflowClient().create_logged_model(experiment, name="net")
+    with pytest.raises(LoadError, match=r"as PENDING.*mlwrap sync"):
+        load_model(pending.model_uri)
+    with model_run("r", delivery="off") as run:
+        run.log_model(model)
+    with pytest.raises(LoadError, match=r"does not have the model 'keras_model' yet.*mlwrap sync"):
+        load_model(run)
+
+
+def _change(folder: Path) -> None:
+    with (folder / "data" / "model.keras").open("r+b") as file:
+        file.seek(100)
+        file.write(b"changed")
+
+
+def _link(folder: Path) -> None:
+    (folder / "data" / "model.keras").rename(folder.parent / "elsewhere")
+    (folder / "data" / "model.keras").symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (_change, r"data/model\.keras is not the file that was logged"),
+        (_link, r"data/model\.keras is a link"),
+        (lambda it: (it / "data" / "model.keras").unlink(), r"data/model\.keras was logged .* not there"),
+        (lambda it: (it / "data" / "weights.pkl").touch(), r"data/weights\.pkl was not logged"),
+        (lambda it: (it / "MLmodel").write_text("flavors: ["), "MLmodel file that can't be understood"),
+    ],
+)
+def test_a_model_that_was_changed_is_not_opened(model, store: str, tamper, words: str):
+    """The file is named, before any framework has seen it; so is one that was put beside it."""
+    with model_run("r") as run:
+        run.log_model(model)
+    folder = Path(mlflow.get_logged_model(run.model_uri.removeprefix("models:/")).artifact_location)
+    (folder / "registered_model_meta").write_text("MLflow's own note")
+    load_model(folder)
+    tamper(folder)
+    with pytest.raises(LoadError, match=words):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("saver_format: 1", "saver_format: 99", "format 99 of the saver 'keras'.* Upgrade"),
+        ("saver: keras", "saver: nobody", "a saver named 'nobody'; known here are keras"),
+        ("    format: 1", "    format: 99", "format 99 of the mlwrap flavor.* Upgrade"),
+        ("saver: keras", "saver: [keras]", r"flavor mlwrap is damaged: Expected `str`, got `array`"),
+        ("    manifest:", "    nothing:", "flavor mlwrap is damaged: .*manifest"),
+        ("saver_format: 1", "nothing: 1", "flavor mlwrap is damaged: .*saver_format"),
+    ],
+)
+def test_a_model_of_another_mlwrap(model, store: str, old: str, new: str, words: str):
+    """Newer, or with a saver that is not here: what to do is said."""
+    with model_run("r") as run:
+        run.log_model(model)
+    file = Path(mlflow.get_logged_model(run.model_uri.removeprefix("models:/")).artifact_location) / "MLmodel"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(LoadError, match=words):
+        load_model(run)

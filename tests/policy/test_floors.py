@@ -18,9 +18,10 @@ FLOORS = (
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
-    ("_run", "_loading", "_sync", "_fluent", "_around"),
-    ("_model_run", "cli", "testing"),
-    ("_decorator",),
+    ("_run", "_sync", "_fluent", "_around"),
+    ("_model_run", "_loading", "testing"),
+    ("_decorator", "_verify"),
+    ("cli",),
     ("__init__", "__main__", "_pytest"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -91,9 +91,7 @@ class TestSavedModel:
             keep(saved_model)
         (saved_model / "shard").rename(saved_model / "variables" / "variables.data-00000-of-00001")
         (saved_model / "saved_model.pb").write_bytes(b"not a protobuf")
-        with pytest.raises(
-            SaveError, match=r"no SavedModel that .*saved_model\.pb is damaged \("
-        ):
+        with pytest.raises(SaveError, match=r"no SavedModel that .*saved_model\.pb is damaged \("):
             keep(saved_model)
         (saved_model / "saved_model.pb").unlink()
         with pytest.raises(SaveError, match=r"looks like a SavedModel, and its saved_model\.pb is missing"):

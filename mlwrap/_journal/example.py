@@ -1,0 +1,68 @@
+"""An example of what a model is fed, in a form that needs neither MLflow nor a framework, and no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+FILE = "mlwrap-example.npz"
+
+
+class _Meta(msgspec.Struct, kw_only=True):
+    kind: Literal["array", "mapping", "frame"]
+    inputs: tuple[str, ...]
+    predicted: tuple[str, ...] | None
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model can be fed, and what it makes of it.
+
+    Attributes:
+        kind: What the user gave: an array, a mapping of names to arrays, or a pandas frame.
+        inputs: Arrays by name, of a frame by column; that of an array is empty. None holds Python objects.
+        predicted: What the model gave for it before it was saved, likewise; ``None`` if nobody asked it.
+    """
+
+    kind: Literal["array", "mapping", "frame"]
+    inputs: Mapping[str, Any]
+    predicted: Mapping[str, Any] | None = None
+
+    def value(self) -> Any:
+        """The example as the user gave it: a numpy array, a dict of them, or a ``pandas.DataFrame``."""
+        if self.kind == "array":
+            return next(iter(self.inputs.values()))
+        if self.kind == "mapping":
+            return dict(self.inputs)
+        import pandas as pd  # noqa: PLC0415 - only where the user has it, too
+
+        return pd.DataFrame(dict(self.inputs))
+
+    def write(self, folder: Path) -> None:
+        """Write it into a model's folder."""
+        import numpy as np  # noqa: PLC0415 - only where there is an example
+
+        predicted = None if self.predicted is None else tuple(self.predicted)
+        meta = msgspec.json.encode(_Meta(kind=self.kind, inputs=tuple(self.inputs), predicted=predicted))
+        arrays = {f"input-{n}": array for n, array in enumerate(self.inputs.values())}
+        arrays |= {f"predicted-{n}": array for n, array in enumerate((self.predicted or {}).values())}
+        np.savez(folder / FILE, meta=np.frombuffer(meta, "uint8"), **arrays)
+
+    @classmethod
+    def read(cls, folder: Path) -> Example | None:
+        """The example that was written into a model's folder, if one was."""
+        import numpy as np  # noqa: PLC0415 - likewise
+
+        if not (folder / FILE).is_file():
+            return None
+        with np.load(folder / FILE, allow_pickle=False) as arrays:
+            meta = msgspec.json.decode(arrays["meta"].tobytes(), type=_Meta)
+            inputs = {name: arrays[f"input-{n}"] for n, name in enumerate(meta.inputs)}
+            predicted = (
+                None
+                if meta.predicted is None
+                else {name: arrays[f"predicted-{n}"] for n, name in enumerate(meta.predicted)}
+            )
+        return cls(kind=meta.kind, inputs=inputs, predicted=predicted)

@@ -1,0 +1,64 @@
+"""``mlwrap verify``: load a logged model where nothing of its training is in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlwrap._capture import destination
+from mlwrap._delivery import stock_predict
+from mlwrap._journal import Example
+from mlwrap._loading import files_of, load_model
+from mlwrap.config import settings
+from mlwrap.errors import LoadError, MlwrapError, told
+from mlwrap.savers import arrays, difference, predict
+
+
+def verify(uri: str, tracking_uri: str | None = None) -> str:
+    """Load a model, by mlwrap and by stock MLflow, and compare what it predicts with what was written down.
+
+    Args:
+        uri: As for :func:`mlwrap.load_model`.
+        tracking_uri: Where MLflow is.
+
+    Returns:
+        ``"ok"``, and in brackets what there was not to be compared.
+
+    Raises:
+        LoadError: It does not load, or predicts something else: says which.
+    """
+    tracking_uri = destination(settings(tracking_uri=tracking_uri)).tracking_uri
+    files = files_of(uri, tracking_uri)
+    try:
+        if files.saver == "checkpoint":
+            return "ok (its files are whole; it is restored into objects that only your code can make)"
+        example = Example.read(files.folder)
+        with contextlib.redirect_stdout(sys.stderr):  # where frameworks draw their progress bars
+            loaded = _attempt("it does not load", load_model, files.folder)
+            compared = _compare(example, loaded, files.folder)
+    finally:
+        files.release()
+    return "ok" if compared else "ok (it loads; there was no prediction to compare)"
+
+
+def _compare(example: Example | None, loaded: Any, folder: Path) -> bool:
+    value = example.value() if example is not None else None
+    stock = _attempt("mlflow.pyfunc does not load it, or can't predict", stock_predict, folder, value)
+    if example is None or example.predicted is None:
+        return False
+    again = _attempt("it loads, and can't predict", predict, loaded, example)
+    for who, prediction in (("", again), ("by mlflow.pyfunc ", stock)):
+        if prediction is not None and (what := difference(example.predicted, arrays(prediction))):
+            raise LoadError(f"it loads, and predicts {who}something else than before it was saved: {what}.")
+    return True
+
+
+def _attempt(what: str, do: Any, *args: Any) -> Any:
+    try:
+        return do(*args)
+    except MlwrapError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{what}: {told(error)}") from error

@@ -1,0 +1,130 @@
+"""``verify="load"``: a fresh process loads what was logged, and what comes of it is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from mlwrap import model_run, sync, tracked_training
+from mlwrap._delivery.models import manifest
+from mlwrap._journal import Example
+from mlwrap.cli import cli
+from mlwrap.errors import MlwrapWarning, OptionError
+
+tf = pytest.importorskip("tensorflow")
+keras = tf.keras
+X = np.arange(6, dtype="float32").reshape(2, 3)
+
+
+def tags(uri: str) -> dict[str, str]:
+    """What MLflow has of a verification."""
+    return mlflow.get_logged_model(uri.removeprefix("models:/")).tags
+
+
+def folder(uri: str) -> Path:
+    """Where a logged model's files lie."""
+    return Path(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+
+
+@keras.utils.register_keras_serializable("of this test")
+class OnlyHere(keras.layers.Layer):
+    """A layer that Keras finds only where this module was imported."""
+
+    def call(self, x):
+        return 2 * x
+
+
+def test_what_does_not_load_is_said(store: str, monkeypatch: pytest.MonkeyPatch):
+    """A sender sees to it when all is delivered, and the run's end waits: a warning, and a tag."""
+    monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
+
+    @tracked_training(verify="load")
+    def train():
+        return keras.Sequential([keras.layers.Input((3,)), OnlyHere()])
+
+    with pytest.warns(MlwrapWarning) as warned:
+        train()
+    (model,) = train.last_run.models
+    said = str(warned[-1].message)
+    assert "the model 'keras_model': it is logged, and does not pass its verification" in said
+    assert "OnlyHere" in said
+    assert not tags(model.uri)["mlwrap.verified"].startswith("ok")
+    assert model.status == "READY"
+    assert mlflow.get_run(train.last_run.run_id).info.status == "FINISHED"
+
+
+def test_what_waited_is_verified_when_it_is_delivered(store: str):
+    """By another process, where the same prediction comes out; of two models the one that was asked for."""
+    with model_run("r", delivery="off") as run:
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+        run.log_model(model, "checked", input_example=X, verify="load")
+        run.log_model(model, "unchecked", input_example=X)
+    (done,) = sync()
+    assert done.error is None
+    found = {
+        name: mlflow.search_logged_models(filter_string=f"name = '{name}'", output_format="list")[0].tags
+        for name in ("checked", "unchecked")
+    }
+    assert found["checked"]["mlwrap.verified"] == "ok"
+    assert "mlwrap.verified" not in found["unchecked"]
+    assert run.models[0].status == "STAGED"
+
+
+@pytest.fixture
+def command():
+    """``mlwrap verify`` in this process."""
+
+    def run(uri: object) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["verify", str(uri)])
+        return done.exit_code, done.stdout.strip() or str(done.exception)
+
+    return run
+
+
+def test_a_prediction_is_compared(store: str, command, tmp_path: Path):
+    """With that of the object that was saved; another one is an error that shows both."""
+    with model_run("r") as run:
+        run.log_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]), input_example=X)
+    assert command(run.model_uri) == (0, "ok (it loads; there was no prediction to compare)")
+    assert "mlwrap.verified" not in tags(run.model_uri)
+    changed = tmp_path / "changed"
+    shutil.copytree(folder(run.model_uri), changed)
+    example = Example(kind="array", inputs={"": X}, predicted={"": np.zeros((2, 2))})
+    (changed / "mlwrap-example.npz").unlink()
+    example.write(changed)
+    _sign(changed)
+    code, said = command(changed)
+    assert code == 1
+    assert "it loads, and predicts something else than before it was saved: the values differ" in said
+
+
+def test_what_can_not_be_compared_is_said(store: str, command):
+    """A checkpoint is restored into objects that only its code can make."""
+    with model_run("r") as run:
+        run.log_model(tf.train.Checkpoint(v=tf.Variable([1.0])))
+    code, said = command(run.model_uri)
+    assert (code, said[:25]) == (0, "ok (its files are whole; ")
+    next(folder(run.model_uri).rglob("*.index")).unlink()
+    code, said = command(run.model_uri)
+    assert code == 1
+    assert "was logged with the model, and is not there" in said
+
+
+def test_a_way_to_verify_that_there_is_not():
+    """Refused at decoration."""
+    with pytest.raises(OptionError, match="verify='twice' can't be used: expected 'static' or 'load'"):
+        tracked_training(verify="twice")
+
+
+def _sign(model: Path) -> None:
+    """Write the manifest anew."""
+    file = model / "MLmodel"
+    described = yaml.safe_load(file.read_text())
+    described["flavors"]["mlwrap"]["manifest"] = manifest(model)
+    file.write_text(yaml.safe_dump(described))
