@@ -6,17 +6,15 @@ import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
+from mlwrap._harmless import harmless
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap.errors import OptionError, SaveError, told
 from mlwrap.savers import Output, SaveOptions, Saver, per_model, unpack
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
 
@@ -105,7 +103,7 @@ class Run:
             return None
         return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
 
-    @_harmless
+    @harmless
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters: nested values are flattened, secrets left out, long values cut and kept whole.
 
@@ -113,37 +111,37 @@ class Run:
         """
         self._recorder.params(capture_params(params, redactor=self._recorder.redactor))
 
-    @_harmless
+    @harmless
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
         """Log one metric, a number or what ``float()`` makes one of, at a step."""
         self._recorder.metrics({name: value}, int(step))
 
-    @_harmless
+    @harmless
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log the metrics of one step: numbers, or what ``float()`` makes one of."""
         self._recorder.metrics(metrics, int(step))
 
-    @_harmless
+    @harmless
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text, without secrets."""
         self._recorder.tags(tags)
 
-    @_harmless
+    @harmless
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Log a file or folder as it is now, under its own name, in the artifact folder ``artifact_path``."""
         self._recorder.copy(Path(path), artifact_path)
 
-    @_harmless
+    @harmless
     def log_text(self, text: str, artifact_file: str) -> None:
         """Log text as the file ``artifact_file``, secrets left out."""
         self._recorder.text(text, artifact_file)
 
-    @_harmless
+    @harmless
     def log_figure(self, figure: Any, artifact_file: str) -> None:
         """Log a matplotlib figure as the file ``artifact_file``, in the format that its ending names."""
         self._recorder.file(artifact_file, figure.savefig)
 
-    @_harmless
+    @harmless
     def log_model(
         self,
         model: Any,
@@ -200,7 +198,7 @@ class Run:
             self._recorder.warn(trouble)
         return self._recorder.model(model, name, saver, options, int(step))
 
-    @_harmless
+    @harmless
     def record(
         self,
         value: Any,
@@ -276,7 +274,7 @@ class Run:
             self._recorder.warn(f"{error} The model is logged without that.")
             return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})
 
-    @_harmless
+    @harmless
     def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
         """Log the parameters that a model was made with, where its saver tells them."""
         tell = getattr(saver, "params", None)

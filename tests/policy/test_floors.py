@@ -18,6 +18,7 @@ FLOORS = (
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
+    ("_harmless",),
     ("_run", "_sync", "_fluent", "_around"),
     ("_model_run", "_loading", "testing"),
     ("_decorator", "_verify"),
