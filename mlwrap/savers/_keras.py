@@ -36,6 +36,7 @@ class KerasSaver:
     name = "keras"
     format = 1
     default_name = "keras_model"
+    collective = True
     frameworks: tuple[str, ...] = _PACKAGES
 
     def matches(self, value: object) -> bool:
