@@ -7,19 +7,16 @@ Times are medians, with the number of repeats; the targets stand beside, reached
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
+
+from harness import Server, folder, head, python, row, until
 
 REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 POINTS = 5000
@@ -79,57 +76,13 @@ for line in sys.stdin:
 
 def main() -> None:
     """Measure all, and print."""
-    folder = Path(tempfile.mkdtemp(prefix="mlwrap-bench-"))
-    os.chdir(folder)
-    os.environ |= {
-        "MLWRAP_SPOOL": str(folder / "spool"),
-        "MLWRAP_QUIET": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that none of this needs
-    }
-    names = ("mlwrap", "mlflow", "keras", "tensorflow-cpu")
-    print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {_version(name)}" for name in names))
-    print(
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n"
-    )
-    print("| # | what | mlwrap | rival | ratio | target |\n|---|---|---|---|---|---|", flush=True)
-    _print(deaths(folder))
-    server = Server(folder)
-    try:
-        _print(gone(server))
-        _print(requests(server))
-    finally:
-        server.process.terminate()
-        server.process.wait()
-
-
-class Server:
-    """``mlflow server`` with one worker on the loopback, and how many requests it has answered."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._log = folder / "server.log"
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-        command += ["--artifacts-destination", str(folder / "artifacts")]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until(self._answers, 120)
-
-    def requests(self) -> int:
-        """Lines of the access log, health checks left out."""
-        return sum(' HTTP/1.1" ' in line and "/health" not in line for line in self._log.open())
-
-    def _answers(self) -> bool:
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=1).status == 200
-        except OSError:
-            return False
+    with folder() as here:
+        head("Delivery")
+        for cells in deaths(here):
+            row(*cells)
+        with Server(here) as server:
+            for cells in (*gone(server), *requests(server)):
+                row(*cells)
 
 
 def requests(server: Server) -> list[tuple[str, ...]]:
@@ -195,9 +148,9 @@ def _medians(rows: list[list[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
-def deaths(folder: Path) -> list[tuple[str, ...]]:
+def deaths(here: Path) -> list[tuple[str, ...]]:
     """P13 and P14: from a signal to what is on the disk and in MLflow, with a warm sender, on sqlite."""
-    store = folder / "mlflow.db"
+    store = here / "mlflow.db"
     kinds = {signal.SIGTERM: ([], []), signal.SIGKILL: ([], [])}
     for repeat in range(REPEATS):
         for number, (written, killed) in kinds.items():
@@ -211,7 +164,7 @@ def deaths(folder: Path) -> list[tuple[str, ...]]:
             )
             process.stdin.write(name + "\n")
             process.stdin.flush()
-            run_folder = folder / "spool" / process.stdout.readline().strip()
+            run_folder = here / "spool" / process.stdout.readline().strip()
             began = time.perf_counter()
             process.send_signal(number)
             if number == signal.SIGTERM:
@@ -227,34 +180,6 @@ def deaths(folder: Path) -> list[tuple[str, ...]]:
         ("P13", f"SIGTERM → KILLED in MLflow ({what})", _milliseconds(killed), "-", "-", "≤5 s"),
         ("P14", f"`kill -9` → KILLED, all points there ({what})", _milliseconds(dead), "-", "-", "≤2 s"),
     ]
-
-
-def python(source: str, *arguments: str, **environment: str) -> str:
-    """Run a script in a process of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", source, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
-
-
-def until(condition: Callable[[], object], seconds: float) -> None:
-    """Wait until something holds, looking often: it is being timed."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit("it did not come true in time")
-        time.sleep(0.002)
-
-
-def _print(rows: list[tuple[str, ...]]) -> None:
-    for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
 
 
 def _ended(run_folder: Path) -> bool:
@@ -282,13 +207,6 @@ def _free_port() -> int:
 
 def _milliseconds(times: list[float]) -> str:
     return f"{statistics.median(times) * 1000:.0f} ms (worst {max(times) * 1000:.0f})"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except LookupError:
-        return "-"
 
 
 if __name__ == "__main__":
