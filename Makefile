@@ -52,10 +52,12 @@ types: $(TODAY)  ## Static types
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
 	.venv/bin/python -m pytest $(PYTEST) tests README.md docs
 
-# The ways to fail are the same in both: neither a server nor a disk knows which TensorFlow it is.
+# Neither a server nor a disk, a registry nor another framework knows which TensorFlow it is: those tests run once.
+EVERYWHERE_THE_SAME := tests/faults tests/property $(addprefix tests/integration/test_,from_a_server.py registry.py \
+  plugins.py flavors.py)
 test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	@if [ -x .venv-estimator/bin/python ]; then \
-	  .venv-estimator/bin/python -m pytest $(PYTEST) --ignore tests/faults tests; \
+	  .venv-estimator/bin/python -m pytest $(PYTEST) $(addprefix --ignore=,$(EVERYWHERE_THE_SAME)) tests; \
 	else \
 	  echo "test-estimator: skipped, for TensorFlow 2.15 needs a Python $(ESTIMATOR_PYTHON) and none is installed"; \
 	fi
