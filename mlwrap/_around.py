@@ -1,15 +1,21 @@
-"""Which run is around a process? Said in the environment, for the children that ``spawn`` and loky make."""
+"""Which run is around a process?
+
+Said in the environment, for the children that ``spawn`` and loky make; and handed over to whoever runs a
+point of a sweep, be it on another machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
 from mlwrap._journal import RunFolder, header
+from mlwrap._recorder import Recorder
 from mlwrap.errors import JournalError
 
 _VARIABLE = "MLWRAP_PARENT"
@@ -23,12 +29,31 @@ class Around(NamedTuple):
         tracking_uri: Where it is delivered.
         offline: Whether it waits for ``mlwrap sync``.
         run_id: MLflow's id of it, where that is known.
+        experiment_id: MLflow's id of its experiment, where the other is to share that.
+        tags: What the other is to be tagged with.
+        ending: Called when the other's journal is all but closed.
     """
 
     key: str
     tracking_uri: str
     offline: bool
     run_id: str | None
+    experiment_id: str | None = None
+    tags: Mapping[str, str] = {}
+    ending: Callable[[Recorder], None] | None = None
+
+
+_handed: ContextVar[Around | None] = ContextVar("mlwrap_handed", default=None)
+
+
+@contextlib.contextmanager
+def handed(around: Around | None) -> Iterator[None]:
+    """Let a run be around those that start within the block; it is open, whatever can be seen of it here."""
+    token = _handed.set(around)
+    try:
+        yield
+    finally:
+        _handed.reset(token)
 
 
 @contextlib.contextmanager
@@ -50,7 +75,9 @@ def announced(folder: RunFolder) -> Iterator[None]:
 
 
 def inherited() -> Around | None:
-    """The run that is still open in the process that started this one."""
+    """The run that was handed over, else one that is still open in the process that started this one."""
+    if (around := _handed.get()) is not None:
+        return around
     process, _, path = os.environ.get(_VARIABLE, "").partition(":")
     folder = RunFolder(Path(path))
     if not path or process == str(os.getpid()) or not folder.is_open():

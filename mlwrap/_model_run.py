@@ -93,6 +93,7 @@ class RunContext:
         self._delivering = False
         self._fluent: Fluent | None = None
         self._announced = contextlib.ExitStack()
+        self._ending: Callable[[Recorder], None] | None = None
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -133,6 +134,8 @@ class RunContext:
         try:
             if self._fluent is not None:
                 self._fluent.leave(status)
+            if self._ending is not None:
+                self._ending(self._recorder)
             self._close(status, error)
         finally:
             _lifetime.closed(self)
@@ -158,7 +161,13 @@ class RunContext:
     def _start(self) -> None:
         recorder, around = self._recorder, _around()
         where = destination(self._settings, around.tracking_uri if around is not None else None)
-        self._offline = self._offline or (around is not None and around.offline)
+        tags = dict(self._tags)
+        if around is not None:
+            self._offline = self._offline or around.offline
+            self._ending = around.ending
+            tags |= around.tags
+            if around.experiment_id is not None and self._settings.experiment is None:
+                where = where._replace(experiment=None, experiment_id=around.experiment_id)
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
         parent_key, parent_run_id = _parent(around, where)
         first = RunStarted(
@@ -172,7 +181,7 @@ class RunContext:
             parent_run_id=parent_run_id,
             folder=str(working_folder()),
             offline=self._offline,
-            tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
+            tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
         )
         sender = self._settings.delivery == "sender" and not self._offline
         recorder.open(spool_root(self._settings.spool), first, line=sender)
@@ -276,10 +285,10 @@ def _around() -> Around | None:
 
 
 def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
-    """Key of the run around this one if it is ours, or MLflow's id of it if it is MLflow's own."""
+    """Key of the run around this one if it is ours, and MLflow's id of it where that is known."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:
         return None, active if around is None else None
     if active is not None and around.run_id is not None and active != around.run_id:
         return None, active  # one of MLflow's own, started inside ours
-    return around.key, None
+    return around.key, around.run_id
