@@ -27,7 +27,7 @@ class Portable:
 
     def __reduce__(self) -> Any:
         if self._instance is not None:
-            return getattr, (self._instance, self._proxy.__name__)
+            return _method, (self._instance, self._proxy.__name__)
         module, name = self._proxy.__module__, self._proxy.__qualname__
         try:
             found = operator.attrgetter(name)(sys.modules[module])
@@ -37,8 +37,19 @@ class Portable:
             return _named, (module, name)
         tracking = copy.copy(self._tracking)
         tracking.last_run = None
-        return type(self._proxy), (self._proxy.__wrapped__, tracking)
+        return _decorated, (type(self._proxy), self._proxy.__wrapped__, tracking)
 
 
-def _named(module: str, name: str) -> Any:
-    return operator.attrgetter(name)(importlib.import_module(module))
+# Each gives another such thing, for what travels can travel on: Dask's scheduler opens and sends again.
+
+
+def _method(instance: Any, name: str) -> Portable:
+    return Portable(getattr(instance, name), None, instance)
+
+
+def _named(module: str, name: str) -> Portable:
+    return Portable(operator.attrgetter(name)(importlib.import_module(module)), None)
+
+
+def _decorated(kind: Any, function: Any, tracking: Any) -> Portable:
+    return Portable(kind(function, tracking), tracking)
