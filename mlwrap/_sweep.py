@@ -91,7 +91,7 @@ def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str
                 for number, outcome in _outcomes(parallel, job, todo):
                     rows[number] = SweepPoint(each[number], *outcome)
                     tell(_line(rows[number], texts[number]))
-            except Exception:
+            except BaseException:  # Ctrl-C among them
                 _say_how_to_go_on(run, len(rows), len(each))
                 raise
             finally:
@@ -166,6 +166,10 @@ def _earlier(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[
     root, offline = spool_root(chosen.spool), chosen.delivery == "off"
     sweep_id = None
     if isinstance(resume, str):
+        if not resume.isalnum():
+            raise OptionError(
+                f"resume={resume!r} can't be used: expected the id or the key of a sweep's run."
+            )
         with contextlib.suppress(JournalError, OSError):
             sweep_id = header(RunFolder(root / resume).journal).tags.get(SWEEP)
         if sweep_id is None and not offline:

@@ -117,14 +117,16 @@ class Client:
         return str(found[0].info.run_id) if found else None
 
     @sorted_errors
-    def search(self, experiment_id: str, wanted: str) -> list[Run]:
-        """All runs of an experiment that a filter of MLflow's lets through, the newest first."""
+    def search(self, experiment_id: str, wanted: str, page: int = 1000) -> list[Run]:
+        """All runs of an experiment that a filter of MLflow's lets through, the newest first, asked by pages."""
         found: list[Run] = []
         token: str | None = ""
         while token is not None:
-            page = self._mlflow.search_runs([experiment_id], wanted, page_token=token or None)
-            found += page
-            token = page.token or None
+            some = self._mlflow.search_runs(
+                [experiment_id], wanted, max_results=page, page_token=token or None
+            )
+            found += some
+            token = some.token or None
         return found
 
     @sorted_errors

@@ -16,6 +16,7 @@ import pytest
 import mlwrap
 from mlwrap import SweepTable, model_run, tracked_training
 from mlwrap.errors import MlwrapWarning, OptionError
+from mlwrap.testing import capture_runs
 
 
 def tracked(**options):
@@ -205,7 +206,7 @@ def test_ctrl_c_ends_the_sweep(all_runs):
         if units == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.warns(MlwrapWarning, match="1 of 3 points done"), pytest.raises(KeyboardInterrupt):
         train.sweep({"units": [1, 2, 3]})
     assert [(run.info.run_name, run.info.status) for run in all_runs()] == [
         ("train sweep", "KILLED"),
@@ -335,7 +336,7 @@ def test_a_name_that_is_no_sweep(store):
     """Nothing is resumed, and nothing runs."""
     with model_run("plain") as run:
         pass
-    for wrong in (run.run_id, run.key, "0" * 32, "train sweep"):
+    for wrong in (run.run_id, run.key, "0" * 32):
         with pytest.raises(OptionError, match="names no sweep"):
             tracked().sweep({"units": [1]}, resume=wrong)
 
@@ -357,6 +358,7 @@ def test_a_name_that_is_no_sweep(store):
         ({"x": [8]}, {"n_jobs": 0}, "n_jobs=0"),
         ({"x": [8]}, {"n_jobs": "two"}, "n_jobs='two'"),
         ({"x": [8]}, {"resume": 3}, "resume=3"),
+        ({"x": [8]}, {"resume": "it's"}, "resume=.*expected the id or the key"),
         ({"x": [8, threading.Lock()]}, {"n_jobs": 2}, "the value of 'x' can't travel to another process"),
     ],
 )
@@ -464,3 +466,15 @@ def test_runs_inside_a_point_are_its_children(all_runs):
     inner = next(run for run in all_runs() if run.info.run_name == "inner 1")
     assert inner.data.tags["mlflow.parentRunId"] == table[0].run_id
     assert "mlwrap.sweep.point" not in inner.data.tags
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_what_a_sweep_records_can_be_captured(n_jobs):
+    """From other processes, too; nothing is sent."""
+    with capture_runs() as runs:
+        table = tracked(delivery="inline").sweep({"units": [1, 2]}, n_jobs=n_jobs)
+    parent, *points = runs
+    assert parent.key == table.key
+    assert {run.key for run in points} == {point.key for point in table}
+    assert {run.parent for run in points} == {parent.key}
+    assert sorted(run.params["units"] for run in points) == ["1", "2"]
