@@ -14,8 +14,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
+from mlwrap._capture import Destination, destination
 from mlwrap._journal import RunFolder, header
 from mlwrap._recorder import Recorder
+from mlwrap.config import Settings
 from mlwrap.errors import JournalError
 
 _VARIABLE = "MLWRAP_PARENT"
@@ -87,3 +89,21 @@ def inherited() -> Around | None:
         return Around(first.key, first.tracking_uri, first.offline, folder.progress().run_id)
     except (JournalError, OSError):  # it ended in this very moment
         return None
+
+
+def place(settings: Settings, around: Around | None) -> Destination:
+    """Where a new run belongs: with the one around it, as far as nothing else is said."""
+    where = destination(settings, around.tracking_uri if around is not None else None)
+    if around is not None and around.experiment_id is not None and settings.experiment is None:
+        where = where._replace(experiment=None, experiment_id=around.experiment_id)
+    return where
+
+
+def parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
+    """Key of the run around a new one if it is ours, and MLflow's id of it where that is known."""
+    active = where.parent_run_id
+    if around is None or around.tracking_uri != where.tracking_uri:
+        return None, active if around is None else None
+    if active is not None and around.run_id is not None and active != around.run_id:
+        return None, active  # one of MLflow's own, started inside ours
+    return around.key, around.run_id

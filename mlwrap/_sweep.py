@@ -82,7 +82,7 @@ def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str
     )
     with context as run:
         run.log_metrics({"points": len(each), "points.skipped": len(rows)})
-        job = Job(what.call, _handed_down(run, chosen, what), _around(run, chosen, sweep_id))
+        job = Job(what.call, *_handed_down(run, chosen, what, sweep_id))
         todo = [(number, each[number], digests[number]) for number in range(len(each)) if number not in rows]
         with _telling(chosen, run.name, len(each)) as tell:
             for number, row in rows.items():
@@ -156,20 +156,18 @@ def _digests(what: Swept, texts: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _earlier(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[Point]]]:
     """The id of the sweep, and what is finished of it: digest to runs, the newest first."""
-    if not isinstance(resume, bool | str):
-        raise OptionError(
-            f"resume={resume!r} can't be used: expected True, or the id or key of a sweep's run."
-        )
+    if not isinstance(resume, bool):
+        config.check_type("resume", resume, str)
+        if not resume.isalnum():
+            raise OptionError(
+                f"resume={resume!r} can't be used: expected the id or the key of a sweep's run."
+            )
     if resume is False or chosen.disabled:
         return uuid.uuid4().hex, {}
     where = destination(chosen)[:3]
     root, offline = spool_root(chosen.spool), chosen.delivery == "off"
     sweep_id = None
     if isinstance(resume, str):
-        if not resume.isalnum():
-            raise OptionError(
-                f"resume={resume!r} can't be used: expected the id or the key of a sweep's run."
-            )
         with contextlib.suppress(JournalError, OSError):
             sweep_id = header(RunFolder(root / resume).journal).tags.get(SWEEP)
         if sweep_id is None and not offline:
@@ -191,34 +189,31 @@ def _earlier(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[
     return sweep_id or uuid.uuid4().hex, known
 
 
-def _around(run: Run, chosen: Settings, sweep_id: str) -> Around | None:
-    """What the points' runs are told of the run around them."""
-    if not run.recorded:
-        return None
-    folder = RunFolder(spool_root(chosen.spool) / run.key)
-    run_id = run.run_id
+def _handed_down(run: Run, chosen: Settings, what: Swept, sweep_id: str) -> tuple[InForce, Around | None]:
+    """What the points' runs are told: the settings of this process, and of the run around them."""
+    below, above = config.in_force()
+    below, above = dict(below), {**above, "quiet": True}  # the sweep itself tells how it goes
+    if chosen.spool is not None:
+        below["spool"] = str(Path(chosen.spool).expanduser().absolute())
+    folder = RunFolder(spool_root(chosen.spool) / run.key) if run.recorded else None
+    if folder is None or not folder.journal.exists():  # disabled, or not the worker that records
+        return InForce(below, above), None
+    first, run_id = header(folder.journal), run.run_id
+    below.setdefault(
+        "chief", True
+    )  # who was handed a point has all of it, whatever its rank among the workers
+    if first.experiment_id is not None:
+        below.pop("experiment", None)
+    elif what.options.get("experiment") is None:
+        below["experiment"] = first.experiment or "Default"
     if run_id is None and not run.offline:
         # Made first, so that its children find it in MLflow from wherever they are. If MLflow is away now, it
         # is found by its key once it is there.
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             run_id = deliver(folder).run_id
-    experiment_id = header(folder.journal).experiment_id
-    return Around(run.key, run.tracking_uri, run.offline, run_id, experiment_id, {SWEEP: sweep_id})
-
-
-def _handed_down(run: Run, chosen: Settings, what: Swept) -> InForce:
-    """The settings of this process, so that the workers' runs go where they would go from here."""
-    below, above = config.in_force()
-    below, above = dict(below), {**above, "quiet": True}  # the sweep itself tells how it goes
-    if chosen.spool is not None:
-        below["spool"] = str(Path(chosen.spool).expanduser().absolute())
-    if run.recorded and what.options.get("experiment") is None:
-        first = header(RunFolder(spool_root(chosen.spool) / run.key).journal)
-        if first.experiment_id is None:
-            below["experiment"] = first.experiment or "Default"
-        else:
-            below.pop("experiment", None)
-    return InForce(below, above)
+    tags = {SWEEP: sweep_id}
+    around = Around(run.key, run.tracking_uri, run.offline, run_id, first.experiment_id, tags)
+    return InForce(below, above), around
 
 
 def _outcomes(

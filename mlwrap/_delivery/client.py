@@ -118,7 +118,7 @@ class Client:
 
     @sorted_errors
     def search(self, experiment_id: str, wanted: str, page: int = 1000) -> list[Run]:
-        """All runs of an experiment that a filter of MLflow's lets through, the newest first, asked by pages."""
+        """All runs of an experiment that a filter of MLflow's lets through, the newest first."""
         found: list[Run] = []
         token: str | None = ""
         while token is not None:

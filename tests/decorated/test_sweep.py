@@ -478,3 +478,24 @@ def test_what_a_sweep_records_can_be_captured(n_jobs):
     assert {run.key for run in points} == {point.key for point in table}
     assert {run.parent for run in points} == {parent.key}
     assert sorted(run.params["units"] for run in points) == ["1", "2"]
+
+
+def test_a_point_is_recorded_whatever_its_workers_rank(all_runs, monkeypatch):
+    """Who was handed a point has all of it."""
+
+    @tracked_training
+    def train(*, units):
+        monkeypatch.setenv("RANK", "1")  # as where each of a cluster's workers has one
+        monkeypatch.setenv("WORLD_SIZE", "2")
+
+    table = train.sweep({"units": [1, 2]})
+    check_family(table, all_runs())
+
+
+def test_a_worker_that_is_not_the_chief_sweeps_unrecorded(spool, monkeypatch):
+    """As it trains."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    table = tracked().sweep({"units": [1, 2]})
+    assert [(point.status, point.run_id) for point in table] == [("FINISHED", None)] * 2
+    assert not list(spool.glob("*/journal.jsonl"))
