@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlwrap._logged_model import LoggedModel
     from mlwrap._model_run import model_run
     from mlwrap._run import Run, current_run
+    from mlwrap._sweep_table import SweepPoint, SweepTable
     from mlwrap._sync import sync
     from mlwrap.config import configure
     from mlwrap.savers import register as register_saver
@@ -27,6 +28,8 @@ __all__ = [
     "LoggedModel",
     "Run",
     "Secret",
+    "SweepPoint",
+    "SweepTable",
     "TrackedFunction",
     "configure",
     "current_run",
@@ -42,6 +45,8 @@ _ROOMS = {
     "LoggedModel": "_logged_model",
     "Run": "_run",
     "Secret": "_capture",
+    "SweepPoint": "_sweep_table",
+    "SweepTable": "_sweep_table",
     "TrackedFunction": "_decorator",
     "configure": "config",
     "current_run": "_run",

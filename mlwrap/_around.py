@@ -1,16 +1,23 @@
-"""Which run is around a process? Said in the environment, for the children that ``spawn`` and loky make."""
+"""Which run is around a process?
+
+Said in the environment, for the children that ``spawn`` and loky make; and handed over to whoever runs a
+point of a sweep, be it on another machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
-from mlwrap._capture import Destination
+from mlwrap._capture import Destination, destination
 from mlwrap._journal import RunFolder, header
+from mlwrap._recorder import Recorder
+from mlwrap.config import Settings
 from mlwrap.errors import JournalError
 
 _VARIABLE = "MLWRAP_PARENT"
@@ -24,12 +31,31 @@ class Around(NamedTuple):
         tracking_uri: Where it is delivered.
         offline: Whether it waits for ``mlwrap sync``.
         run_id: MLflow's id of it, where that is known.
+        experiment_id: MLflow's id of its experiment, where the other is to share that.
+        tags: What the other is to be tagged with.
+        ending: Called when the other's journal is all but closed.
     """
 
     key: str
     tracking_uri: str
     offline: bool
     run_id: str | None
+    experiment_id: str | None = None
+    tags: Mapping[str, str] = {}
+    ending: Callable[[Recorder], None] | None = None
+
+
+_handed: ContextVar[Around | None] = ContextVar("mlwrap_handed", default=None)
+
+
+@contextlib.contextmanager
+def handed(around: Around | None) -> Iterator[None]:
+    """Let a run be around those that start within the block; it is open, whatever can be seen of it here."""
+    token = _handed.set(around)
+    try:
+        yield
+    finally:
+        _handed.reset(token)
 
 
 @contextlib.contextmanager
@@ -51,7 +77,9 @@ def announced(folder: RunFolder) -> Iterator[None]:
 
 
 def inherited() -> Around | None:
-    """The run that is still open in the process that started this one."""
+    """The run that was handed over, else one that is still open in the process that started this one."""
+    if (around := _handed.get()) is not None:
+        return around
     process, _, path = os.environ.get(_VARIABLE, "").partition(":")
     folder = RunFolder(Path(path))
     if not path or process == str(os.getpid()) or not folder.is_open():
@@ -63,11 +91,19 @@ def inherited() -> Around | None:
         return None
 
 
+def place(settings: Settings, around: Around | None) -> Destination:
+    """Where a new run belongs: with the one around it, as far as nothing else is said."""
+    where = destination(settings, around.tracking_uri if around is not None else None)
+    if around is not None and around.experiment_id is not None and settings.experiment is None:
+        where = where._replace(experiment=None, experiment_id=around.experiment_id)
+    return where
+
+
 def parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
-    """Key of the run around a new one if it is ours, or MLflow's id of it if it is MLflow's own."""
+    """Key of the run around a new one if it is ours, and MLflow's id of it where that is known."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:
         return None, active if around is None else None
     if active is not None and around.run_id is not None and active != around.run_id:
         return None, active  # one of MLflow's own, started inside ours
-    return around.key, None
+    return around.key, around.run_id

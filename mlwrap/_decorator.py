@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol
 import wrapt
 
 from mlwrap._capture import Arguments
+from mlwrap._grid import Points
 from mlwrap._model_run import RunContext
+from mlwrap._portable import Portable
 from mlwrap._run import Run
+from mlwrap._sweep import Swept, sweep
+from mlwrap._sweep_table import SweepTable
 from mlwrap.config import check_type, checked_option, settings
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions
@@ -35,6 +39,28 @@ class TrackedFunction(Protocol[P, R]):
     __name__: str
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+        """Call the function once for each point, with a run around all: see ``docs/how-to/sweep.md``.
+
+        Args:
+            points: A grid, which is a mapping of parameters' names to lists of values, every combination of
+                which is a point; or the keyword arguments of each point.
+            n_jobs: How many run at the same time, as joblib counts them. It chooses the engine, too: its own
+                processes, or what ``joblib.parallel_config`` says, such as Dask or Ray.
+            resume: ``True`` skips each point whose run FINISHED in any sweep in the experiment with the same
+                parameters, as they were logged, and the same code of the function; the id or the key of a
+                sweep's run, those of that sweep alone.
+
+        Returns:
+            The points in their order, each with metrics, status, run id and error. What the function returned
+            is logged, and not in it.
+
+        Raises:
+            OptionError: The points, or an option, can't be used; nothing has run.
+            DeliveryError: What is to be resumed can't be looked up; nothing has run.
+        """
+        ...
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> TrackedFunction[P, R]: ...
@@ -180,6 +206,10 @@ class _Tracking:
             run.record(result, **self._asked)
         return result
 
+    def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
+        """What a sweep needs to know."""
+        return Swept(call, self._body, instance, self._arguments, self._name, self._tags, self._options)
+
 
 if TYPE_CHECKING:
     _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
@@ -197,6 +227,12 @@ class _Bound(_BoundFunctionWrapper):
         parent: _TrackedFunction = self._self_parent
         return parent.last_run
 
+    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+        parent: _TrackedFunction = self._self_parent
+        instance = self._self_instance
+        call = Portable(self, parent._self_tracking, instance)  # noqa: SLF001 - its own
+        return sweep(parent._self_tracking.swept(call, instance), points, n_jobs=n_jobs, resume=resume)  # noqa: SLF001
+
 
 class _TrackedFunction(_FunctionWrapper):
     """The proxy that stands for the function: same name, signature, docstring and type."""
@@ -210,6 +246,10 @@ class _TrackedFunction(_FunctionWrapper):
     @property
     def last_run(self) -> Run | None:
         return self._self_tracking.last_run
+
+    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+        tracking = self._self_tracking
+        return sweep(tracking.swept(Portable(self, tracking)), points, n_jobs=n_jobs, resume=resume)
 
 
 def _trainable(function: object) -> Callable[..., Any]:

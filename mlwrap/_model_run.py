@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from mlwrap import _lifetime, _report
-from mlwrap._around import Around, announced, inherited, parent
+from mlwrap._around import Around, announced, inherited, parent, place
 from mlwrap._capture import (
     Captured,
     Redactor,
     Role,
-    destination,
     provenance,
     role,
     working_folder,
@@ -101,6 +100,7 @@ class RunContext:
         self._delivering = False
         self._fluent: Fluent | None = None
         self._announced = contextlib.ExitStack()
+        self._ending: Callable[[Recorder], None] | None = None
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -141,6 +141,8 @@ class RunContext:
         try:
             if self._fluent is not None:
                 self._fluent.leave(status)
+            if self._ending is not None:
+                self._ending(self._recorder)
             self._close(status, error)
         finally:
             _lifetime.closed(self)
@@ -168,8 +170,12 @@ class RunContext:
         if not worker.chief and not worker.saves:
             return
         recorder, around = self._recorder, _around()
-        where = destination(self._settings, around.tracking_uri if around is not None else None)
-        self._offline = self._offline or (around is not None and around.offline)
+        where = place(self._settings, around)
+        tags = dict(self._tags)
+        if around is not None:
+            self._offline = self._offline or around.offline
+            self._ending = around.ending
+            tags |= around.tags
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
         parent_key, parent_run_id = parent(around, where)
         first = RunStarted(
@@ -183,7 +189,7 @@ class RunContext:
             parent_run_id=parent_run_id,
             folder=str(working_folder()),
             offline=self._offline,
-            tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
+            tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)

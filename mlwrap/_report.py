@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
@@ -28,6 +30,31 @@ def ended(
         version = f", registered as {registered}" if registered else ""
         lines.append(f"        {model} {model_status} {uri or ''}".rstrip() + version)
     say("\n".join(lines))
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Say how far something got: a bar where standard error is a terminal, else a line for each.
+
+    Yields:
+        What to call with a line about each that is done.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        numbers = itertools.count(1)
+        yield lambda line: say(f"mlwrap: {what} {next(numbers)}/{total} {line}")
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415 - likewise
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+
+        def tell(line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False)
+            bar.advance(task)
+
+        yield tell
 
 
 def say(text: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any, Literal, get_type_hints
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -58,6 +59,22 @@ _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
 
 
+class InForce(NamedTuple):
+    """What a process was told, for another one that works for it.
+
+    Attributes:
+        below: Settings that a call's own options go before.
+        above: Settings that go before these, too.
+    """
+
+    below: Mapping[str, Any]
+    above: Mapping[str, Any]
+
+
+_NOTHING = InForce({}, {})
+_adopted: ContextVar[InForce] = ContextVar("mlwrap_adopted", default=_NOTHING)
+
+
 def configure(**options: Any) -> None:
     """Set settings for this process, over the environment and under each call's own options.
 
@@ -84,6 +101,20 @@ def settings(**options: Any) -> Settings:
     Raises:
         OptionError: A wrong name or type, here or in the environment.
     """
+    below, above = in_force()
+    merged = dict(below)
+    for name, value in options.items():
+        if value is not None:
+            merged[name] = checked_option(name, value)
+    return Settings(**merged | dict(above))
+
+
+def in_force() -> InForce:
+    """What is in force here, for :func:`adopted` where another process, or thread, works for this one.
+
+    Raises:
+        OptionError: A wrong type in the environment.
+    """
     merged: dict[str, Any] = {}
     for name, hint in _TYPES.items():
         variable = f"MLWRAP_{name.upper()}"
@@ -91,11 +122,18 @@ def settings(**options: Any) -> Settings:
         if text:  # set but empty means unset, as a shell user expects
             known = _WORDS.get(text.lower(), text) if hint is bool else text
             merged[name] = _convert(variable, known, hint, strict=False)
-    merged.update(_configured)
-    for name, value in options.items():
-        if value is not None:
-            merged[name] = checked_option(name, value)
-    return Settings(**merged | _forced)
+    adopted = _adopted.get()
+    return InForce({**merged, **_configured, **adopted.below}, {**_forced, **adopted.above})
+
+
+@contextlib.contextmanager
+def adopted(theirs: InForce) -> Iterator[None]:
+    """Let what another process was told be in force here, in this context alone."""
+    token = _adopted.set(theirs)
+    try:
+        yield
+    finally:
+        _adopted.reset(token)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mlwrap._capture.arguments import Arguments
 from mlwrap._capture.flatten import Captured, flatten, params
 from mlwrap._capture.names import rename, unrename
-from mlwrap._capture.provenance import pins, provenance
+from mlwrap._capture.provenance import code, pins, provenance
 from mlwrap._capture.redact import REDACTED, Redactor, Secret
 from mlwrap._capture.target import Destination, destination, working_folder
 from mlwrap._capture.workers import Role, role
@@ -24,6 +24,7 @@ __all__ = [
     "Redactor",
     "Role",
     "Secret",
+    "code",
     "destination",
     "flatten",
     "params",

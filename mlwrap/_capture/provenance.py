@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import functools
 import getpass
 import importlib.metadata
 import inspect
@@ -9,6 +12,7 @@ import os
 import platform
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +22,7 @@ from mlwrap._capture.git import checkout
 from mlwrap._capture.redact import REDACTED, Redactor
 from mlwrap._capture.target import working_folder
 
-__all__ = ["pins", "provenance"]
+__all__ = ["code", "pins", "provenance"]
 
 _FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "jax", "torch", "numpy")
 
@@ -39,6 +43,7 @@ _ALSO_KNOWN_AS = {
 }
 """Other distributions of a package; what is really there is what gets pinned."""
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
 
 
@@ -69,6 +74,28 @@ def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None
         "mlwrap.versions": _versions(),
     }
     return {tag: text for tag, text in tags.items() if text}
+
+
+def code(func: Callable[..., Any]) -> str:
+    """A function's name and source, without its decorators and comments; its bytecode where none is found."""
+    function = inspect.unwrap(getattr(func, "__func__", func))
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    if not inspect.isroutine(function):  # an object that can be called
+        function = type(function).__call__
+    name = getattr(function, "__qualname__", "")
+    with contextlib.suppress(OSError, TypeError):
+        source = textwrap.dedent(inspect.getsource(function))
+        with contextlib.suppress(SyntaxError):  # a lambda in the middle of something
+            tree = ast.parse(source)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    node.decorator_list = []
+            source = ast.unparse(tree)
+        return f"{name}\n{source}"
+    compiled = getattr(function, "__code__", None)
+    constants = _ADDRESS.sub("", repr(getattr(compiled, "co_consts", "")))
+    return f"{name}\n{getattr(compiled, 'co_code', b'').hex()} {constants}"
 
 
 def pins(packages: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mlwrap._delivery.cache import Cache
 from mlwrap._delivery.line import Line, Told
 from mlwrap._delivery.sender import close_for_the_dead
-from mlwrap._journal import Progress, RunFolder
+from mlwrap._journal import Point, Progress, RunFolder
 
 if TYPE_CHECKING:
     from mlwrap._delivery.lookup import ModelFiles as ModelFiles
@@ -30,9 +30,11 @@ __all__ = [
     "close_for_the_dead",
     "deliver",
     "find_model",
+    "finished_points",
     "imported_mlflow",
     "show",
     "stock_predict",
+    "sweep_of",
 ]
 
 _ours: list[bool] = []
@@ -114,3 +116,35 @@ def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:
     from mlwrap._delivery import lookup  # noqa: PLC0415 - see above: MLflow loads late
 
     return lookup.show(run_id, tracking_uri)
+
+
+def finished_points(
+    tracking_uri: str, experiment: str | None, experiment_id: str | None, sweep: str | None
+) -> list[tuple[str, Point]]:
+    """The points of sweeps that MLflow has as FINISHED, each with its digest, the newest first.
+
+    Args:
+        tracking_uri: Where to ask.
+        experiment: Name of the experiment that they are in; ``None`` for MLflow's default one.
+        experiment_id: MLflow's id of it, which goes before the name.
+        sweep: The sweep's own id; ``None`` for any.
+
+    Raises:
+        DeliveryError: MLflow could not be asked.
+    """
+    _note_import()
+    from mlwrap._delivery import sweeps  # noqa: PLC0415 - see above: MLflow loads late
+
+    return sweeps.finished_points(tracking_uri, experiment, experiment_id, sweep)
+
+
+def sweep_of(tracking_uri: str, experiment: str | None, experiment_id: str | None, run: str) -> str | None:
+    """The own id of the sweep whose run has this id or key; ``None`` if there is none.
+
+    Raises:
+        DeliveryError: MLflow could not be asked.
+    """
+    _note_import()
+    from mlwrap._delivery import sweeps  # noqa: PLC0415 - see above: MLflow loads late
+
+    return sweeps.sweep_of(tracking_uri, experiment, experiment_id, run)

@@ -117,6 +117,19 @@ class Client:
         return str(found[0].info.run_id) if found else None
 
     @sorted_errors
+    def search(self, experiment_id: str, wanted: str, page: int = 1000) -> list[Run]:
+        """All runs of an experiment that a filter of MLflow's lets through, the newest first."""
+        found: list[Run] = []
+        token: str | None = ""
+        while token is not None:
+            some = self._mlflow.search_runs(
+                [experiment_id], wanted, max_results=page, page_token=token or None
+            )
+            found += some
+            token = some.token or None
+        return found
+
+    @sorted_errors
     def newest_run(self) -> Run | None:
         """The run that mlwrap delivered last, in any experiment."""
         experiments = [e.experiment_id for e in self._mlflow.search_experiments()]

@@ -31,12 +31,15 @@ from mlwrap._journal.records import (
 )
 from mlwrap._journal.registered import Registered
 from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
+from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
 from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [
     "FORMAT",
     "KEPT",
     "LOST",
+    "POINT",
+    "SWEEP",
     "AnyRecord",
     "Artifact",
     "Entry",
@@ -47,6 +50,7 @@ __all__ = [
     "Number",
     "OpenRun",
     "Params",
+    "Point",
     "Progress",
     "Registered",
     "RunEnded",
@@ -61,6 +65,7 @@ __all__ = [
     "artifact_path",
     "copy_regular",
     "header",
+    "last_values",
     "now",
     "open_run",
     "read",
@@ -68,4 +73,5 @@ __all__ = [
     "spool_root",
     "sweep",
     "vain_root",
+    "waiting_points",
 ]

@@ -38,7 +38,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         experiment: Name of the experiment, or ``None`` for MLflow's default experiment.
         experiment_id: MLflow's id where that is what was given; goes before ``experiment``.
         parent_key: Key of the mlwrap run around this one.
-        parent_run_id: MLflow's id of an active run around this one that is not ours.
+        parent_run_id: MLflow's id of the run around this one, ours or not, where that is known.
         folder: Working folder of the training process, which relative store paths start from.
         offline: The user wants it to wait for ``mlwrap sync``.
         tags: Tags known at the start.

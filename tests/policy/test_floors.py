@@ -13,14 +13,15 @@ ROOT = Path(mlwrap.__file__).parent
 
 # From the bottom up; what stands on one floor does not know what stands beside it.
 FLOORS = (
-    ("errors",),
+    ("errors", "_portable"),
     ("config", "_passwords"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
-    ("savers", "_delivery", "_said", "_points"),
+    ("savers", "_delivery", "_said", "_points", "_grid", "_sweep_table"),
     ("_recorder",),
     ("_harmless",),
     ("_run", "_sync", "_fluent", "_around"),
-    ("_model_run", "_loading", "testing"),
+    ("_model_run", "_loading", "testing", "_sweep_job"),
+    ("_sweep",),
     ("_decorator", "_verify"),
     ("cli",),
     ("__init__", "__main__", "_pytest"),

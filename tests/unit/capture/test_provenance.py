@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 import mlwrap
-from mlwrap._capture import REDACTED, pins, provenance
+from mlwrap._capture import REDACTED, code, pins, provenance
 
 
 def git(folder, *arguments):
@@ -134,3 +135,42 @@ def test_pins_leave_local_versions_out(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlwrap-example-local\nVersion: 2.1.0+cpu\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert pins(["mlwrap-example-local"]) == ("mlwrap-example-local==2.1.0",)
+
+
+def function(source: str, folder=None):
+    """The function ``train`` of a source, which is in a file where ``folder`` is given."""
+    names = {"functools": functools}
+    where = "<typed in>"
+    if folder is not None:
+        where = folder / f"job{len(list(folder.iterdir()))}.py"
+        where.write_text(source)
+    exec(compile(source, str(where), "exec"), names)
+    return names["train"]
+
+
+@pytest.mark.parametrize("typed_in", [False, True])
+def test_code_is_the_same_while_the_function_does_the_same(tmp_path, typed_in):
+    """Its decorators, comments and layout are not looked at; what it does is."""
+    folder = None if typed_in else tmp_path
+    plain = code(function("def train(a=1):\n    return a + 2\n", folder))
+    noted = "@functools.lru_cache(3)\ndef train(a = 1):\n    # a note\n    return (a+2)\n"
+    assert code(function(noted, folder)) == plain
+    assert code(function("def train(a=1):\n    return a + 3\n", folder)) != plain
+    assert "0x" not in code(function("def train(a=1):\n    return (lambda: a)\n", folder))
+
+
+def test_code_of_what_is_no_plain_function():
+    """Partials, callables, lambdas and builtins have some, too."""
+
+    class Trainer:
+        def __call__(self, units):
+            return units * 17
+
+    assert "units * 17" in code(Trainer())
+    assert "_example" in code(functools.partial(functools.partial(_example, 1)))
+    assert "units * 18" in code(lambda units: units * 18)
+    assert code(max).startswith("max")
+
+
+def _example(number):
+    return number
