@@ -14,6 +14,7 @@ from mlwrap.errors import OptionError
 __all__ = ["Settings", "configure", "settings"]
 
 Delivery = Literal["sender", "inline", "off"]
+Nonfinite = Literal["tag", "skip", "stop"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
             Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
             decides.
+        nonfinite: What becomes of a metric that is NaN or infinite. ``"tag"``: it is logged as it is, and the
+            run tagged with the first (``mlwrap.diverged``). ``"skip"``: only tagged. ``"stop"``: logged and
+            tagged, and the training ends: ``Diverged`` is raised where it was logged, and Keras and
+            Estimators are asked to stop.
     """
 
     spool: str | None = None
@@ -47,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
     disabled: bool = False
     preemption_signal: str | None = None
+    nonfinite: Nonfinite = "tag"
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)
