@@ -18,7 +18,8 @@ class Pace:
     def __init__(self, total: int | None = None) -> None:
         self.total = total
         self.done = 0
-        self._told = self._first = (0, time.monotonic())
+        self._began = time.monotonic()
+        self._told = self._first = (0, self._began)
 
     def went(self, count: int) -> None:
         """So many more are done."""
@@ -37,7 +38,12 @@ class Pace:
         if now > when:
             found[name] = (self.done - before) / (now - when)
         self._told = (self.done, now)
-        count, since = self.done - self._first[0], now - self._first[1]
-        if self.total is not None and count > 0:
-            found["seconds_left"] = max(self.total - self.done, 0) * since / count
-        return found
+        return found | self.left()
+
+    def left(self) -> dict[str, float]:
+        """``seconds_left`` at the pace since the first step, or at its own; nothing if no end is known."""
+        if self.total is None or not self.done:
+            return {}
+        count, since = self._first if self.done > self._first[0] else (0, self._began)
+        pace = (time.monotonic() - since) / (self.done - count)
+        return {"seconds_left": max(self.total - self.done, 0) * pace}

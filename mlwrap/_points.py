@@ -84,6 +84,9 @@ class Points:
         tag: Tags the run.
         nonfinite: What becomes of NaN and the infinities: they are logged and the run is tagged, they are
             left out and it is tagged, or they are logged, it is tagged, and ``Diverged`` is raised.
+
+    Attributes:
+        counts: Where what goes on over several trainings has got to, by its name.
     """
 
     def __init__(
@@ -101,10 +104,11 @@ class Points:
         self._lock = threading.RLock()  # a signal's handler may come in the middle
         self._found = Found()
         self._told: set[str] = set()
+        self.counts: dict[str, int] = {}
 
     def log(
         self, values: Mapping[str, Any], step: Any = None, timestamp: Any = None, *, ordered: bool = True
-    ) -> None:
+    ) -> Metrics | None:
         """Write the metrics of one step down; one that is no number costs no other.
 
         Args:
@@ -112,6 +116,9 @@ class Points:
             step: ``None`` for the one after the highest of these names.
             timestamp: Milliseconds since the epoch; ``None`` for now.
             ordered: Whether a step that goes back is worth a word: not where threads log one after another.
+
+        Returns:
+            What was written; ``None`` for nothing.
 
         Raises:
             Diverged: One is not finite, and that is to stop the training. It is written down.
@@ -134,8 +141,7 @@ class Points:
                 numbers = self._resolved(dict(zip(stream.names, values.values(), strict=True)))
         else:
             numbers = self._ready(stream, values, step, time)
-        if numbers:
-            self._log(stream, numbers, step, time)
+        return self._log(stream, numbers, step, time) if numbers else None
 
     def settle(self, patience: float = 0.0) -> None:
         """Write the tensors down that are ready, or have waited for longer than ``patience`` seconds."""
@@ -171,23 +177,24 @@ class Points:
             if fresh:
                 self._write(Metrics(values=fresh, step=record.step, time=record.time))
 
-    def _log(self, stream: _Stream, numbers: dict[str, float], step: int, time: int) -> None:
+    def _log(self, stream: _Stream, numbers: dict[str, float], step: int, time: int) -> Metrics | None:
         if math.isfinite(sum(numbers.values())):  # then each of them is
             record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
             stream.recent.append(record)
             self._write(record)
-            return
-        record = Metrics.of(numbers, step=step, time=time)
-        values = self._judged(record.values, step)
-        if values:
-            record = Metrics(values=values, step=step, time=time)
-            stream.recent.append(record)
-            self._write(record)
-        if self._nonfinite == "stop" and (odd := _odd(record.values)):
+            return record
+        spelled = Metrics.of(numbers, step=step, time=time).values
+        written = None
+        if values := self._judged(spelled, step):
+            written = Metrics(values=values, step=step, time=time)
+            stream.recent.append(written)
+            self._write(written)
+        if self._nonfinite == "stop" and (odd := _odd(spelled)):
             raise Diverged(
                 f"metric {odd!r} is {numbers[odd]} at step {step}, and nonfinite='stop' says that the "
                 "training ends then. All points are logged."
             )
+        return written
 
     def _judged(self, values: dict[str, Number], step: int) -> dict[str, Number]:
         """What is to be written of these; the first that is not finite is told the run's reader."""

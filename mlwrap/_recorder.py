@@ -23,6 +23,7 @@ from mlwrap._journal import (
     KEPT,
     AnyRecord,
     Artifact,
+    Metrics,
     Model,
     OpenRun,
     Params,
@@ -184,7 +185,16 @@ class Recorder:
             raise
         self.append(Artifact(staged=folder.relative(file), path=str(path)))
 
-    def model(self, model: Any, name: str, saver: Saver, options: SaveOptions, step: int = 0) -> LoggedModel:
+    def model(
+        self,
+        model: Any,
+        name: str,
+        saver: Saver,
+        options: SaveOptions,
+        *,
+        step: int = 0,
+        metrics: Metrics | None = None,
+    ) -> LoggedModel:
         """Save a model into a staged folder and write it down; or take it back, and write that down.
 
         Raises:
@@ -203,6 +213,7 @@ class Recorder:
             python=platform.python_version(),
             register_as=options.registered,
             verify=options.verify,
+            metrics=metrics,
         )
         try:
             folder = self.journal.folder.stage(name)

@@ -139,6 +139,7 @@ class Run(Training):
         name: str | None = None,
         *,
         step: int = 0,
+        metrics: Mapping[str, Any] | savers.Metrics | None = None,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
         trust: bool = False,
         input_example: Any = None,
@@ -151,6 +152,7 @@ class Run(Training):
             model: Anything that a saver knows: see ``docs/reference/savers.md``.
             name: Its name in MLflow; by default that of its kind, such as ``keras_model``.
             step: The training step that it belongs to.
+            metrics: Numbers that tell how good it is: logged at that step, and shown beside the model.
             serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
                 exported beside the checkpoint.
             trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
@@ -187,7 +189,9 @@ class Run(Training):
         (options,), troubles = per_model(options, [name])
         for trouble in troubles:
             self._recorder.warn(trouble)
-        return self._recorder.model(model, name, saver, options, int(step))
+        if metrics is not None and not isinstance(metrics, savers.Metrics):
+            metrics = self._recorder.points.log(metrics, step)
+        return self._recorder.model(model, name, saver, options, step=int(step), metrics=metrics)
 
     @harmless
     def record(

@@ -13,6 +13,7 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
+from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
@@ -35,6 +36,7 @@ __all__ = [
     "by_name",
     "difference",
     "find",
+    "goes_on",
     "import_modules",
     "imported_mlflow",
     "keep_example",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import class_name
 from mlwrap.savers._leaves import Leaves, Place, leaves_of
-from mlwrap.savers._metrics import history_metrics
+from mlwrap.savers._metrics import history_metrics, is_live
 from mlwrap.savers._names import ArtifactPaths, Names
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._registry import remembered
@@ -126,15 +126,16 @@ def _trainings(models: list[Found], histories: list[tuple[Place, Any]]) -> Itera
     """Metrics of every training found, each once: a History is often returned beside its own model."""
     claimed = {id(_own_history(model)) for model in models}
     names = Names(model.name for model in models)
-    trainings = [(model.name, remembered(model.saver, model.value)) for model in models]
+    trainings = [(m.name, remembered(m.saver, m.value), is_live(_own_history(m))) for m in models]
     for path, history in histories:
         if id(history) not in claimed:
             name = names.distinct("/".join(_keys(path)) or _HISTORY_NAME)
-            trainings.append((name, list(history_metrics(history))))
-    trainings = [(name, records) for name, records in trainings if records]
-    for name, records in trainings:
+            trainings.append((name, list(history_metrics(history)), is_live(history)))
+    trainings = [training for training in trainings if training[1]]
+    for name, records, live in trainings:
         for record in records:
-            yield record if len(trainings) == 1 else _prefixed(record, name)
+            # What was logged live has its names already.
+            yield record if live or len(trainings) == 1 else _prefixed(record, name)
 
 
 def _own_history(model: Found) -> Any:

@@ -20,11 +20,11 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_pace(clock):
-    """The first step takes longer, and says nothing of how long the others will."""
+    """The first step takes longer: once there is another, it says nothing of how long the rest will."""
     pace = Pace(10)
     clock[0] += 20
     pace.went(1)
-    assert pace.metrics("rate") == {"rate": 1 / 20}
+    assert pace.metrics("rate") == {"rate": 1 / 20, "seconds_left": 180.0}
     for _ in range(4):
         clock[0] += 2
         pace.went(1)
