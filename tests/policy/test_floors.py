@@ -22,7 +22,7 @@ FLOORS = (
     ("_harmless",),
     ("_training",),
     ("_run", "_sync", "_fluent", "_around"),
-    ("_model_run", "_loading", "keras", "testing"),
+    ("_model_run", "_loading", "estimator", "keras", "testing"),
     ("_decorator", "_verify"),
     ("cli",),
     ("__init__", "__main__", "_pytest"),
