@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from mlwrap import savers
 from mlwrap._harmless import harmless
 from mlwrap._pace import Pace
 from mlwrap._recorder import Recorder
@@ -41,6 +46,21 @@ class Training:
             Diverged: One is NaN or infinite, and the run's setting is ``nonfinite="stop"``.
         """
         self._recorder.points.log(metrics, step, timestamp)
+
+    @harmless
+    def log_event_files(self, path: str | os.PathLike[str], *, prefix: str = "") -> None:
+        """Log the scalars of TensorBoard event files, with their own steps and times; a point counts once.
+
+        Args:
+            path: An event file, or a folder: of a folder within it the names have its name before them, as
+                ``train/epoch_loss``. Reading takes TensorFlow, which is imported for it.
+            prefix: What stands before all names.
+        """
+        records = savers.folder_metrics(Path(path))
+        self._recorder.points.found(
+            msgspec.structs.replace(record, values={f"{prefix}{n}": v for n, v in record.values.items()})
+            for record in records
+        )
 
     def steps(self, n: int | None = None, *, every: float = 1.0) -> Iterator[int]:
         """The numbers of the next ``n`` steps of a training loop; logs how fast it goes.

@@ -11,6 +11,7 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._metrics import goes_on
@@ -36,6 +37,7 @@ __all__ = [
     "by_name",
     "difference",
     "find",
+    "folder_metrics",
     "goes_on",
     "import_modules",
     "imported_mlflow",
