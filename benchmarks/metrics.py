@@ -2,7 +2,8 @@
 
 ``make bench`` runs it. Ours and the rivals take turns in the same run; of a rival that is not installed only
 the name is printed. Each works as its users call it, on files of its own: MLflow over sqlite, W&B
-offline. Times are medians over the rounds. A row that a rival wins stays.
+offline. Times are medians over the rounds: the first argument. The second is how many are
+killed, the third over how many points memory is measured. A row that a rival wins stays.
 """
 
 from __future__ import annotations
@@ -20,13 +21,22 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mlwrap import savers
 from mlwrap._journal import Metrics, read
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 and __name__ == "__main__" else 5
 KILLS = int(sys.argv[2]) if len(sys.argv) > 2 and __name__ == "__main__" else 20
+MEMORY_POINTS = int(sys.argv[3]) if len(sys.argv) > 3 and __name__ == "__main__" else 1_000_000
 POINTS = 200_000
+TOLD = "told: "
+HEAD = f"""
+import json, os, sys, time
+STORE = os.environ["STORE"]
+def tell(what):
+    print({TOLD!r} + json.dumps(what), flush=True)
+"""
 
 # How each is opened, told five numbers, and closed.
 LOGGERS = {
@@ -100,7 +110,7 @@ for step in range(count):
     if pause:
         time.sleep(pause)
 times.sort()
-print(json.dumps([times[count // 2] / 1e3, times[count * 99 // 100] / 1e3, times[-1] / 1e3]), flush=True)
+tell([times[count // 2] / 1e3, times[count * 99 // 100] / 1e3, times[-1] / 1e3])
 close()
 """
 MEMORY = """
@@ -108,11 +118,12 @@ import resource
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
 marks = []
-for step in range(200_001):
-    if step in (20_000, 200_000):
+calls = int(sys.argv[1]) // 5
+for step in range(calls + 1):
+    if step in (calls // 10, calls):
         marks.append(rss())
     log({f"m{i}": (step + i) / 7 for i in range(5)}, step)
-print(json.dumps(marks[1] - marks[0]), flush=True)
+tell(marks[1] - marks[0])
 os._exit(0)
 """
 DYING = """
@@ -154,7 +165,7 @@ with mlflow.start_run():
     callback = mlflow.keras.MlflowCallback(log_every_epoch=False, log_every_n_steps=1)
     fit_alone = fit()
     found["MLflow"] = [fit(callback), fit_alone]
-print(json.dumps(found), flush=True)
+tell(found)
 """
 )
 SYNC = """
@@ -162,13 +173,16 @@ import mlwrap
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 points = int(sys.argv[1])
-with mlwrap.model_run("r", tracking_uri=STORE, experiment="bench", delivery="off") as run:
-    for step in range(points // 5):
-        run.log_metrics({f"m{i}": (step + i) / 7 for i in range(5)}, step=step)
+def record(count):
+    with mlwrap.model_run("r", tracking_uri=STORE, experiment="bench", delivery="off") as run:
+        for step in range(count // 5):
+            run.log_metrics({f"m{i}": (step + i) / 7 for i in range(5)}, step=step)
+record(100)
+mlwrap.sync()  # now there is a store and an experiment, and all is imported
+record(points)
 client = MlflowClient(STORE)
-client.search_experiments()
-raw = client.create_run(client.get_experiment_by_name("bench").experiment_id
-                        if client.get_experiment_by_name("bench") else client.create_experiment("bench"))
+raw = client.create_run(client.get_experiment_by_name("bench").experiment_id)
+client.log_batch(raw.info.run_id, [Metric("warm", 1.0, 1, 1)])
 metrics = [Metric(f"m{i}", (step + i) / 7, 1_700_000_000_000 + step, step)
            for step in range(points // 5) for i in range(5)]
 def by_hand():
@@ -182,7 +196,7 @@ def ours():
     return time.perf_counter() - began
 order = (by_hand, ours) if sys.argv[2] == "0" else (ours, by_hand)
 taken = {call.__name__: call() for call in order}
-print(json.dumps([taken["ours"], taken["by_hand"]]), flush=True)
+tell([taken["ours"], taken["by_hand"]])
 """
 
 
@@ -209,8 +223,8 @@ def calls(names: list[str]) -> None:
     for _ in range(ROUNDS):
         for name in names:
             count = 300 if name in {"MLflow, sync", "dvclive"} else 2000
-            fast = json.loads(logged(name, CALLS, str(count), "0"))
-            paced = json.loads(logged(name, CALLS, str(count), "0.0005"))
+            fast = logged(name, CALLS, str(count), "0")
+            paced = logged(name, CALLS, str(count), "0.0005")
             found[name].append([*fast, *paced[:2]])
     for name, rows in found.items():
         print(_row(name, *(f"{statistics.median(column):,.1f}" for column in zip(*rows, strict=True))))
@@ -236,17 +250,17 @@ def kills(names: list[str]) -> None:
 
 def memory(names: list[str]) -> None:
     """A million points: what the training process takes more after the first tenth of them."""
-    print("\n| memory, points 100,000 to 1,000,000 | MB more |\n|---|---|")
+    print(f"\n| memory, points {MEMORY_POINTS // 10:,} to {MEMORY_POINTS:,} | MB more |\n|---|---|")
     for name in names:
         if name in {"MLflow, sync", "dvclive"}:
             print(_row(name, "not measured: it would take half an hour"))
             continue
-        print(_row(name, f"{json.loads(logged(name, MEMORY)):.1f}"), flush=True)
+        print(_row(name, f"{logged(name, MEMORY, str(MEMORY_POINTS)):.1f}"), flush=True)
 
 
 def fits() -> None:
     """P3: ``fit`` with a callback at every step."""
-    found = json.loads(python(FITS, str(ROUNDS), folder=Path(tempfile.mkdtemp(prefix="mlwrap-bench-"))))
+    found = python(FITS, str(ROUNDS), folder=Path(tempfile.mkdtemp(prefix="mlwrap-bench-")))
     alone = statistics.median(found["alone"])
     print(f"\n| P3: fit, {alone * 2:.2f} ms a step | slower by | target |\n|---|---|---|")
     for name, called in (("idle", "a callback that does nothing"), ("mlwrap", "mlwrap, every step")):
@@ -259,9 +273,9 @@ def fits() -> None:
 def delivery() -> None:
     """P17: ``mlwrap sync`` against ``log_batch`` by hand."""
     ratios, seconds = [], []
-    for number in range(max(1, ROUNDS // 2)):
+    for number in range(max(2, ROUNDS // 2)):
         folder = Path(tempfile.mkdtemp(prefix="mlwrap-bench-"))
-        ours, by_hand = json.loads(python(SYNC, str(POINTS), str(number % 2), folder=folder))
+        ours, by_hand = python(SYNC, str(POINTS), str(number % 2), folder=folder)
         ratios.append(by_hand / ours)
         seconds.append((ours, by_hand))
     print(
@@ -272,21 +286,22 @@ def delivery() -> None:
     print(_row("mlwrap sync", f"{ours:.1f}", f"{by_hand:.1f}", f"{statistics.median(ratios):.2f}", "0.9"))
 
 
-def logged(name: str, source: str, *arguments: str) -> str:
-    """What a program prints that logs with ``name``, in a folder of its own."""
+def logged(name: str, source: str, *arguments: str) -> Any:
+    """What a program tells that logs with ``name``, in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="mlwrap-bench-"))
     return python(LOGGERS[name] + source, *arguments, folder=folder)
 
 
-def python(source: str, *arguments: str, folder: Path) -> str:
-    """The last line that a program prints."""
+def python(source: str, *arguments: str, folder: Path) -> Any:
+    """What a program tells."""
     command = [sys.executable, "-c", _prepared(source), *arguments]
     done = subprocess.run(
         command, cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False
     )
-    if done.returncode != 0 or not done.stdout.strip():
+    told = [line for line in done.stdout.splitlines() if line.startswith(TOLD)]
+    if done.returncode != 0 or not told:
         raise SystemExit(f"a program failed:\n{source}\n{done.stderr[-3000:]}")
-    return done.stdout.strip().splitlines()[-1]
+    return json.loads(told[-1].removeprefix(TOLD))
 
 
 def killed(name: str, folder: Path, after: float) -> int:
@@ -314,7 +329,7 @@ def killed(name: str, folder: Path, after: float) -> int:
 
 
 def _prepared(source: str) -> str:
-    return "import json, os, sys, time\nSTORE = os.environ['STORE']\n" + source
+    return HEAD + source
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ _PATIENCE = 1.0  # seconds that a tensor may wait
 _REMEMBERED = 5_000  # calls with the same names, to know again what is found afterwards
 _STREAMS = 256  # sets of names; a training logs the same few at every step
 _LARGEST = 2**63 - 1  # step, in MLflow's database
+_FLOATS = {float}
 _plain: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
 
 
@@ -51,15 +52,17 @@ class _Stream:
 
     Attributes:
         names: As MLflow takes them.
+        plain: Whether that is how they came.
         last: The highest step so far.
         recent: The last records.
         kin: All streams that share a name with this one, itself among them.
     """
 
-    __slots__ = ("kin", "last", "names", "recent")
+    __slots__ = ("kin", "last", "names", "plain", "recent")
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(self, names: tuple[Any, ...]) -> None:
+        self.names = tuple(rename(str(name)) for name in names)
+        self.plain = self.names == names and {str}.issuperset(map(type, names))
         self.last = -1
         self.recent: deque[Metrics] = deque(maxlen=_REMEMBERED)
         self.kin: list[_Stream] = [self]
@@ -134,7 +137,10 @@ class Points:
         elif ordered and step < stream.last:
             self._went_back(stream, step)
         time = self._clock.time(step) if timestamp is None else self._time(step, timestamp)
-        if _plain.issuperset(map(type, values.values())):
+        kinds = set(map(type, values.values()))
+        if kinds == _FLOATS and stream.plain:  # as nearly always
+            numbers = dict(values)
+        elif kinds <= _plain:
             try:
                 numbers = dict(zip(stream.names, map(float, values.values()), strict=True))
             except OverflowError:  # of an integer that is larger than any float
@@ -236,7 +242,7 @@ class Points:
         return numbers
 
     def _stream(self, names: tuple[str, ...]) -> _Stream:
-        stream = _Stream(tuple(rename(str(name)) for name in names))
+        stream = _Stream(names)
         with self._lock:
             if len(self._streams) >= _STREAMS:
                 self._streams.pop(next(iter(self._streams)))
