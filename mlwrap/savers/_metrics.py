@@ -12,6 +12,7 @@ from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import has_class
 
 _NUMERIC = ("float", "int", "uint", "bfloat")
+_after: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _live: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
@@ -61,6 +62,19 @@ def is_live(history: Any) -> bool:
     return is_history(history) and history in _live
 
 
+def comes_after(history: Any, epochs: int) -> int:
+    """Place a ``History`` after so many epochs of its model, unless it is known where it is.
+
+    Returns:
+        How many epochs there are with its own.
+    """
+    own = list(getattr(history, "epoch", None) or ())
+    if history not in _live and own:
+        _after[history] = max(0, epochs - int(own[0]))
+    before = _live[history][0] if history in _live else _after.get(history, 0)
+    return max([epochs, *(before + int(epoch) + 1 for epoch in own)])
+
+
 def history_metrics(history: Any) -> Iterator[Metrics]:
     """One record for each epoch of a ``History``, with the epoch's own number in its run as the step.
 
@@ -80,7 +94,9 @@ def history_metrics(history: Any) -> Iterator[Metrics]:
             if (found := number(item)) is not None:
                 rows.setdefault(index * every - 1, {})[str(name)] = found
     when = now()
-    before, prefix = _live[history] if is_live(history) else (0, "")
+    before, prefix = 0, ""
+    if is_history(history):
+        before, prefix = _live.get(history) or (_after.get(history, 0), "")
     for row in sorted(rows):
         numbers = {f"{prefix}{name}": value for name, value in rows[row].items()}
         yield Metrics.of(numbers, step=before + int(epochs[row]), time=when)

@@ -99,6 +99,22 @@ def test_steps_go_on_over_several_fits(model):
     assert steps(found, "batch/loss") == [2, 5, 8, 11, 14, 17]
 
 
+@pytest.mark.parametrize("returned", ["histories", "model and first", "model and both"])
+def test_several_fits_are_one_training(model, returned):
+    """Without the callback, too, whichever of their histories are returned: their epochs go on."""
+    with capture_runs() as runs, model_run("r") as run:
+        first, second = fit(model), fit(model, epochs=3)
+        several = {
+            "histories": [first, second],
+            "model and first": (model, first),
+            "model and both": (model, [first, second]),
+        }
+        run.record(several[returned])
+    losses = first.history["loss"] + second.history["loss"]
+    (points,) = runs[0].metrics.values()
+    assert sorted(points) == list(enumerate(losses))
+
+
 def test_every_batch(model):
     """Keras's running means, the last of which is the epoch's own."""
     with capture_runs() as runs, model_run("r"):
