@@ -78,6 +78,7 @@ chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was los
 bench: $(TODAY)  ## Measure against what there is
 	.venv/bin/python benchmarks/delivery.py
 	.venv/bin/python benchmarks/models.py
+	.venv/bin/python benchmarks/metrics.py
 
 format: $(TODAY)  ## Bring the code into its format
 	.venv/bin/ruff check --fix .

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlwrap._recorder import Recorder
-from mlwrap.errors import RunStateError, SaveError, told
+from mlwrap.errors import Diverged, RunStateError, SaveError, told
 
 
 class _Recording(Protocol):
@@ -37,8 +37,8 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
             return None
         try:
             return method(self, *args, **kwargs)
-        except SaveError:
-            raise  # only where the user asked for it with strict=True
+        except (SaveError, Diverged):
+            raise  # only where the user asked for it with strict=True, with nonfinite="stop"
         except Exception as error:  # noqa: BLE001 - see above
             recorder.warn(f"{method.__name__}() failed, and training goes on: {told(error)}")
             return None

@@ -87,7 +87,7 @@ class RunContext:
         tags: Mapping[str, Any] | None = None,
         function: Callable[..., Any] | None = None,
     ) -> None:
-        self._recorder = Recorder(name, strict=chosen.strict)
+        self._recorder = Recorder(name, strict=chosen.strict, nonfinite=chosen.nonfinite)
         self._settings = chosen
         self._capture = capture
         self._tags = tags or {}

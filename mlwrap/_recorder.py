@@ -38,9 +38,10 @@ from mlwrap._journal import (
     vain_root,
 )
 from mlwrap._logged_model import LoggedModel, plain_name
-from mlwrap._points import Clock, numbers_of
-from mlwrap._said import Parameters, Points
-from mlwrap.errors import DeliveryError, RunStateError, SaveError, told, warn
+from mlwrap._points import Points
+from mlwrap._said import Parameters
+from mlwrap.config import Nonfinite
+from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
@@ -52,9 +53,10 @@ class Recorder:
     Args:
         name: The run's name in MLflow.
         strict: Raise ``SaveError`` where a model can't be saved.
+        nonfinite: What becomes of metrics that are not finite.
     """
 
-    def __init__(self, name: str, *, strict: bool) -> None:
+    def __init__(self, name: str, *, strict: bool, nonfinite: Nonfinite = "tag") -> None:
         self.name = name
         self.key = uuid.uuid4().hex
         self.status: Literal["RUNNING"] | Status = "RUNNING"
@@ -69,8 +71,7 @@ class Recorder:
         self._process = os.getpid()
         self.tracking_uri, self.offline = "", False
         self._params = Parameters()
-        self._points = Points()
-        self._clock = Clock()
+        self.points = Points(self.append, self.warn, self.tags, nonfinite)
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
         self._full = self.preempted = self.in_vain = False
@@ -149,25 +150,6 @@ class Recorder:
             table = {name: {"name": own, "value": value} for name, (own, value) in self._whole.items()}
             self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write the metrics of one step down; one that is no number costs no other."""
-        numbers, wrong = numbers_of(values)
-        for name, why in wrong.items():
-            self.warn(f"metric {name!r} is no number, and is left out: {why}")
-        if numbers:
-            self.append(Metrics.of(numbers, step=step, time=self._clock.time(step)))
-
-    def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
-        """Write metrics down that a model or a history remembers; a point that was met before counts once.
-
-        Args:
-            records: The metrics.
-            prefix: What stands before the name of a metric that has another value at that step already.
-        """
-        for record in records:
-            if fresh := self._points.fresh(record, prefix):
-                self.append(msgspec.structs.replace(record, values=fresh))
-
     def tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags down."""
         self.append(Tags(values=self.tag_texts(tags)))
@@ -206,7 +188,16 @@ class Recorder:
             raise
         self.append(Artifact(staged=folder.relative(file), path=str(path)))
 
-    def model(self, model: Any, name: str, saver: Saver, options: SaveOptions, step: int = 0) -> LoggedModel:
+    def model(
+        self,
+        model: Any,
+        name: str,
+        saver: Saver,
+        options: SaveOptions,
+        *,
+        step: int = 0,
+        metrics: Metrics | None = None,
+    ) -> LoggedModel:
         """Save a model into a staged folder and write it down; or take it back, and write that down.
 
         Raises:
@@ -227,6 +218,7 @@ class Recorder:
             python=platform.python_version(),
             register_as=options.registered,
             verify=options.verify,
+            metrics=metrics,
         )
         try:
             folder = self.journal.folder.stage(name)
@@ -266,6 +258,7 @@ class Recorder:
         """Write the run's end down and close the journal; a second call does nothing."""
         if self.status != "RUNNING":
             return
+        self._settle()
         self.status = status
         last = RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
         try:
@@ -273,6 +266,14 @@ class Recorder:
                 self.warn(f"{lost:,} records are lost, for {self.journal.folder.path} could not be written.")
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
+
+    def _settle(self) -> None:
+        try:
+            self.points.settle()
+        except Diverged:
+            pass  # the training is over
+        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
+            self.warn(f"its last metrics could not be written: {told(failure)}")
 
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""

@@ -13,6 +13,7 @@ from mlwrap._capture import params as capture_params
 from mlwrap._harmless import harmless
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
+from mlwrap._training import Training
 from mlwrap.errors import OptionError, SaveError, told
 from mlwrap.savers import Output, SaveOptions, Saver, per_model, unpack
 
@@ -26,7 +27,7 @@ def current_run() -> Run | None:
     return current.get()
 
 
-class Run:
+class Run(Training):
     """What a training body holds: everything that can be said of it while it runs.
 
     Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
@@ -35,7 +36,7 @@ class Run:
     """
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        super().__init__(recorder)
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
@@ -112,16 +113,6 @@ class Run:
         self._recorder.params(capture_params(params, redactor=self._recorder.redactor))
 
     @harmless
-    def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
-        """Log one metric, a number or what ``float()`` makes one of, at a step."""
-        self._recorder.metrics({name: value}, int(step))
-
-    @harmless
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Log the metrics of one step: numbers, or what ``float()`` makes one of."""
-        self._recorder.metrics(metrics, int(step))
-
-    @harmless
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text, without secrets."""
         self._recorder.tags(tags)
@@ -148,6 +139,7 @@ class Run:
         name: str | None = None,
         *,
         step: int = 0,
+        metrics: Mapping[str, Any] | savers.Metrics | None = None,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
         trust: bool = False,
         input_example: Any = None,
@@ -160,6 +152,7 @@ class Run:
             model: Anything that a saver knows: see ``docs/reference/savers.md``.
             name: Its name in MLflow; by default that of its kind, such as ``keras_model``.
             step: The training step that it belongs to.
+            metrics: Numbers that tell how good it is: logged at that step, and shown beside the model.
             serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
                 exported beside the checkpoint.
             trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
@@ -184,7 +177,7 @@ class Run:
             self._recorder.unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
-        self._recorder.found(savers.remembered(saver, model), name)
+        self._recorder.points.found(savers.remembered(saver, model), name)
         self._log_params_of(model, name, saver)
         options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,
@@ -196,7 +189,9 @@ class Run:
         (options,), troubles = per_model(options, [name])
         for trouble in troubles:
             self._recorder.warn(trouble)
-        return self._recorder.model(model, name, saver, options, int(step))
+        if metrics is not None and not isinstance(metrics, savers.Metrics):
+            metrics = self._recorder.points.log(metrics, step)
+        return self._recorder.model(model, name, saver, options, step=int(step), metrics=metrics)
 
     @harmless
     def record(
@@ -229,7 +224,7 @@ class Run:
         recorder, failed = self._recorder, None
         began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
         found = unpack(value, since=began)
-        recorder.found(found.metrics)
+        recorder.points.found(found.metrics)
         if found.tags:
             recorder.tags(found.tags)
         for output in found.outputs:

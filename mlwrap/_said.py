@@ -41,24 +41,28 @@ class Parameters:
         return fresh, changed
 
 
-class Points:
+class Found:
     """The metrics that were found in models and histories so far; a History is often met more than once."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, int], Number] = {}
 
-    def fresh(self, record: Metrics, prefix: str) -> dict[str, Number]:
+    def fresh(
+        self, record: Metrics, prefix: str, live: Mapping[tuple[str, int], Number]
+    ) -> dict[str, Number]:
         """Those of a record that are to be written.
 
         Args:
             record: Metrics that were found.
             prefix: What stands before the name of one that has another value at that step already.
+            live: What was logged while the training went on, by name and step.
         """
         fresh: dict[str, Number] = {}
         for own, value in record.values.items():
-            known = self._values.get((own, record.step), value)
-            name = f"{prefix}/{own}" if known != value and prefix else own
-            if self._values.get((name, record.step)) != value:
-                self._values[name, record.step] = value
-                fresh[rename(name)] = value
+            at = (rename(own), record.step)
+            known = live.get(at, self._values.get(at, value))
+            name, step = rename(f"{prefix}/{own}") if known != value and prefix else at[0], record.step
+            if value not in (live.get((name, step)), self._values.get((name, step))):
+                self._values[name, step] = value
+                fresh[name] = value
         return fresh

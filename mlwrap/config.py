@@ -15,6 +15,7 @@ from mlwrap.errors import OptionError
 __all__ = ["Settings", "configure", "settings"]
 
 Delivery = Literal["sender", "inline", "off"]
+Nonfinite = Literal["tag", "skip", "stop"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
             Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
             decides.
+        nonfinite: What becomes of a metric that is NaN or infinite. ``"tag"``: it is logged as it is, and the
+            run tagged with the first (``mlwrap.diverged``). ``"skip"``: only tagged. ``"stop"``: logged and
+            tagged, and the training ends: ``Diverged`` is raised where it was logged, and Keras and
+            Estimators are asked to stop.
     """
 
     spool: str | None = None
@@ -51,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool = False
     chief: bool | None = None
     preemption_signal: str | None = None
+    nonfinite: Nonfinite = "tag"
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)

@@ -7,6 +7,7 @@
     ├── RunStateError              something was asked of a run that has ended
     ├── SpoolError (OSError)       the spool can't be used
     ├── JournalError               a run folder can't be read
+    ├── Diverged                   a metric is not finite, and that is to stop the training
     ├── SaveError                  a value can't be saved; carries it in ``.value``
     ├── LoadError                  a saved model can't be given back
     └── DeliveryError              MLflow could not be told
@@ -23,6 +24,7 @@ from pathlib import Path
 
 __all__ = [
     "DeliveryError",
+    "Diverged",
     "JournalError",
     "LoadError",
     "MlwrapError",
@@ -54,6 +56,10 @@ class SpoolError(MlwrapError, OSError):
 
 class JournalError(MlwrapError):
     """A run folder's journal can't be read, or was written by a newer mlwrap."""
+
+
+class Diverged(MlwrapError):
+    """A metric is NaN or infinite, and the setting ``nonfinite="stop"`` says that the training ends then."""
 
 
 class SaveError(MlwrapError):

@@ -26,7 +26,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mlwrap._delivery.answers import sort_error
 from mlwrap._delivery.reach import alone, check_listening
-from mlwrap._journal import Status
+from mlwrap._journal import Metrics, Status
 from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
@@ -264,6 +264,13 @@ class Client:
             outputs = self._mlflow.get_run(run_id).outputs
             if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
                 raise
+
+    @sorted_errors
+    def log_model_metrics(self, run_id: str, model_id: str, record: Metrics) -> None:
+        """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
+        at = (record.time, record.step)
+        points = [Metric(name, value, *at, model_id=model_id) for name, value in record.numbers().items()]
+        self._mlflow.log_batch(run_id, points, synchronous=True)
 
     @sorted_errors
     def finalize_model(self, model_id: str, *, ready: bool) -> None:

@@ -57,6 +57,8 @@ def publish(
             _place(client, staged, model, save)
         if model.model_id:
             client.link_model(progress.run_id or "", model.model_id, record.step)
+            if record.metrics is not None:
+                client.log_model_metrics(progress.run_id or "", model.model_id, record.metrics)
     if model.model_id:
         client.finalize_model(model.model_id, ready=record.error is None)
     model.status = "READY" if record.error is None else "FAILED"

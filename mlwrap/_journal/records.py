@@ -180,6 +180,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         error: Why it could not be saved, or ``None``.
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
         verify: ``"load"`` if it is to be loaded once it is logged.
+        metrics: Points of the run that tell how good it is.
     """
 
     name: str
@@ -194,6 +195,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     error: str | None = None
     register_as: str | None = None
     verify: Literal["static", "load"] = "static"
+    metrics: Metrics | None = None
 
 
 class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):

@@ -11,8 +11,10 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 """
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
+from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
+from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
@@ -35,6 +37,8 @@ __all__ = [
     "by_name",
     "difference",
     "find",
+    "folder_metrics",
+    "goes_on",
     "import_modules",
     "imported_mlflow",
     "keep_example",

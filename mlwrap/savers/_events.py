@@ -1,17 +1,22 @@
-"""Scalars out of TensorBoard event files, as Estimators write them."""
+"""Scalars out of TensorBoard event files, as Estimators and others write them."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Metrics
+from mlwrap.errors import OptionError
 from mlwrap.savers._kind import imported
 from mlwrap.savers._metrics import number
 
 _EVALUATION = re.compile(r"eval(_.*)?/?")
+_FILES = "events.out.tfevents."
 _COMPARED = "loss"  # what tf.estimator.BestExporter compares, too
 
 
@@ -57,8 +62,35 @@ def event_metrics(model_dir: str, *, training: bool = True) -> Iterator[Metrics]
         model_dir: The Estimator's; may be remote.
         training: Whether training's own are wanted, or those of evaluations alone.
     """
+    return _merged(_event_files(model_dir, training))
+
+
+def folder_metrics(path: Path) -> Iterator[Metrics]:
+    """The scalars in an event file, or in all that a folder holds, however deep.
+
+    Those of a folder within it have its name before theirs: ``validation/epoch_loss``.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        OptionError: There is no event file, or no TensorFlow to read it with.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob(f"{_FILES}*"))
+    if not files:
+        raise OptionError(f"{str(path)!r} has no event files: expected files called {_FILES}… in it.")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise OptionError(f"the event files of {str(path)!r} can't be read without TensorFlow. Install it.")
+    importlib.import_module("tensorflow")
+    folders = ["" if file == path else file.parent.relative_to(path).as_posix() for file in files]
+    prefixes = ["" if folder in {"", "."} else f"{folder}/" for folder in folders]
+    return _merged(zip(prefixes, map(str, files), strict=True))
+
+
+def _merged(files: Iterable[tuple[str, str]]) -> Iterator[Metrics]:
+    """The scalars of several files, each with what stands before its names; of a step the latest value."""
     latest: dict[tuple[str, int], tuple[int, float]] = {}
-    for prefix, file in _event_files(model_dir, training):
+    for prefix, file in files:
         for step, when, name, value in _scalars(file):
             known = latest.get((prefix + name, step))
             if known is None or when >= known[0]:
@@ -81,7 +113,7 @@ def _event_files(model_dir: str, training: bool) -> Iterator[tuple[str, str]]:
         folder = f"{model_dir}/{prefix}"
         if files.isdir(folder):
             for name in sorted(files.listdir(folder)):
-                if name.startswith("events.out.tfevents."):
+                if name.startswith(_FILES):
                     yield prefix, f"{folder}{name}"
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Real
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import has_class
 
 _NUMERIC = ("float", "int", "uint", "bfloat")
+_after: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_live: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
 def number(value: object) -> float | None:
@@ -42,8 +45,38 @@ def is_history(value: object) -> bool:
     return has_class(value, "History", packages=("keras", "tf_keras"))
 
 
+def goes_on(history: Any, epochs: int, prefix: str = "") -> None:
+    """Say that the ``fit`` of a ``History`` is logged while it runs.
+
+    Args:
+        history: The History.
+        epochs: How many there were in the run before its own, whose steps come after them.
+        prefix: What stands before the names of its metrics.
+    """
+    if is_history(history):
+        _live[history] = (epochs, prefix)
+
+
+def is_live(history: Any) -> bool:
+    """Whether :func:`goes_on` was told of it."""
+    return is_history(history) and history in _live
+
+
+def comes_after(history: Any, epochs: int) -> int:
+    """Place a ``History`` after so many epochs of its model, unless it is known where it is.
+
+    Returns:
+        How many epochs there are with its own.
+    """
+    own = list(getattr(history, "epoch", None) or ())
+    if history not in _live and own:
+        _after[history] = max(0, epochs - int(own[0]))
+    before = _live[history][0] if history in _live else _after.get(history, 0)
+    return max([epochs, *(before + int(epoch) + 1 for epoch in own)])
+
+
 def history_metrics(history: Any) -> Iterator[Metrics]:
-    """One record for each epoch of a ``History``, with the epoch's own number as the step.
+    """One record for each epoch of a ``History``, with the epoch's own number in its run as the step.
 
     A metric with fewer values than epochs comes from ``validation_freq``, which the ``History`` does
     not keep: its values are placed at the even spacing that fits (every second epoch, every third).
@@ -61,5 +94,9 @@ def history_metrics(history: Any) -> Iterator[Metrics]:
             if (found := number(item)) is not None:
                 rows.setdefault(index * every - 1, {})[str(name)] = found
     when = now()
+    before, prefix = 0, ""
+    if is_history(history):
+        before, prefix = _live.get(history) or (_after.get(history, 0), "")
     for row in sorted(rows):
-        yield Metrics.of(rows[row], step=int(epochs[row]), time=when)
+        numbers = {f"{prefix}{name}": value for name, value in rows[row].items()}
+        yield Metrics.of(numbers, step=before + int(epochs[row]), time=when)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mlwrap._journal import Metrics, now
 from mlwrap.savers._kind import class_name
 from mlwrap.savers._leaves import Leaves, Place, leaves_of
-from mlwrap.savers._metrics import history_metrics
+from mlwrap.savers._metrics import comes_after, history_metrics, is_history, is_live
 from mlwrap.savers._names import ArtifactPaths, Names
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._registry import remembered
@@ -123,18 +123,38 @@ def _named_models(models: list[tuple[Place, Any, Saver]], name: str | None) -> l
 
 
 def _trainings(models: list[Found], histories: list[tuple[Place, Any]]) -> Iterator[Metrics]:
-    """Metrics of every training found, each once: a History is often returned beside its own model."""
-    claimed = {id(_own_history(model)) for model in models}
+    """Metrics of every training found, each once: a History is often returned beside its own model.
+
+    Several histories of one model are one training, whose epochs go on; one with a key is its own.
+    """
+    own = {model.name: _own_history(model) for model in models}
+    unnamed = [history for path, history in histories if not _keys(path)]
+    _in_line([*unnamed, *(history for history in own.values() if history is not None)])
     names = Names(model.name for model in models)
-    trainings = [(model.name, remembered(model.saver, model.value)) for model in models]
+    called = {id(model.value): model.name for model in models}
+    trainings = {m.name: [(is_live(own[m.name]), remembered(m.saver, m.value))] for m in models}
+    claimed = set(map(id, own.values()))
     for path, history in histories:
         if id(history) not in claimed:
-            name = names.distinct("/".join(_keys(path)) or _HISTORY_NAME)
-            trainings.append((name, list(history_metrics(history))))
-    trainings = [(name, records) for name, records in trainings if records]
-    for name, records in trainings:
-        for record in records:
-            yield record if len(trainings) == 1 else _prefixed(record, name)
+            keys = "/".join(_keys(path))
+            model = id(history if keys else getattr(history, "model", None) or history)
+            if model not in called:
+                called[model] = names.distinct(keys or _HISTORY_NAME)
+            trainings.setdefault(called[model], []).append((is_live(history), list(history_metrics(history))))
+    trainings = {name: fits for name, fits in trainings.items() if any(records for _, records in fits)}
+    for name, fits in trainings.items():
+        for live, records in fits:
+            for record in records:
+                # What was logged live has its names already.
+                yield record if live or len(trainings) == 1 else _prefixed(record, name)
+
+
+def _in_line(histories: list[Any]) -> None:
+    """Put the fits of each model one after another, in the order in which their histories are given."""
+    ends: dict[int, int] = {}
+    for history in dict.fromkeys(filter(is_history, histories)):
+        model = id(getattr(history, "model", None) or history)
+        ends[model] = comes_after(history, ends.get(model, 0))
 
 
 def _own_history(model: Found) -> Any:

@@ -14,6 +14,8 @@ import pytest
 
 from mlwrap import load_model, model_run, tracked_training
 from mlwrap.errors import LoadError
+from mlwrap.keras import MetricsCallback
+from mlwrap.testing import capture_runs
 
 if importlib.util.find_spec("tensorflow") is not None:
     pytest.skip(".venv-jax and .venv-torch run these; here is TensorFlow", allow_module_level=True)
@@ -84,6 +86,29 @@ def test_a_training_is_logged_and_its_model_comes_back(model, store: str):
         each.fit(X, Y, shuffle=False, verbose=0)
     for before, after in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-5)
+
+
+def test_a_fit_is_logged_while_it_runs(model):
+    """Keras calls the callback from threads of its own; a checkpoint holds the weights of its epoch."""
+    with capture_runs() as runs, model_run("r") as run:
+        callback = MetricsCallback(every=1, checkpoint_every=1)
+        history = model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+        run.record(history)
+    (found,) = runs
+    assert found.metrics["loss"] == list(enumerate(history.history["loss"]))
+    assert sorted(step for step, _ in found.metrics["batch/loss"]) == [1, 2, 3, 4]
+    assert [value for _, value in found.metrics["learning_rate"]] == pytest.approx([0.001, 0.001])
+    assert [(made.step, made.error) for made in found.models] == [(0, None), (1, None)]
+
+
+def test_a_tensor_is_a_number(store: str):
+    """Of this backend; one is waited for at the run's end at the latest."""
+    with capture_runs() as runs, model_run("r") as run:
+        for step in range(3):
+            run.log_metric("loss", keras.ops.sum(keras.ops.ones(step)), step=step)
+            run.log_metric("one", keras.ops.ones((1, 1)), step=step)
+    assert sorted(runs[0].metrics["loss"]) == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert sorted(runs[0].metrics["one"]) == [(0, 1.0), (1, 1.0), (2, 1.0)]
 
 
 def test_a_layer_of_ones_own_comes_back(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -454,14 +454,16 @@ class TestWithKeras:
         assert numbers(unpack((model, history.history)))["loss", 2] == history.history["loss"][2]
 
     def test_two_trainings_are_told_apart(self, keras):
-        """Two models, or the same model fitted twice with the first history kept."""
+        """Two models; the same model fitted twice is one training, unless its histories have keys."""
         (one, first), (two, second) = self.trained(keras), self.trained(keras)
         named = unpack({"generator": (one, first), "critic": (two, second)})
         assert {name for name, _ in numbers(named)} == {"generator/loss", "critic/loss"}
         assert {name for name, _ in numbers(unpack((one, two)))} == {"keras_model/loss", "keras_model_2/loss"}
         again = one.fit(np.zeros((4, 2)), np.ones((4, 1)), verbose=0)
         names = {name for name, _ in numbers(unpack((one, first, again)))}
-        assert names == {"keras_model/loss", "history/loss"}
+        assert names == {"loss"}
+        names = {name for name, _ in numbers(unpack((one, {"before": first})))}
+        assert names == {"keras_model/loss", "before/loss"}
 
     def test_a_history_that_somebody_changed_gives_what_is_still_numbers(self, keras):
         """The dictionary of a history is the user's to write into."""

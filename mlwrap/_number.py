@@ -1,0 +1,33 @@
+"""What number a value holds, and whether it can be had without waiting."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def is_ready(value: Any) -> bool:
+    """Whether a value's number can be had without waiting for a device."""
+    ready = getattr(value, "is_ready", None)  # JAX tells
+    if ready is not None:
+        return bool(ready())
+    device = getattr(value, "device", None)  # of TensorFlow and PyTorch only where they compute is known
+    return device is None or "cpu" in str(device).lower()
+
+
+def number(value: Any) -> float:
+    """The number that a value is, or holds.
+
+    Raises:
+        Exception: It is none.
+    """
+    if isinstance(value, str | bytes | bytearray):
+        raise TypeError("it is text. Log a number, or set_tags().")
+    shape = tuple(getattr(value, "shape", ()))
+    if shape and math.prod(shape) != 1:
+        raise TypeError(f"its shape is {shape}, and one number was expected. Log its mean, or an item.")
+    if shape:
+        value = value[(0,) * len(shape)]
+    if isinstance(value, complex) or "complex" in str(getattr(value, "dtype", "")):
+        raise TypeError("it is complex. Log its absolute value, or its parts.")
+    return float(value)

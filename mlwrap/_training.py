@@ -1,0 +1,82 @@
+"""What a run is told at every step of a training: metrics, and how fast it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlwrap import savers
+from mlwrap._harmless import harmless
+from mlwrap._pace import Pace
+from mlwrap._recorder import Recorder
+
+
+class Training:
+    """The part of a :class:`mlwrap.Run` that a training loop calls."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._step = 0
+
+    @harmless
+    def log_metric(
+        self, name: str, value: Any, *, step: int | None = None, timestamp: float | None = None
+    ) -> None:
+        """Log one metric at a step; see :meth:`log_metrics`."""
+        self._recorder.points.log({name: value}, step, timestamp)
+
+    @harmless
+    def log_metrics(
+        self, metrics: Mapping[str, Any], *, step: int | None = None, timestamp: float | None = None
+    ) -> None:
+        """Log the metrics of one step. The rules are in ``docs/reference/metrics.md``.
+
+        Args:
+            metrics: Name to a number: Python's, numpy's, or an array, tensor or variable that holds one. A
+                tensor that its device is still busy with is not waited for; it is logged by a later call, or
+                at the run's end.
+            step: By default the one after the highest that any of these metrics has.
+            timestamp: Milliseconds since the epoch; by default now.
+
+        Raises:
+            Diverged: One is NaN or infinite, and the run's setting is ``nonfinite="stop"``.
+        """
+        self._recorder.points.log(metrics, step, timestamp)
+
+    @harmless
+    def log_event_files(self, path: str | os.PathLike[str], *, prefix: str = "") -> None:
+        """Log the scalars of TensorBoard event files, with their own steps and times; a point counts once.
+
+        Args:
+            path: An event file, or a folder: of a folder within it the names have its name before them, as
+                ``train/epoch_loss``. Reading takes TensorFlow, which is imported for it.
+            prefix: What stands before all names.
+        """
+        records = savers.folder_metrics(Path(path))
+        self._recorder.points.found(
+            msgspec.structs.replace(record, values={f"{prefix}{n}": v for n, v in record.values.items()})
+            for record in records
+        )
+
+    def steps(self, n: int | None = None, *, every: float = 1.0) -> Iterator[int]:
+        """The numbers of the next ``n`` steps of a training loop; logs how fast it goes.
+
+        They go on from loop to loop: two loops of ten are steps 0 to 19. While the loop runs, and when it is
+        through, ``steps_per_second`` (since it was last logged) and ``seconds_left`` (at the pace
+        since the first step) are logged.
+
+        Args:
+            n: How many; ``None`` for no end, and no time left.
+            every: Seconds between two points.
+        """
+        pace = Pace(n)
+        while n is None or pace.done < n:
+            step, self._step = self._step, self._step + 1
+            yield step
+            pace.went(1)
+            if (pace.done == n or pace.waited(every)) and self._recorder.status == "RUNNING":
+                self.log_metrics(pace.metrics("steps_per_second"), step=self._step - 1)

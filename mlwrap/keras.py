@@ -1,0 +1,286 @@
+"""Live metrics from Keras's ``fit``: Keras 3 on TensorFlow, JAX and PyTorch, Keras 2 and tf_keras.
+
+There is one class for all of them, and nothing of Keras is imported: Keras asks a callback for its methods
+and not for its class, so one that several Kerases can call need not choose which of them to inherit from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, Literal, ParamSpec
+
+from mlwrap import savers
+from mlwrap._pace import Pace
+from mlwrap._points import Points
+from mlwrap._run import Run, current_run
+from mlwrap.errors import Diverged, OptionError, SaveError, told, warn
+
+__all__ = ["MetricsCallback"]
+
+_HIGHER_IS_BETTER = re.compile(r"acc|auc|precision|recall|f1|f_score|fbeta|iou|dice|r2")
+P = ParamSpec("P")
+
+
+def _hook(
+    method: Callable[Concatenate[MetricsCallback, P], None],
+) -> Callable[Concatenate[MetricsCallback, P], None]:
+    """For what Keras calls: does nothing without a run, and what goes wrong in it ends no ``fit``."""
+
+    @functools.wraps(method)
+    def call(self: MetricsCallback, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._points is None:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except SaveError:
+            raise  # only where the user asked for it with strict=True
+        except Diverged as error:
+            self._stop(error)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._say(f"{method.__name__}() of MetricsCallback failed, and training goes on: {told(error)}")
+
+    return call
+
+
+class MetricsCallback:
+    """Logs a ``fit`` while it runs: ``model.fit(..., callbacks=[MetricsCallback()])``.
+
+    After each epoch, with the epoch as the step: all that Keras reports (``loss``, ``val_loss``, …),
+    ``learning_rate``, ``epoch_seconds``, ``batches_per_second`` and ``seconds_left``. A second ``fit`` in the
+    same run goes on where the first stopped, whether it has this callback or one of its own.
+
+    Args:
+        run: The run to log to; by default the one around the ``fit``.
+        prefix: What stands before the names of this model's metrics, as ``"generator/"``.
+        every: Log Keras's running means, as ``batch/loss``, after every so many batches, too; the step is the
+            number of batches so far in the run.
+        every_seconds: The same after so many seconds.
+        batch_size: With it ``samples_per_second`` is logged, too; Keras does not tell.
+        checkpoint_every: Log the model as ``checkpoint`` after every so many epochs, with their metrics.
+        best: Name of a metric, as ``"val_loss"``: log the model as ``best`` whenever that is a new best.
+        mode: Whether the lowest or the highest is best; by default the highest for names such as
+            ``val_accuracy`` or ``auc``, else the lowest.
+        grace: Seconds that are left when ``run.preempted`` becomes true. The model is then logged as
+            ``preempted``, unless the last time took more than a third of that; 0 for never.
+
+    Raises:
+        OptionError: An option that can't be used.
+    """
+
+    async_safe = True  # on JAX and PyTorch Keras calls it from threads of its own then, and goes on
+    _supports_tf_logs = True  # Keras 2 hands over what it has then, and does not wait for the device
+
+    def __init__(
+        self,
+        run: Run | None = None,
+        *,
+        prefix: str = "",
+        every: int | None = None,
+        every_seconds: float | None = None,
+        batch_size: int | None = None,
+        checkpoint_every: int | None = None,
+        best: str | None = None,
+        mode: Literal["min", "max"] | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        numbers = {"every": every, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
+        for name, number in {**numbers, "every_seconds": every_seconds}.items():
+            if number is not None and (isinstance(number, bool) or not number > 0):
+                raise OptionError(f"{name}={number!r} can't be used: expected a number greater than 0.")
+        if mode not in {None, "min", "max"}:
+            raise OptionError(f"mode={mode!r} can't be used: expected 'min' or 'max'.")
+        self._given = run
+        self._prefix = prefix
+        self._every = every or math.inf
+        self._every_seconds = every_seconds or math.inf
+        self._batch_size = batch_size
+        self._checkpoint_every = checkpoint_every
+        self._best = best
+        self._highest = mode == "max" if mode else bool(best and _HIGHER_IS_BETTER.search(best.lower()))
+        self._best_value = math.inf
+        self._grace = grace
+        self._save_seconds = 0.0
+        self._rescued = False
+        self._told: set[str] = set()
+        self._run: Run | None = None
+        self._points: Points | None = None
+        self._pace = Pace()
+        self.model: Any = None
+        self.params: Mapping[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """The hooks that Keras has and that nothing is to be done in."""
+        if name.startswith("on_"):
+            return _nothing
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def set_model(self, model: Any) -> None:
+        """Keras says whose ``fit`` it is."""
+        self.model = model
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Keras says how many epochs there will be."""
+        self.params = params or {}
+
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        """Find the run."""
+        run = self._given or current_run()
+        self._run, self._points = None, None
+        if run is None:
+            warn(
+                "MetricsCallback is used outside a run, and logs nothing. Call fit() within model_run() or a "
+                "function with @tracked_training, or give it the run: MetricsCallback(run)."
+            )
+        elif run.status != "RUNNING":
+            warn(f"MetricsCallback logs nothing, for run {run.name!r} has ended ({run.status}).")
+        elif run.recording:
+            self._run, self._points = run, run._recorder.points  # noqa: SLF001 - what a run is for us
+        self._offset: int | None = None
+        self._rescued = False
+        self._epoch = 0
+
+    @_hook
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        """Find the epoch's place in the run."""
+        counts = self._counts
+        if self._offset is None:  # the first; one that goes on from initial_epoch is where it should be
+            self._offset = max(0, counts.get(self._prefix, 0) - epoch)
+            self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
+            history = getattr(self.model, "history", None)
+            if getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
+                savers.goes_on(history, self._offset, self._prefix)
+        self._epoch = epoch + self._offset
+        self._before = self._last_told = counts.get(self._batches, 0)
+        self._done = 0
+        self._epoch_began = self._batch_ended = self._last_time = time.monotonic()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        """Look whether the process will end soon: here, for Keras calls this on the training's own thread."""
+        if self._run is not None and self._run.preempted and not self._rescued:
+            self._rescue(None)
+
+    @_hook
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Log a batch, if it is its turn."""
+        self._batch_ended = now = time.monotonic()
+        self._done = max(self._done, batch + 1)
+        step = self._before + batch + 1
+        self._counts[self._batches] = self._before + self._done
+        if step - self._last_told >= self._every or now - self._last_time >= self._every_seconds:
+            self._last_told, self._last_time = step, now
+            values = {f"{self._batches}/{name}": value for name, value in (logs or {}).items()}
+            self._points.log(values, step, ordered=False)  # type: ignore[union-attr] # see _hook
+
+    @_hook
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        """Log an epoch, and the model if it is its turn."""
+        now = time.monotonic()
+        step = self._epoch
+        self._counts[self._prefix] = step + 1
+        found = {**(logs or {}), **self._learning_rate(), "epoch_seconds": now - self._epoch_began}
+        if self._done and self._batch_ended > self._epoch_began:
+            found["batches_per_second"] = self._done / (self._batch_ended - self._epoch_began)
+            if self._batch_size:
+                found["samples_per_second"] = found["batches_per_second"] * self._batch_size
+        self._pace.went(1)
+        found |= self._pace.left()
+        values = {f"{self._prefix}{name}": value for name, value in found.items()}
+        record: savers.Metrics | None = None
+        try:
+            record = self._points.log(values, step)  # type: ignore[union-attr] # see _hook
+        finally:  # what has diverged is kept, too, if it was asked for
+            if self._checkpoint_every and (step + 1) % self._checkpoint_every == 0:
+                self._save("checkpoint", record)
+            if record is not None and self._is_best(record):
+                self._save("best", record)
+            if self._run is not None and self._run.preempted and not self._rescued:
+                self._rescue(record)
+
+    @_hook
+    def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        """Write down what still waits."""
+        self._points.settle()  # type: ignore[union-attr] # see _hook
+
+    def _implements_train_batch_hooks(self) -> bool:
+        """Keras 2 asks."""
+        return True
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return self._points.counts if self._points is not None else {}
+
+    @property
+    def _batches(self) -> str:
+        return f"{self._prefix}batch"
+
+    def _learning_rate(self) -> dict[str, Any]:
+        with contextlib.suppress(Exception):  # an optimizer of the user's own need not have one
+            optimizer = self.model.optimizer
+            rate = optimizer.learning_rate
+            if callable(rate) and not hasattr(rate, "dtype"):  # a schedule, in Keras 2
+                rate = rate(optimizer.iterations)
+            return {"learning_rate": float(rate)}
+        return {}
+
+    def _is_best(self, record: savers.Metrics) -> bool:
+        if self._best is None:
+            return False
+        name = f"{self._prefix}{self._best}"
+        if name not in record.values:
+            self._say(
+                f"best={self._best!r} is no metric of this fit, and no best model is logged; there are: "
+                f"{', '.join(record.values)}."
+            )
+            return False
+        value = record.numbers()[name] * (-1 if self._highest else 1)
+        if not value < self._best_value:  # nor is NaN
+            return False
+        self._best_value = value
+        return True
+
+    def _rescue(self, record: savers.Metrics | None) -> None:
+        """The process will be ended soon: save the model, if there is time for that."""
+        self._rescued = True
+        if self._points is None or self._run is None:
+            return
+        self._points.settle()
+        if self._save_seconds < self._grace / 3:
+            self._save("preempted", record)
+
+    def _save(self, name: str, record: savers.Metrics | None) -> None:
+        if self._run is None:
+            return
+        began = time.monotonic()
+        if (
+            sync := getattr(self.model, "jax_state_sync", None)
+        ) is not None:  # within an epoch it lies elsewhere
+            sync()
+        called = f"{self._prefix.rstrip('/')}_{name}".lstrip("_").replace("/", "_")
+        self._run.log_model(self.model, called, step=self._epoch, metrics=record)
+        self._save_seconds = time.monotonic() - began
+
+    def _stop(self, error: Diverged) -> None:
+        if not self.model.stop_training:
+            self._say(f"fit() was asked to stop: {error}")
+        self.model.stop_training = True
+
+    def _say(self, message: str) -> None:
+        """Once: a training makes the same mistake at every step."""
+        if message not in self._told:
+            self._told.add(message)
+            warn(message)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What a hook does that nothing is to be done in."""

@@ -1,0 +1,321 @@
+"""``fit`` with the callback: Keras 3 and tf_keras, or Keras 2, as the environment has them."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import math
+import os
+import signal
+
+import mlflow
+import numpy as np
+import pytest
+
+from mlwrap import load_model, model_run, tracked_training
+from mlwrap.errors import MlwrapWarning, OptionError, SaveError
+from mlwrap.keras import MetricsCallback
+from mlwrap.testing import capture_runs
+
+KERASES = [name for name in ("keras", "tf_keras") if importlib.util.find_spec(name)]
+X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+Y = X[:, :1]
+EPOCH = {"loss", "learning_rate", "epoch_seconds", "batches_per_second", "seconds_left"}
+
+
+@pytest.fixture(params=KERASES)
+def keras(request):
+    """Each Keras that there is."""
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def model(keras):
+    """A small model that trains in three batches an epoch."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.125), "mse")
+    return model
+
+
+def fit(model, *callbacks, epochs=2, **more):
+    """Three batches an epoch, always the same."""
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0, **more}
+    return model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **options)
+
+
+def steps(run, name):
+    """The steps of a metric."""
+    return [step for step, _ in run.metrics[name]]
+
+
+def test_epochs_are_logged_and_found_once(model):
+    """What the History remembers is what was logged; with validation, and the rate at which it went."""
+    with capture_runs() as runs:
+
+        @tracked_training
+        def train():
+            callback = MetricsCallback(batch_size=4)
+            return model, fit(model, callback, validation_data=(X, Y))
+
+        _, history = train()
+    metrics = runs[0].metrics
+    assert set(metrics) == EPOCH | {"val_loss", "samples_per_second"}
+    for name in ("loss", "val_loss"):
+        assert metrics[name] == list(enumerate(history.history[name]))
+    assert metrics["learning_rate"] == [(0, 0.125), (1, 0.125)]
+    for (_, batches), (_, samples) in zip(
+        metrics["batches_per_second"], metrics["samples_per_second"], strict=True
+    ):
+        assert samples == 4 * batches > 0
+    assert metrics["seconds_left"][1].value == 0
+
+
+def test_they_are_seen_while_it_trains(model, keras):
+    """In the journal, from which they are delivered, after each epoch."""
+    with capture_runs() as runs, model_run("r"):
+
+        class Look(keras.callbacks.Callback):
+            seen = ()
+
+            def on_epoch_begin(self, epoch, logs=None):
+                self.seen = (*self.seen, len(runs[0].metrics.get("loss", [])))
+
+        look = Look()
+        fit(model, MetricsCallback(), look, epochs=3)
+    assert look.seen == (0, 1, 2)
+
+
+def test_steps_go_on_over_several_fits(model):
+    """With one callback or one for each; batches, too; and each History is found where it belongs."""
+    callback = MetricsCallback(every=2)
+    with capture_runs() as runs, model_run("r") as run:
+        histories = [fit(model, callback), fit(model, callback), fit(model, MetricsCallback(every=2))]
+        histories.append(fit(model, MetricsCallback(), epochs=8, initial_epoch=6))
+        run.record(histories)
+    (found,) = runs
+    losses = [loss for history in histories for loss in history.history["loss"]]
+    assert found.metrics["loss"] == list(enumerate(losses))
+    assert steps(found, "batch/loss") == [2, 5, 8, 11, 14, 17]
+
+
+@pytest.mark.parametrize("returned", ["histories", "model and first", "model and both"])
+def test_several_fits_are_one_training(model, returned):
+    """Without the callback, too, whichever of their histories are returned: their epochs go on."""
+    with capture_runs() as runs, model_run("r") as run:
+        first, second = fit(model), fit(model, epochs=3)
+        several = {
+            "histories": [first, second],
+            "model and first": (model, first),
+            "model and both": (model, [first, second]),
+        }
+        run.record(several[returned])
+    losses = first.history["loss"] + second.history["loss"]
+    (points,) = runs[0].metrics.values()
+    assert sorted(points) == list(enumerate(losses))
+
+
+def test_every_batch(model):
+    """Keras's running means, the last of which is the epoch's own."""
+    with capture_runs() as runs, model_run("r"):
+        history = fit(model, MetricsCallback(every=1))
+    assert steps(runs[0], "batch/loss") == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(
+        [value for _, value in runs[0].metrics["batch/loss"]][2::3], history.history["loss"], rtol=1e-6
+    )
+
+
+def test_every_so_many_seconds(model):
+    """Of no time at all: each batch; of an hour: none."""
+    with capture_runs() as runs:
+        for seconds in (1e-9, 3600):
+            with model_run("r"):
+                fit(model, MetricsCallback(every_seconds=seconds))
+    assert steps(runs[0], "batch/loss") == [1, 2, 3, 4, 5, 6]
+    assert "batch/loss" not in runs[1].metrics
+
+
+def test_several_batches_at_a_time(keras):
+    """``steps_per_execution`` tells of every second batch alone."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=2)
+    with capture_runs() as runs, model_run("r"):
+        fit(model, MetricsCallback(every=1), batch_size=3)
+    assert steps(runs[0], "batch/loss") == [2, 4, 6, 8]
+
+
+def test_two_models_with_prefixes(keras):
+    """As the two of a GAN, each under a name of its own; found at the end they count once."""
+    models = {}
+    with capture_runs() as runs, model_run("r") as run:
+        for name in ("generator", "critic"):
+            models[name] = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+            models[name].compile("sgd", "mse")
+            fit(models[name], MetricsCallback(prefix=f"{name}/"))
+        run.record(models)
+    expected = {f"{name}/{metric}" for name in models for metric in EPOCH}
+    assert set(runs[0].metrics) == expected
+    assert all(len(points) == 2 for points in runs[0].metrics.values())
+
+
+def test_learning_rates_of_a_schedule(keras):
+    """What Keras says after each epoch: Keras 3 of the next batch, Keras 2 of the last."""
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, decay_steps=3, decay_rate=0.5)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(schedule), "mse")
+    with capture_runs() as runs, model_run("r"):
+        fit(model, MetricsCallback())
+    after = 3 if keras.__version__.startswith("3") else 2
+    expected = [0.5 ** (1 + after / 3), 0.5 ** (2 + after / 3)]
+    assert [value for _, value in runs[0].metrics["learning_rate"]] == pytest.approx(expected)
+
+
+def test_the_users_callbacks_are_left_alone(model, keras):
+    """Neither the list nor what is in it changes; ours can be copied."""
+
+    class Own(keras.callbacks.Callback):
+        pass
+
+    callbacks = [Own(), copy.deepcopy(MetricsCallback(every=1))]
+    before = callbacks.copy()
+    with capture_runs() as runs, model_run("r"):
+        model.fit(X, Y, verbose=0, callbacks=callbacks)
+    assert callbacks == before
+    assert len(runs[0].metrics["loss"]) == 1
+
+
+def test_evaluate_and_predict_take_it(model):
+    """And log nothing."""
+    with capture_runs() as runs, model_run("r"):
+        model.evaluate(X, Y, verbose=0, callbacks=[MetricsCallback()])
+        model.predict(X, verbose=0, callbacks=[MetricsCallback()])
+    assert runs[0].metrics == {}
+
+
+def test_outside_a_run(model):
+    """It is said, and training goes on; likewise in a run that has ended, and silently in a disabled one."""
+    with pytest.warns(MlwrapWarning, match="used outside a run"):
+        assert len(fit(model, MetricsCallback(every=1)).history["loss"]) == 2
+    with model_run("over", delivery="off") as over:
+        pass
+    with pytest.warns(MlwrapWarning, match="has ended"):
+        fit(model, MetricsCallback(over, every=1))
+    with model_run("r", disabled=True):
+        fit(model, MetricsCallback(every=1, best="val_loss", checkpoint_every=1))
+
+
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"every_seconds": -1}, {"checkpoint_every": True}, {"mode": "least"}], ids=str
+)
+def test_options_that_can_not_be_used(options):
+    """Found when the callback is made."""
+    with pytest.raises(OptionError, match=f"{next(iter(options))}="):
+        MetricsCallback(**options)
+
+
+def test_what_diverges_is_tagged_or_stops_the_fit(keras):
+    """The model, the History and the rest of the body are there; the batch that it began with is known."""
+    with capture_runs() as runs:
+        for policy in ("tag", "stop"):
+            model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+            model.compile(keras.optimizers.SGD(1e30), "mse")
+            with model_run("r", nonfinite=policy):
+                if policy == "tag":
+                    history = fit(model, MetricsCallback(every=1), epochs=4)
+                    continue
+                with pytest.warns(MlwrapWarning, match="fit.. was asked to stop.*batch/loss"):
+                    stopped = fit(model, MetricsCallback(every=1), epochs=4)
+    assert len(history.epoch) == 4
+    assert len(stopped.epoch) == 1
+    for run in runs:
+        assert run.status == "FINISHED"
+        assert run.tags["mlwrap.first_nonfinite_metric"] == "batch/loss"
+        first = int(run.tags["mlwrap.first_nonfinite_step"])
+        assert not math.isfinite(dict(run.metrics["batch/loss"])[first])
+
+
+def test_checkpoints_are_models_with_metrics(store: str, model):
+    """Loadable, at their step, and the best of them where it was best."""
+    with model_run("r") as run:
+        fit(model, MetricsCallback(checkpoint_every=2, best="loss"), epochs=2)
+    client = mlflow.MlflowClient()
+    models = {logged.name: [] for logged in run.models}
+    for logged in run.models:
+        models[logged.name].append(client.get_logged_model(logged.uri.removeprefix("models:/")))
+    assert {name: len(made) for name, made in models.items()} == {"best": 2, "checkpoint": 1}
+    history = {p.step: p for p in client.get_metric_history(run.run_id, "loss")}
+    assert len(history) == len(client.get_metric_history(run.run_id, "loss")) == 2
+    for made in [*models["best"], *models["checkpoint"]]:
+        (loss,) = [metric for metric in made.metrics if metric.key == "loss"]
+        assert loss.value == history[loss.step].value
+    outputs = {output.model_id: output.step for output in client.get_run(run.run_id).outputs.model_outputs}
+    assert [outputs[made.model_id] for made in models["best"]] == [0, 1]
+    assert outputs[models["checkpoint"][0].model_id] == 1
+    again = load_model(f"models:/{models['checkpoint'][0].model_id}")
+    np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
+
+
+def test_what_is_best(keras):
+    """The lowest loss, the highest accuracy, or what was asked for; a name that is not there is said."""
+    values = iter([0.5, 0.25, 0.75] * 3)
+    with capture_runs() as runs, model_run("r"):
+        for options in ({"best": "my_loss"}, {"best": "my_accuracy"}, {"best": "my_loss", "mode": "max"}):
+            callback = MetricsCallback(**options)
+            callback.set_model(keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)]))
+            callback.on_train_begin()
+            for epoch in range(3):
+                callback.on_epoch_begin(epoch)
+                callback.on_epoch_end(epoch, {options["best"]: next(values)})
+        with pytest.warns(MlwrapWarning, match="best='val_loss' is no metric of this fit") as said:
+            callback = MetricsCallback(best="val_loss")
+            callback.set_model(keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)]))
+            callback.on_train_begin()
+            for epoch in range(2):
+                callback.on_epoch_begin(epoch)
+                callback.on_epoch_end(epoch, {"loss": 1.0})
+    assert len(said) == 1
+    assert [model.step for model in runs[0].models] == [0, 1, 3, 5, 6, 8]
+
+
+def test_a_checkpoint_that_can_not_be_saved(model, monkeypatch: pytest.MonkeyPatch):
+    """Costs a warning and not the training; a strict run asked for more."""
+
+    def fails(*_, **__):
+        raise OSError("no room")
+
+    monkeypatch.setattr("mlwrap.savers.save", fails)
+    with capture_runs() as runs, model_run("r"), pytest.warns(MlwrapWarning, match="no room"):
+        assert len(fit(model, MetricsCallback(checkpoint_every=1)).epoch) == 2
+    assert [made.error for made in runs[0].models] == ["OSError: no room"] * 2
+    with capture_runs(), pytest.raises(SaveError, match="no room"), model_run("r", strict=True):
+        fit(model, MetricsCallback(checkpoint_every=1))
+
+
+def test_what_breaks_in_it_ends_no_training(model, monkeypatch: pytest.MonkeyPatch):
+    """It is said once."""
+    with capture_runs(), model_run("r") as run:
+        monkeypatch.setattr(run._recorder.points, "_write", lambda record: 1 / 0)
+        with pytest.warns(MlwrapWarning, match="on_epoch_end.. of MetricsCallback failed") as said:
+            assert len(fit(model, MetricsCallback()).epoch) == 2
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("grace", "took", "saved"), [(30.0, 0.0, True), (30.0, 9.9, True), (30.0, 10.1, False), (0, 0.0, False)]
+)
+def test_a_warning_before_the_end(model, keras, grace, took, saved):
+    """Row 63. The model is saved once, if that takes less than a third of the time that is left."""
+
+    class Warned(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    with capture_runs() as runs, model_run("r", preemption_signal="SIGUSR1"):
+        callback = MetricsCallback(every=1, grace=grace)
+        callback._save_seconds = took
+        assert len(fit(model, Warned(), callback).epoch) == 2
+    found = runs[0]
+    assert [(made.name, made.error) for made in found.models] == [("preempted", None)] * saved
+    assert found.tags["mlwrap.preempted"] == "SIGUSR1"
+    assert (found.status, len(found.metrics["batch/loss"])) == ("FINISHED", 6)

@@ -1,0 +1,118 @@
+"""An Estimator's training with the hook: real ones, of TensorFlow 2.15."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from mlwrap import model_run, tracked_training
+from mlwrap.errors import MlwrapWarning, OptionError
+from mlwrap.testing import capture_runs
+
+tf = pytest.importorskip("tensorflow")
+HERE = hasattr(tf, "estimator")
+if HERE:
+    from mlwrap.estimator import MetricsHook
+there = pytest.mark.skipif(not HERE, reason="tf.estimator left TensorFlow in 2.16")
+
+X = np.linspace(0, 1, 12, dtype="float32")
+
+
+def data():
+    """An input function without an end."""
+    return tf.data.Dataset.from_tensors({"x": X}).repeat()
+
+
+def model_fn(features, mode, params):
+    """One weight, and a loss that grows without an end if the rate is large."""
+    weight = tf.compat.v1.get_variable("weight", initializer=0.5)
+    loss = tf.reduce_mean((features["x"] * weight - 3.0) ** 2)
+    tf.identity(weight * 2, name="twice")
+    optimizer = tf.compat.v1.train.GradientDescentOptimizer(params["rate"])
+    step = tf.compat.v1.train.get_global_step()
+    return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss, global_step=step))
+
+
+@pytest.fixture
+def estimator(tmp_path):
+    """Summaries every two steps."""
+    config = tf.estimator.RunConfig(save_summary_steps=2, log_step_count_steps=1000)
+    return tf.estimator.Estimator(model_fn, str(tmp_path / "model"), config, {"rate": 0.25})
+
+
+@there
+def test_steps_are_logged_and_found_once(estimator):
+    """Over two trainings; what the event files remember of other steps is there as well."""
+    with capture_runs() as runs:
+
+        @tracked_training
+        def train():
+            estimator.train(data, hooks=[MetricsHook(every=3, tensors={"twice": "twice:0"})], max_steps=7)
+            seen = dict(runs[0].metrics)
+            estimator.train(data, hooks=[MetricsHook(every=3)], max_steps=10)
+            assert [step for step, _ in seen["loss"]] == [1, 4, 7]
+            assert [step for step, _ in seen["twice"]] == [1, 4, 7]
+            return estimator
+
+        train()
+    found = runs[0].metrics["loss"]
+    live, events = {1, 4, 7, 8}, {1, 3, 5, 7, 8, 10}
+    assert sorted(step for step, _ in found) == sorted(live | events)
+
+
+@there
+def test_outside_a_run(estimator):
+    """It is said, and training goes on; silently in a disabled run."""
+    with pytest.warns(MlwrapWarning, match="used outside a run"):
+        estimator.train(data, hooks=[MetricsHook()], max_steps=2)
+    with model_run("r", disabled=True):
+        estimator.train(data, hooks=[MetricsHook(every=1)], max_steps=4)
+    with model_run("over", delivery="off") as over:
+        pass
+    with pytest.warns(MlwrapWarning, match="has ended"):
+        estimator.train(data, hooks=[MetricsHook(over)], max_steps=6)
+    assert estimator.get_variable_value("global_step") == 6
+
+
+@there
+def test_what_is_not_there(estimator):
+    """A tensor that the graph has not is said, and costs no other; a wrong option is found at once."""
+    with (
+        capture_runs() as runs,
+        model_run("r"),
+        pytest.warns(MlwrapWarning, match="'other'.*not in the graph"),
+    ):
+        estimator.train(data, hooks=[MetricsHook(tensors={"other": "other:0"})], max_steps=2)
+    assert set(runs[0].metrics) == {"loss"}
+    with pytest.raises(OptionError, match="every=0"):
+        MetricsHook(every=0)
+
+
+@there
+def test_what_breaks_in_it_ends_no_training(estimator, monkeypatch: pytest.MonkeyPatch):
+    """It is said once."""
+    with capture_runs(), model_run("r") as run:
+        monkeypatch.setattr(run._recorder.points, "_write", lambda record: 1 / 0)
+        with pytest.warns(MlwrapWarning, match="MetricsHook failed and logs no more"):
+            estimator.train(data, hooks=[MetricsHook(every=1)], max_steps=3)
+    assert estimator.get_variable_value("global_step") == 3
+
+
+@there
+def test_what_diverges_stops_the_training(tmp_path):
+    """If it is infinite; of NaN TensorFlow's own hook makes an error."""
+    wild = tf.estimator.Estimator(model_fn, str(tmp_path / "wild"), params={"rate": 1e20})
+    said = pytest.warns(MlwrapWarning, match="was asked to stop: metric 'loss' is inf")
+    with capture_runs() as runs, model_run("r", nonfinite="stop"), said:
+        wild.train(data, hooks=[MetricsHook(every=1)], max_steps=100)
+    assert int(runs[0].tags["mlwrap.first_nonfinite_step"]) == wild.get_variable_value("global_step") < 10
+    assert runs[0].status == "FINISHED"
+
+
+@pytest.mark.skipif(HERE, reason="here is a tf.estimator")
+def test_without_estimators():
+    """The module says what it needs, and what there is instead."""
+    with pytest.raises(ImportError, match=r"left TensorFlow in 2\.16.*MetricsCallback"):
+        importlib.import_module("mlwrap.estimator")
