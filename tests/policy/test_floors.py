@@ -22,6 +22,7 @@ FLOORS = (
     ("_run", "_sync", "_fluent", "_around"),
     ("_model_run", "_loading", "testing"),
     ("_decorator", "_verify"),
+    ("_shell",),
     ("cli",),
     ("__init__", "__main__", "_pytest"),
 )
