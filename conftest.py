@@ -1,7 +1,7 @@
 """Every block of the README and of the docs runs, in a world of its own; each page is one program.
 
-A Python block whose first line is a comment with a file's name is written to that file instead, for the commands
-in the page's shell blocks.
+A Python block whose first line is a comment with a file's name is written to that file instead, for
+the commands in the page's shell blocks.
 """
 
 from __future__ import annotations
