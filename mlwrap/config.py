@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
         quiet: Say nothing on standard error when runs start and end. Warnings still come.
         disabled: Run every body untracked.
+        chief: Whether this process is the one of several workers that records; ``None`` finds out, from
+            ``TF_CONFIG``, Slurm, MPI, ``RANK`` or JAX.
         preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
             Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
             decides.
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     quiet: bool = False
     disabled: bool = False
+    chief: bool | None = None
     preemption_signal: str | None = None
 
 
