@@ -244,13 +244,13 @@ def relabel(function: Any, *, name: str | None, tags: Mapping[str, Any]) -> bool
     Returns:
         Whether it is a decorated function.
     """
-    while not isinstance(function, _TrackedFunction | _Bound):
+    while not isinstance(
+        tracking := getattr(function, "_self_wrapper", None), _Tracking
+    ):  # as wrapt names it
         behind = (getattr(function, attribute, None) for attribute in ("__func__", "func", "__wrapped__"))
         function = next((found for found in behind if found is not None), None)
         if function is None:
             return False
-    parent = function._self_parent  # noqa: SLF001 - of the proxies above, as is the next
-    tracking = (function if parent is None else parent)._self_tracking  # noqa: SLF001
     tracking.name = name or tracking.name
     tracking.tags = {**tags, **tracking.tags}
     return True
