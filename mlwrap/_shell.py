@@ -25,7 +25,7 @@ from mlwrap._decorator import relabel, tracked_training
 from mlwrap.config import forced
 from mlwrap.errors import MlwrapError, OptionError
 
-_HERE = str(Path(__file__).parent)
+_NOT_THE_USERS = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
 _INTERRUPTED = 130  # as shells number an end by SIGINT
 _UNREADABLE = object()
 
@@ -69,7 +69,7 @@ def run(
         sys.exit(_INTERRUPTED)
     except Exception as error:
         trace = error.__traceback__  # from the user's own code on
-        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_NOT_THE_USERS):
             trace = trace.tb_next
         if trace is None and isinstance(error, MlwrapError):
             raise
@@ -182,6 +182,8 @@ def _option(parameter: Parameter, names: dict[str, Any]) -> Parameter:
     hint = _hint(parameter, names)
     typed = hint not in (Parameter.empty, _UNREADABLE)
     default: Any = parameter.default
+    if typed and default is None:
+        hint = typing.Optional[hint]  # noqa: UP045 - as "units: int = None" is meant
     match parameter.kind:
         case Parameter.POSITIONAL_ONLY:
             return parameter.replace(annotation=hint)
