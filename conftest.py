@@ -1,14 +1,21 @@
-"""Every Python block of the README and of the docs runs, in a world of its own; each page is one program."""
+"""Every block of the README and of the docs runs, in a world of its own; each page is one program.
+
+A Python block whose first line is a comment with a file's name is written to that file instead, for
+the commands in the page's shell blocks.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 _HERE = Path.cwd()
 
@@ -33,6 +40,25 @@ def _teardown(namespace: dict) -> None:
     namespace["_world"].cleanup()
 
 
+class _PythonOrFile(PythonEvaluator):
+    """Run a block, or write the file that it is."""
+
+    def __call__(self, example: Example) -> None:
+        if name := re.match(r"# (\w+\.py)\n", example.parsed):
+            Path(name[1]).write_text(example.parsed)
+        else:
+            super().__call__(example)
+
+
+def _shell(example: Example) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    subprocess.run(["bash", "-euc", example.parsed], check=True, env=environment)  # noqa: S603, S607 - ours
+
+
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], setup=_setup, teardown=_teardown
+    parsers=[CodeBlockParser("python", _PythonOrFile()), CodeBlockParser("shell", _shell), SkipParser()],
+    patterns=["*.md"],
+    setup=_setup,
+    teardown=_teardown,
 ).pytest()

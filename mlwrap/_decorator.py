@@ -183,8 +183,8 @@ class _Tracking:
     ) -> None:
         self._body = body
         self._arguments = arguments
-        self._name = name
-        self._tags = tags
+        self.name = name
+        self.tags = tags
         self._asked = asked
         self._options = options
         self.last_run: Run | None = None
@@ -194,10 +194,10 @@ class _Tracking:
     ) -> Any:
         chosen = settings(**self._options)
         context = RunContext(
-            self._name,
+            self.name,
             chosen,
             capture=functools.partial(self._arguments.capture, instance, args, kwargs),
-            tags=self._tags,
+            tags=self.tags,
             function=self._body,
         )
         with context as run:
@@ -271,3 +271,26 @@ def _trainable(function: object) -> Callable[..., Any]:
             "function that trains, or use 'with mlwrap.model_run(...):' inside."
         )
     return body
+
+
+def relabel(function: Any, *, name: str | None, tags: Mapping[str, Any]) -> bool:
+    """Give the runs of a decorated function another name, and tags below its own.
+
+    Args:
+        function: The decorated function, or what other decorators have made of it.
+        name: The name; ``None`` leaves it.
+        tags: The tags.
+
+    Returns:
+        Whether it is a decorated function.
+    """
+    while not isinstance(
+        tracking := getattr(function, "_self_wrapper", None), _Tracking
+    ):  # as wrapt names it
+        behind = (getattr(function, attribute, None) for attribute in ("__func__", "func", "__wrapped__"))
+        function = next((found for found in behind if found is not None), None)
+        if function is None:
+            return False
+    tracking.name = name or tracking.name
+    tracking.tags = {**tags, **tracking.tags}
+    return True

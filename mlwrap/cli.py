@@ -11,13 +11,13 @@ from rich.filesize import decimal
 from rich.progress import track
 from rich.table import Table
 
-from mlwrap import _sync
+from mlwrap import _shell, _sync
 from mlwrap._capture import destination
 from mlwrap._delivery import Cache
 from mlwrap._delivery import show as show_run
 from mlwrap._verify import verify as verify_model
 from mlwrap.config import settings
-from mlwrap.errors import MlwrapError
+from mlwrap.errors import MlwrapError, OptionError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _spool = click.option("--spool", help="The folder that runs wait in; by default the one of MLWRAP_SPOOL.")
@@ -109,10 +109,26 @@ def show(run_id: str | None, tracking_uri: str | None) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
+# What stands behind the target is the function's, --help too.
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.argument("target")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF THE FUNCTION]...")
+@click.option("--name", help="The run's name; by default the function's.")
+@click.option("--experiment", help="The experiment, whatever the function's decorator says.")
+@click.option("--tracking-uri", help="Where MLflow is, likewise.")
+def run(target: str, arguments: tuple[str, ...], **options: str | None) -> None:
+    """Call the function TARGET, tracked.
+
+    TARGET is package.module:function or path/to/file.py:function. The function's parameters are its options:
+    'mlwrap run TARGET --help' shows them. Those of mlwrap itself stand before TARGET.
+    """
+    _shell.run(target, arguments, **options)
+
+
 def main() -> None:
-    """Run the command; an error of ours is a sentence and exit status 1, not a traceback."""
+    """Run the command; an error of ours is a sentence and exit status 1 or 2, not a traceback."""
     try:
         cli()
     except MlwrapError as error:
         click.echo(f"mlwrap: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, OptionError) else 1)  # as click's own for a wrong option

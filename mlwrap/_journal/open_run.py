@@ -29,6 +29,7 @@ class OpenRun:
         self._lease = folder.writer_lease()
         self._lease.acquire(timeout=0)
         try:
+            folder.note_start()
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)

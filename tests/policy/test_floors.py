@@ -25,6 +25,7 @@ FLOORS = (
     ("_model_run", "_loading", "estimator", "keras", "testing", "_sweep_job"),
     ("_sweep",),
     ("_decorator", "_verify"),
+    ("_shell",),
     ("cli",),
     ("__init__", "__main__", "_pytest"),
 )

@@ -80,8 +80,18 @@ def test_run_folders_are_listed_oldest_first(tmp_path: Path):
     (tmp_path / "lost+found").mkdir()
     for second, key in enumerate(("b", "a", "c"), start=1):
         open_run(tmp_path, first(key)).release()
-        os.utime(tmp_path / key / "writer.lock", (second, second))  # a filesystem's clock ticks slowly
+        os.utime(tmp_path / key / "writer.lock", (second, second))
     assert [folder.key for folder in run_folders(tmp_path)] == ["b", "a", "c"]
+
+
+def test_run_folders_of_one_tick_are_listed_as_they_began(tmp_path: Path):
+    """A file system's clock stands still for milliseconds, in which several runs can start."""
+    keys = [f"{number * 7919 % 100:032x}" for number in range(30)]
+    for key in keys:
+        open_run(tmp_path, first(key)).release()
+        lock = tmp_path / key / "writer.lock"
+        os.utime(lock, ns=(lock.stat().st_atime_ns, 1))
+    assert [folder.key for folder in run_folders(tmp_path)] == keys
 
 
 def test_stages_never_share_a_folder(tmp_path: Path):
