@@ -208,7 +208,7 @@ class _Tracking:
 
     def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
         """What a sweep needs to know."""
-        return Swept(call, self._body, instance, self._arguments, self._name, self._tags, self._options)
+        return Swept(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
 
 
 if TYPE_CHECKING:
