@@ -64,7 +64,11 @@ def run(
         args, kwargs = _parsed(target, function, arguments)
         chosen = {"experiment": experiment, "tracking_uri": tracking_uri}
         with forced(**{option: value for option, value in chosen.items() if value is not None}):
-            function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                import asyncio  # noqa: PLC0415 - only where it is needed
+
+                asyncio.run(result)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except Exception as error:

@@ -20,6 +20,7 @@ from mlwrap.testing import CapturedRun
 TRAINING = '''
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import functools
@@ -113,6 +114,15 @@ def generator():
     yield 1
 
 
+def in_a_thread(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return wrapper
+
+
+threaded = in_a_thread(train)
 cached = functools.lru_cache(train)
 tracked_elsewhere = functools.partial(train, units=5)
 number = 3
@@ -306,6 +316,13 @@ def test_a_method_and_what_other_decorators_made(shell, mlwrap_runs):
     assert shell("--name", "partial", "digits_pkg.training:tracked_elsewhere", "--loss", "mae").code == 0
     assert [run.name for run in mlwrap_runs] == ["static", "partial"]
     assert mlwrap_runs[1].params["loss"] == "mae"
+
+
+def test_a_coroutine_is_run(shell, mlwrap_runs):
+    """Calling it alone would train nothing."""
+    assert shell("--name", "threaded", "digits_pkg.training:threaded", "--units", "5") == (0, "", "")
+    (run,) = mlwrap_runs
+    assert (run.name, run.status, run.params["units"]) == ("threaded", "FINISHED", "5")
 
 
 def test_the_commands_own_options_go_first(shell, store: str):

@@ -331,12 +331,13 @@ def test_a_test_that_is_tracked_itself(mlwrap_runs):
 
 
 def test_autospec():
-    """A stand-in for a tracked function takes what that takes, and refuses what it refuses."""
-    fake = mock.create_autospec(train, return_value=5)
+    """A stand-in has the function's own signature when it is made of that."""
+    fake = mock.create_autospec(train.__wrapped__, return_value=5)
     assert fake(4, learning_rate=0.5) == 5
     fake.assert_called_once_with(units=4, learning_rate=0.5)
     with pytest.raises(TypeError, match="unexpected keyword argument 'unit'"):
         fake(unit=4)
+    assert mock.create_autospec(train, return_value=5)(4) == 5
 
 
 def test_doctest_finds_the_examples(monkeypatch: pytest.MonkeyPatch, mlwrap_runs):
