@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, Literal, ParamSpec
 
 from mlwrap import savers
+from mlwrap._capture import role
 from mlwrap._pace import Pace
 from mlwrap._points import Points
 from mlwrap._run import Run, current_run
@@ -66,7 +67,8 @@ class MetricsCallback:
         mode: Whether the lowest or the highest is best; by default the highest for names such as
             ``val_accuracy`` or ``auc``, else the lowest.
         grace: Seconds that are left when ``run.preempted`` becomes true. The model is then logged as
-            ``preempted``, unless the last time took more than a third of that; 0 for never.
+            ``preempted``, unless the last time took more than a third of that, or several processes train
+            it; 0 for never.
 
     Raises:
         OptionError: An option that can't be used.
@@ -138,8 +140,9 @@ class MetricsCallback:
             )
         elif run.status != "RUNNING":
             warn(f"MetricsCallback logs nothing, for run {run.name!r} has ended ({run.status}).")
-        elif run.recording:
-            self._run, self._points = run, run._recorder.points  # noqa: SLF001 - what a run is for us
+        elif (recorder := run._recorder).recording:  # noqa: SLF001 - a worker that only takes part in saving, too
+            self._run, self._points = run, recorder.points
+        self._alone = role().told_by is None
         self._offset: int | None = None
         self._rescued = False
         self._epoch = 0
@@ -255,7 +258,7 @@ class MetricsCallback:
         if self._points is None or self._run is None:
             return
         self._points.settle()
-        if self._save_seconds < self._grace / 3:
+        if self._alone and self._save_seconds < self._grace / 3:  # else all would have to save at one time
             self._save("preempted", record)
 
     def _save(self, name: str, record: savers.Metrics | None) -> None:

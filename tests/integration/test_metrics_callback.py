@@ -319,3 +319,13 @@ def test_a_warning_before_the_end(model, keras, grace, took, saved):
     assert [(made.name, made.error) for made in found.models] == [("preempted", None)] * saved
     assert found.tags["mlwrap.preempted"] == "SIGUSR1"
     assert (found.status, len(found.metrics["batch/loss"])) == ("FINISHED", 6)
+
+
+def test_a_warning_before_the_end_of_several(model, monkeypatch: pytest.MonkeyPatch):
+    """Each learns of it at a moment of its own, and they would have to save together: so none does."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with capture_runs() as runs, model_run("r", preemption_signal="SIGUSR1"):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        fit(model, MetricsCallback(checkpoint_every=2))
+    assert [made.name for made in runs[0].models] == ["checkpoint"]
