@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlwrap import savers
     from mlwrap._capture import Secret
-    from mlwrap._decorator import TrackedFunction, tracked_training
+    from mlwrap._decorator import tracked_training
     from mlwrap._loading import load_model
     from mlwrap._logged_model import LoggedModel
     from mlwrap._model_run import model_run
     from mlwrap._run import Run, current_run
     from mlwrap._sync import sync
+    from mlwrap._tracked import TrackedFunction
     from mlwrap.config import configure
     from mlwrap.savers import register as register_saver
 
@@ -42,7 +43,7 @@ _ROOMS = {
     "LoggedModel": "_logged_model",
     "Run": "_run",
     "Secret": "_capture",
-    "TrackedFunction": "_decorator",
+    "TrackedFunction": "_tracked",
     "configure": "config",
     "current_run": "_run",
     "load_model": "_loading",

@@ -5,44 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
-
-import wrapt
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture import Arguments
-from mlwrap._model_run import RunContext
-from mlwrap._run import Run
-from mlwrap.config import check_type, checked_option, settings
+from mlwrap._tracked import TrackedFunction, TrackedMethod, TrackedProxy, Tracking, TrackingDecorator
+from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 R = TypeVar("R")
-S = TypeVar("S")
+T = TypeVar("T")
 
 
-class TrackedFunction(Protocol[P, R]):
-    """A decorated training function: called, it does and returns what the function does.
+@overload
+def tracked_training(function: staticmethod[P, R], /) -> TrackedMethod[P, R]: ...  # type: ignore[overload-overlap]
 
-    Attributes:
-        last_run: The run of the newest call, also while it is open; ``None`` before the first.
-        __wrapped__: The function itself; calling it tracks nothing.
-    """
 
-    last_run: Run | None
-    __wrapped__: Callable[P, R]
-    __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> TrackedFunction[P, R]: ...
-
-    @overload
-    def __get__(
-        self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> TrackedFunction[Q, R]: ...
+@overload
+def tracked_training(function: classmethod[T, P, R], /) -> TrackedMethod[P, R]: ...
 
 
 @overload
@@ -61,12 +45,12 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
-    **options: Any,
-) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
+    **options: Unpack[Options],
+) -> TrackingDecorator: ...
 
 
 def tracked_training(
-    function: Callable[..., Any] | None = None,
+    function: Any = None,
     /,
     *,
     name: str | None = None,
@@ -78,12 +62,13 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Any:
     """Track every call of a training function as an MLflow run.
 
     The call's arguments become parameters; models, histories and numbers in what it returns are saved and
-    logged. The caller gets the very object that the function returned, or its own exception.
+    logged. The caller gets the very object that the function returned, or its own exception. Of an ``async
+    def`` the run is open for as long as the coroutine runs.
 
     Args:
         function: The training function, where the decorator is used bare.
@@ -107,7 +92,7 @@ def tracked_training(
 
     Raises:
         OptionError: An option that there is not, or one of the wrong type; something that is no training
-            function. Raised when the function is decorated.
+            function, as a generator. Raised when the function is decorated.
     """
     for option, value, expected in (
         ("name", name, str),
@@ -118,7 +103,7 @@ def tracked_training(
         if value is not None:
             check_type(option, value, expected)
     checked = {option: checked_option(option, value) for option, value in options.items()}
-    asked = {
+    asked: dict[str, Any] = {
         "serving_input_receiver_fn": serving_input_receiver_fn,
         "trust": trust,
         "input_example": input_example,
@@ -126,94 +111,26 @@ def tracked_training(
         "verify": verify,
     }
     SaveOptions(**asked)  # says what is wrong with them
+    given = {"name": name, "tags": tags, "ignore": ignore, "only": only} | asked | checked
 
     def decorate(function: Callable[..., Any]) -> Any:
-        body = _trainable(function)
-        tracking = _Tracking(
+        body, asynchronous = _trainable(function)
+        tracking = Tracking(
             body,
             Arguments(body, ignore=ignore, only=only),
+            asynchronous=asynchronous,
             name=name or str(getattr(body, "__name__", type(body).__name__)),
             tags=tags or {},
             asked=asked,
             options=checked,
         )
-        return _TrackedFunction(function, tracking)
+        return TrackedProxy(function, tracking, functools.partial(tracked_training, **given))
 
     return decorate if function is None else decorate(function)
 
 
-class _Tracking:
-    """What one decorated function needs at each call, settled when it was decorated."""
-
-    def __init__(
-        self,
-        body: Callable[..., Any],
-        arguments: Arguments,
-        *,
-        name: str,
-        tags: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._body = body
-        self._arguments = arguments
-        self._name = name
-        self._tags = tags
-        self._asked = asked
-        self._options = options
-        self.last_run: Run | None = None
-
-    def __call__(
-        self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        chosen = settings(**self._options)
-        context = RunContext(
-            self._name,
-            chosen,
-            capture=functools.partial(self._arguments.capture, instance, args, kwargs),
-            tags=self._tags,
-            function=self._body,
-        )
-        with context as run:
-            self.last_run = run
-            result = wrapped(*args, **kwargs)
-            run.record(result, **self._asked)
-        return result
-
-
-if TYPE_CHECKING:
-    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
-else:  # wrapt 1 has no generic types
-    _FunctionWrapper = wrapt.FunctionWrapper
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
-
-
-class _Bound(_BoundFunctionWrapper):
-    """A decorated method, looked up on an instance or a class."""
-
-    @property
-    def last_run(self) -> Run | None:
-        parent: _TrackedFunction = self._self_parent
-        return parent.last_run
-
-
-class _TrackedFunction(_FunctionWrapper):
-    """The proxy that stands for the function: same name, signature, docstring and type."""
-
-    __bound_function_wrapper__ = _Bound
-
-    def __init__(self, function: Callable[..., Any], tracking: _Tracking) -> None:
-        super().__init__(function, tracking)
-        self._self_tracking = tracking
-
-    @property
-    def last_run(self) -> Run | None:
-        return self._self_tracking.last_run
-
-
-def _trainable(function: object) -> Callable[..., Any]:
-    """The function behind ``function``, or a sentence about why it can't be tracked."""
+def _trainable(function: object) -> tuple[Callable[..., Any], bool]:
+    """The function to track, and whether it gives coroutines; or a sentence about why it can't be tracked."""
     body = getattr(function, "__func__", function)  # of a classmethod or staticmethod
     asked = body.func if isinstance(body, functools.partial) else body
     if not callable(body) or inspect.isclass(body):
@@ -225,9 +142,4 @@ def _trainable(function: object) -> Callable[..., Any]:
             f"{asked.__qualname__} is a generator: it returns before it has trained. Track its body with "
             "'with mlwrap.model_run(...):', or decorate the function that consumes it."
         )
-    if inspect.iscoroutinefunction(asked):
-        raise OptionError(
-            f"{asked.__qualname__} is a coroutine function: it returns before it has trained. Decorate the "
-            "function that trains, or use 'with mlwrap.model_run(...):' inside."
-        )
-    return body
+    return body, inspect.iscoroutinefunction(asked)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_type_hints
 
 import msgspec
 
 from mlwrap.errors import OptionError
 
-__all__ = ["Settings", "configure", "settings"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Options", "Settings", "configure", "settings"]
 
 Delivery = Literal["sender", "inline", "off"]
 
@@ -49,13 +52,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     preemption_signal: str | None = None
 
 
+class Options(TypedDict, total=False):
+    """:class:`Settings` as options of a call, for static types; ``None`` means "not given"."""
+
+    spool: str | os.PathLike[str] | None
+    delivery: Delivery | None
+    deadline: float | None
+    tracking_uri: str | None
+    experiment: str | None
+    cache_size: float | None
+    strict: bool | None
+    quiet: bool | None
+    disabled: bool | None
+    preemption_signal: str | None
+
+
 _TYPES: dict[str, Any] = get_type_hints(Settings)
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
 
 
-def configure(**options: Any) -> None:
+def configure(**options: Unpack[Options]) -> None:
     """Set settings for this process, over the environment and under each call's own options.
 
     Args:
@@ -72,7 +90,7 @@ def configure(**options: Any) -> None:
             _configured[name] = value
 
 
-def settings(**options: Any) -> Settings:
+def settings(**options: Unpack[Options]) -> Settings:
     """The settings in force for one call.
 
     Args:

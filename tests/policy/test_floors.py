@@ -14,14 +14,15 @@ ROOT = Path(mlwrap.__file__).parent
 # From the bottom up; what stands on one floor does not know what stands beside it.
 FLOORS = (
     ("errors",),
-    ("config", "_passwords"),
+    ("config", "_passwords", "_travel", "_aside"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_report"),
     ("savers", "_delivery", "_said", "_points"),
     ("_recorder",),
     ("_harmless",),
     ("_run", "_sync", "_fluent", "_around"),
     ("_model_run", "_loading", "testing"),
-    ("_decorator", "_verify"),
+    ("_tracked", "_verify"),
+    ("_decorator",),
     ("cli",),
     ("__init__", "__main__", "_pytest"),
 )

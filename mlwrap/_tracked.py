@@ -1,0 +1,251 @@
+"""What stands for a decorated function: called it is a run, and in all else it is the function."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+import wrapt
+
+from mlwrap import _travel
+from mlwrap._capture import Arguments
+from mlwrap._model_run import RunContext
+from mlwrap._run import Run
+from mlwrap.config import settings
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class TrackedFunction(Protocol[P, R_co]):
+    """A decorated training function: called, it does and returns what the function does.
+
+    Attributes:
+        last_run: The run of the newest call that this thread or asyncio task made, also while it is open;
+            where it made none, of the newest call of all. ``None`` before the first.
+        __wrapped__: The function itself; calling it tracks nothing.
+    """
+
+    __name__: str
+    __qualname__: str
+
+    @property
+    def last_run(self) -> Run | None: ...
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]: ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> TrackedFunction[P, R_co]: ...
+
+    @overload
+    def __get__(
+        self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> TrackedFunction[Q, R]: ...
+
+
+class TrackedMethod(Protocol[P, R_co]):
+    """A decorated static or class method, before it is looked up."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> TrackedFunction[P, R_co]: ...
+
+
+class TrackingDecorator(Protocol):
+    """What ``tracked_training(...)`` gives: decorates with the options that it was called with."""
+
+    @overload
+    def __call__(self, function: staticmethod[P, R], /) -> TrackedMethod[P, R]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, function: classmethod[T, P, R], /) -> TrackedMethod[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> TrackedFunction[P, R]: ...
+
+
+class Tracking:
+    """What one decorated function needs at each call, settled when it was decorated.
+
+    Args:
+        body: What was decorated.
+        arguments: Its parameters.
+        asynchronous: Whether it gives a coroutine, so that the run is open for as long as that runs.
+        name: The runs' name in MLflow.
+        tags: Their tags.
+        asked: How what it returns is to be saved.
+        options: Settings for these runs.
+    """
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        arguments: Arguments,
+        *,
+        asynchronous: bool,
+        name: str,
+        tags: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._body = body
+        self._arguments = arguments
+        self._asynchronous = asynchronous
+        self._name = name
+        self._tags = tags
+        self._asked = asked
+        self._options = options
+        self._newest: Run | None = None
+        self._newest_of: WeakKeyDictionary[object, Run] = WeakKeyDictionary()
+
+    @property
+    def last_run(self) -> Run | None:
+        """The run of this task's or thread's newest call; where it made none, the newest of all."""
+        return self._newest_of.get(_here(), self._newest)
+
+    def __call__(
+        self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        context = RunContext(
+            self._name,
+            settings(**self._options),
+            capture=functools.partial(self._arguments.capture, instance, args, kwargs),
+            tags=self._tags,
+            function=self._body,
+        )
+        if self._asynchronous:
+            coroutine: Any = self._awaited(context, wrapped, args, kwargs)
+            coroutine.__qualname__ = getattr(wrapped, "__qualname__", self._name)  # "… was never awaited"
+            return coroutine
+        with context as run:
+            self._begun(run)
+            result = wrapped(*args, **kwargs)
+            run.record(result, **self._asked)
+        return result
+
+    async def _awaited(
+        self,
+        context: RunContext,
+        wrapped: Callable[..., Coroutine[Any, Any, Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        async with context as run:
+            self._begun(run)
+            result = await wrapped(*args, **kwargs)
+            run.record(result, **self._asked)
+        return result
+
+    def _begun(self, run: Run) -> None:
+        self._newest = self._newest_of[_here()] = run
+
+
+def _here() -> object:
+    """The task that this code runs in; outside asyncio, the thread."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        task = asyncio.current_task() if asyncio is not None else None
+    except RuntimeError:  # no loop runs in this thread
+        task = None
+    return task or threading.current_thread()
+
+
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
+else:  # wrapt 1 has no generic types
+    _FunctionWrapper = wrapt.FunctionWrapper
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
+
+
+def _class_of(proxy: Any) -> type:
+    """What a proxy says that it is: what it stands for, but never a plain function.
+
+    cloudpickle writes functions down by their code, and would leave the tracking behind without a word.
+    """
+    kind: type = type(proxy.__wrapped__)
+    return type(proxy) if issubclass(kind, FunctionType) else kind
+
+
+class _Bound(_BoundFunctionWrapper):
+    """A decorated method, looked up on an instance or a class."""
+
+    __class__ = property(_class_of)
+
+    @property
+    def last_run(self) -> Run | None:
+        parent: TrackedProxy = self._self_parent
+        return parent.last_run
+
+    def __copy__(self) -> _Bound:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        look_up, (owner, name) = self.__reduce_ex__(4)
+        return look_up(copy.deepcopy(owner, memo), name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A method travels as what it is bound to and its name there."""
+        parent: TrackedProxy = self._self_parent
+        home, name = parent.home or (None, self.__name__)
+        owner = self._self_instance
+        if owner is None:
+            owner = getattr(self.__wrapped__, "__self__", home)
+        return getattr, (owner, name)
+
+
+class TrackedProxy(_FunctionWrapper):
+    """The proxy that stands for the function: same name, signature, docstring and type.
+
+    Args:
+        function: What was decorated.
+        tracking: What happens at each call.
+        decorate: Decorates a function as this one was; travels to other processes.
+    """
+
+    __bound_function_wrapper__ = _Bound
+    __class__ = property(_class_of)
+
+    def __init__(
+        self, function: Callable[..., Any], tracking: Tracking, decorate: functools.partial[Any]
+    ) -> None:
+        super().__init__(function, tracking)
+        self._self_tracking = tracking
+        self._self_decorate = decorate
+        self._self_body = _travel.Body(function, decorate)
+        self._self_home: tuple[type, str] | None = None
+
+    @property
+    def home(self) -> tuple[type, str] | None:
+        """The class that it stands in, and its name there."""
+        return self._self_home
+
+    @property
+    def last_run(self) -> Run | None:
+        return self._self_tracking.last_run
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._self_home = owner, name
+
+    def __copy__(self) -> TrackedProxy:
+        return self  # as of any function
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedProxy:
+        function = copy.deepcopy(self.__wrapped__, memo)
+        same = function is self.__wrapped__
+        decorated: TrackedProxy = self if same else self._self_decorate(function)
+        return decorated
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _travel.reduced(self, self._self_body, self._self_decorate)
