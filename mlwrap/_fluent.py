@@ -17,7 +17,7 @@ from mlwrap._recorder import Recorder
 from mlwrap.errors import DeliveryError, JournalError, told
 
 # Runs of ours that were put on MLflow's stack, and how those ended that could not be taken off it yet. All
-# tasks of a thread share the stack: its active run says nothing then about which run is around a piece of code.
+# tasks of a thread share the stack: its active run does not say then which run is around a piece of code.
 _on_stack: dict[str, str | None] = {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -192,8 +193,8 @@ class _Bound(_BoundFunctionWrapper):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        look_up, (owner, name) = self.__reduce_ex__(4)
-        return look_up(copy.deepcopy(owner, memo), name)
+        look_up, found_by = self.__reduce_ex__(4)
+        return look_up(*copy.deepcopy(found_by, memo))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A method travels as what it is bound to and its name there."""
@@ -202,6 +203,8 @@ class _Bound(_BoundFunctionWrapper):
         owner = self._self_instance
         if owner is None:
             owner = getattr(self.__wrapped__, "__self__", home)
+        if owner is None:  # its class has travelled, and did not say to its methods that it is theirs
+            return operator.methodcaller("__get__", None, object), (parent,)
         return getattr, (owner, name)
 
 

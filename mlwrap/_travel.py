@@ -2,8 +2,8 @@
 
 A function of a module travels by its name. Any other travels as what was decorated, and is decorated again
 where it arrives: ``cloudpickle`` (joblib's loky, Dask, Ray) writes down by value what is from ``__main__``, a
-notebook or another function's body. Stock ``pickle`` looks up what is from ``__main__`` in the ``__main__`` over
-there, as ``spawn`` needs it.
+notebook or another function's body. Stock ``pickle`` looks up what is from ``__main__`` in the ``__main__``
+over there, as ``spawn`` needs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 
@@ -65,19 +65,29 @@ class Body(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
                 "and Ray do."
             )
         check(self._self_decorate, _options_of(self._self_decorate), pickle.Pickler)
-        return body_named, (module, name)
+        return found, (module, name)
 
 
-def body_named(module: str, name: str) -> Any:
-    """The function behind the decorated one that is called ``name`` in a module."""
+class Found(NamedTuple):
+    """A decorated function that was looked up by its name; it needs no decorating any more."""
+
+    tracked: Any
+
+
+def found(module: str, name: str) -> Found:
+    """The decorated function that is called ``name`` in a module.
+
+    Raises:
+        AttributeError: There is none.
+    """
     importlib.import_module(module)
-    found = _named(module, name)
-    if found is None:
+    tracked = _named(module, name)
+    if tracked is None:
         raise AttributeError(
             f"{name} is not in {module}, where it was when it was pickled. Define it in a module that both "
             "processes can import."
         )
-    return found.__wrapped__
+    return Found(tracked)
 
 
 def reduced(tracked: Any, body: Body, decorate: functools.partial[Any]) -> Any:
@@ -94,18 +104,19 @@ def reduced(tracked: Any, body: Body, decorate: functools.partial[Any]) -> Any:
     """
     function = tracked.__wrapped__
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    found = _named(module, name)
-    if found is tracked and module != "__main__" and module not in _by_value():
+    there = _named(module, name)
+    if there is tracked and module != "__main__" and module not in _by_value():
         return name
-    if isinstance(function, FunctionType) and found is not function:
+    if isinstance(function, FunctionType) and there is not function:
         return decorated, (body, decorate)
-    check(decorate, _options_of(decorate))
+    parts = [*_options_of(decorate), ("the object that was decorated", function)]
+    check((function, decorate), parts)
     return decorated, (function, decorate)
 
 
 def decorated(function: Any, decorate: Callable[[Any], Any]) -> Any:
     """Decorate again, where a function has arrived."""
-    return decorate(function)
+    return function.tracked if isinstance(function, Found) else decorate(function)
 
 
 def check(whole: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> None:
