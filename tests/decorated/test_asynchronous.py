@@ -197,6 +197,7 @@ def test_a_run_whose_end_is_cancelled_is_delivered_all_the_same(runs):
 
 def check_tree(captured) -> None:
     """Each outer run holds its own number and nothing else, and so does each inner one, under its outer."""
+    captured = list(captured)
     by_key = {run.key: run for run in captured}
     outer = [run for run in captured if run.name == "outer"]
     inner = [run for run in captured if run.name == "inner"]
