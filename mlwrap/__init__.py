@@ -55,14 +55,16 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room, _, own_name = _ROOMS[name].partition(":")
-    module = importlib.import_module(f"{__name__}.{room}")
-    value: object = module if room == name else getattr(module, own_name or name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker any name would be one
+
+    def __getattr__(name: str) -> object:
+        if name not in _ROOMS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        room, _, own_name = _ROOMS[name].partition(":")
+        module = importlib.import_module(f"{__name__}.{room}")
+        value: object = module if room == name else getattr(module, own_name or name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture import Arguments
-from mlwrap._tracked import TrackedFunction, TrackedMethod, TrackedProxy, Tracking, TrackingDecorator
+from mlwrap._tracked import TrackedFunction, TrackedProxy, Tracking
 from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
-
-
-@overload
-def tracked_training(function: staticmethod[P, R], /) -> TrackedMethod[P, R]: ...  # type: ignore[overload-overlap]
-
-
-@overload
-def tracked_training(function: classmethod[T, P, R], /) -> TrackedMethod[P, R]: ...
 
 
 @overload
@@ -46,7 +37,7 @@ def tracked_training(
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
     **options: Unpack[Options],
-) -> TrackingDecorator: ...
+) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
 
 
 def tracked_training(

@@ -25,7 +25,6 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-T = TypeVar("T")
 
 
 class TrackedFunction(Protocol[P, R_co]):
@@ -55,25 +54,6 @@ class TrackedFunction(Protocol[P, R_co]):
     def __get__(
         self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
     ) -> TrackedFunction[Q, R]: ...
-
-
-class TrackedMethod(Protocol[P, R_co]):
-    """A decorated static or class method, before it is looked up."""
-
-    def __get__(self, instance: Any, owner: type | None = None) -> TrackedFunction[P, R_co]: ...
-
-
-class TrackingDecorator(Protocol):
-    """What ``tracked_training(...)`` gives: decorates with the options that it was called with."""
-
-    @overload
-    def __call__(self, function: staticmethod[P, R], /) -> TrackedMethod[P, R]: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def __call__(self, function: classmethod[T, P, R], /) -> TrackedMethod[P, R]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> TrackedFunction[P, R]: ...
 
 
 class Tracking:
