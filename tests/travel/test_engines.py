@@ -20,13 +20,11 @@ if __name__ == "__main__":
     import ray
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
-    @ray.remote
-    def task(function, point):
-        return function(point)
-
     with model_run("outer"):
-        for function in (of_main, of_module):
-            ray.get([task.remote(function, point) for point in range(3)])
+        task = ray.remote(lambda function, point: function(point))
+        ray.get([task.remote(of_module, point) for point in range(3)])
+        task = ray.remote(lambda point: of_main(point))
+        ray.get([task.remote(point) for point in range(3)])
     ray.shutdown()
     print(os.getpid())
 """
