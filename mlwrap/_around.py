@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mlwrap._capture import Destination
 from mlwrap._journal import RunFolder, header
 from mlwrap.errors import JournalError
 
@@ -60,3 +61,13 @@ def inherited() -> Around | None:
         return Around(first.key, first.tracking_uri, first.offline, folder.progress().run_id)
     except (JournalError, OSError):  # it ended in this very moment
         return None
+
+
+def parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
+    """Key of the run around a new one if it is ours, or MLflow's id of it if it is MLflow's own."""
+    active = where.parent_run_id
+    if around is None or around.tracking_uri != where.tracking_uri:
+        return None, active if around is None else None
+    if active is not None and around.run_id is not None and active != around.run_id:
+        return None, active  # one of MLflow's own, started inside ours
+    return around.key, None

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from mlwrap import savers
+from mlwrap._capture import Destination
 from mlwrap._delivery import deliver, imported_mlflow
 from mlwrap._passwords import without_password
 from mlwrap._recorder import Recorder
@@ -21,9 +22,9 @@ from mlwrap.errors import DeliveryError, JournalError, told
 _on_stack: dict[str, str | None] = {}
 
 
-def is_ours(run_id: str | None) -> bool:
-    """Whether a run on MLflow's stack is one that we put there."""
-    return run_id in _on_stack
+def not_ours(where: Destination) -> Destination:
+    """``where`` a run belongs, without MLflow's active run if that is one that we put on its stack."""
+    return where._replace(parent_run_id=None) if where.parent_run_id in _on_stack else where
 
 
 class Fluent:

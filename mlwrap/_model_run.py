@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlwrap import _lifetime, _report
-from mlwrap._around import Around, announced, inherited
+from mlwrap._around import Around, announced, inherited, parent
 from mlwrap._aside import aside
-from mlwrap._capture import Captured, Destination, Redactor, destination, provenance, working_folder
+from mlwrap._capture import Captured, Redactor, Role, destination, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
-from mlwrap._fluent import Fluent, is_ours
+from mlwrap._fluent import Fluent, not_ours
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_run
@@ -174,11 +174,14 @@ class RunContext:
             self._deliver()
 
     def _start(self) -> None:
+        worker = role() if self._settings.chief is None else Role(chief=self._settings.chief)
+        if not worker.chief and not worker.saves:
+            return
         recorder, around = self._recorder, _around()
         where = destination(self._settings, around.tracking_uri if around is not None else None)
         self._offline = self._offline or (around is not None and around.offline)
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
-        parent_key, parent_run_id = _parent(around, where)
+        parent_key, parent_run_id = parent(around, not_ours(where))
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
@@ -192,9 +195,11 @@ class RunContext:
             offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(self._tags),
         )
-        sender = self._settings.delivery == "sender" and not self._offline
-        recorder.open(spool_root(self._settings.spool), first, line=sender)
+        sender = self._settings.delivery == "sender" and not self._offline and worker.chief
+        recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)
         _lifetime.opened(self, self._warning)
+        if not worker.chief:
+            return
         self._announced.enter_context(announced(recorder.journal.folder))
         if captured is not None:
             self._write_params(captured)
@@ -247,6 +252,10 @@ class RunContext:
 
     def _deliver(self) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
+        if recorder.in_vain:
+            recorder.release()
+            folder.remove()
+            return
         self._delivering = True
         try:
             if recorder.line is not None:
@@ -288,13 +297,3 @@ def _around() -> Around | None:
     if not run.recorded:
         return None
     return Around(run.key, run.tracking_uri, run.offline, run.run_id)
-
-
-def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
-    """Key of the run around this one if it is ours, or MLflow's id of it if it is MLflow's own."""
-    active = None if is_ours(where.parent_run_id) else where.parent_run_id
-    if around is None or around.tracking_uri != where.tracking_uri:
-        return None, active if around is None else None
-    if active is not None and around.run_id is not None and active != around.run_id:
-        return None, active  # one of MLflow's own, started inside ours
-    return around.key, None

@@ -35,6 +35,7 @@ from mlwrap._journal import (
     artifact_path,
     now,
     open_run,
+    vain_root,
 )
 from mlwrap._logged_model import LoggedModel, plain_name
 from mlwrap._points import Clock, numbers_of
@@ -72,7 +73,7 @@ class Recorder:
         self._clock = Clock()
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
-        self._full = self.preempted = False
+        self._full = self.preempted = self.in_vain = False
 
     @property
     def recording(self) -> bool:
@@ -95,18 +96,20 @@ class Recorder:
             raise RunStateError(f"run {self.name!r} records nothing.")
         return self._journal
 
-    def open(self, root: Path, first: RunStarted, *, line: bool) -> None:
+    def open(self, root: Path, first: RunStarted, *, line: bool, in_vain: bool = False) -> None:
         """Open the journal, in the spool ``root``.
 
         Args:
             root: Where the run folder is made.
             first: The journal's first record.
             line: Whether a sender is to deliver it from now on.
+            in_vain: Whether it is thrown away at the end: of a worker that only takes part in saving.
 
         Raises:
             SpoolError: The spool can't be written.
         """
-        self._journal = open_run(root, first)
+        self.in_vain = in_vain
+        self._journal = open_run(vain_root(root) if in_vain else root, first)
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
         if line:
             try:
@@ -209,6 +212,8 @@ class Recorder:
         Raises:
             SaveError: It could not be saved, and the run is strict.
         """
+        if self.in_vain and not getattr(saver, "collective", False):
+            return LoggedModel(name, "STAGED")
         if (plain := plain_name(name)) != name:
             self.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
             name = plain

@@ -69,8 +69,8 @@ class Run:
 
     @property
     def recording(self) -> bool:
-        """Whether this run writes anything down: not when disabled, nor in a child made by ``fork``."""
-        return self._recorder.recording
+        """Whether this process records this run: not if disabled, no chief, or a child made by ``fork``."""
+        return self._recorder.recording and not self._recorder.in_vain
 
     @property
     def recorded(self) -> bool:

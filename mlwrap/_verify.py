@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from mlwrap.errors import LoadError, MlwrapError, told
 from mlwrap.savers import arrays, difference, predict
 
 
-def verify(uri: str, tracking_uri: str | None = None) -> str:
+def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) -> str:
     """Load a model, by mlwrap and by stock MLflow, and compare what it predicts with what was written down.
 
     Args:
         uri: As for :func:`mlwrap.load_model`.
         tracking_uri: Where MLflow is.
+        trust: Whether it may be loaded with ``trust=True`` if it does not load without.
 
     Returns:
-        ``"ok"``, and in brackets what there was not to be compared.
+        ``"ok"``, and in brackets what it needs, and what there was not to be compared.
 
     Raises:
         LoadError: It does not load, or predicts something else: says which.
@@ -36,11 +38,25 @@ def verify(uri: str, tracking_uri: str | None = None) -> str:
             return "ok (its files are whole; it is restored into objects that only your code can make)"
         example = Example.read(files.folder)
         with contextlib.redirect_stdout(sys.stderr):  # where frameworks draw their progress bars
-            loaded = _attempt("it does not load", load_model, files.folder)
+            loaded, needs = _load(files.folder, trust=trust)
             compared = _compare(example, loaded, files.folder)
     finally:
         files.release()
-    return "ok" if compared else "ok (it loads; there was no prediction to compare)"
+    found = [needs] if needs else []
+    if not compared:
+        found.append("it loads; there was no prediction to compare")
+    return f"ok ({'; '.join(found)})" if found else "ok"
+
+
+def _load(folder: Path, *, trust: bool) -> tuple[Any, str]:
+    """The model, and what it takes to load it."""
+    try:
+        return _attempt("it does not load", load_model, folder), ""
+    except LoadError:
+        if not trust:
+            raise
+    loaded = _attempt("it does not load", functools.partial(load_model, trust=True), folder)
+    return loaded, "with trust=True"
 
 
 def _compare(example: Example | None, loaded: Any, folder: Path) -> bool:

@@ -82,9 +82,10 @@ def clean(keys: tuple[str, ...], spool: str | None, *, cache: bool) -> None:
 @cli.command()
 @click.argument("uri")
 @click.option("--tracking-uri", help="Where MLflow is; by default as for training.")
-def verify(uri: str, tracking_uri: str | None) -> None:
+@click.option("--trust", is_flag=True, help="Load it with trust=True if it does not load without.")
+def verify(uri: str, tracking_uri: str | None, trust: bool) -> None:
     """Load the model URI here, by mlwrap and by stock MLflow, and compare its prediction if one is known."""
-    click.echo(verify_model(uri, tracking_uri))
+    click.echo(verify_model(uri, tracking_uri, trust=trust))
 
 
 @cli.command()

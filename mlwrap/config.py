@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
         quiet: Say nothing on standard error when runs start and end. Warnings still come.
         disabled: Run every body untracked.
+        chief: Whether this process is the one of several workers that records; ``None`` finds out, from
+            ``TF_CONFIG``, Slurm, MPI, ``RANK`` or JAX.
         preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
             Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
             decides.
@@ -49,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     quiet: bool = False
     disabled: bool = False
+    chief: bool | None = None
     preemption_signal: str | None = None
 
 
@@ -64,6 +67,7 @@ class Options(TypedDict, total=False):
     strict: bool | None
     quiet: bool | None
     disabled: bool | None
+    chief: bool | None
     preemption_signal: str | None
 
 

@@ -105,8 +105,8 @@ class MlwrapWarning(UserWarning):
 
 
 def told(error: BaseException) -> str:
-    """Type and message of an error."""
-    return f"{type(error).__name__}: {message(error)}"
+    """Type and message of an error; of one of ours the message, which says it all."""
+    return message(error) if isinstance(error, MlwrapError) else f"{type(error).__name__}: {message(error)}"
 
 
 def message(error: BaseException) -> str:

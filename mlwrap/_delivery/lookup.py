@@ -133,8 +133,7 @@ def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
     path = Path(uri)
     if ":/" not in uri and (path.exists() or not _OF_RUN.match(uri)):
         return Held(path, _nothing)
-    model = _finished(_logged_model(Client(tracking_uri), uri), uri)
-    location = model.artifact_location
+    key, location = _place_of(Client(tracking_uri), uri)
     if local := local_path(location):
         return Held(local, _nothing)
 
@@ -149,15 +148,26 @@ def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
             raise LoadError(f"{uri} could not be downloaded from {location}: {error}") from error
         return Path(got)
 
-    # A copy is kept by the model's id: the files of a LoggedModel never change once it is READY.
-    return Cache().get(str(model.model_id), download, cache_bytes)
+    return Cache().get(key, download, cache_bytes)
 
 
 def _nothing() -> None:
     """What lies where it was logged is not ours to let go of."""
 
 
-def _finished(model: LoggedModel, uri: str) -> LoggedModel:
+class _Place(NamedTuple):
+    """Where a model's files lie.
+
+    Attributes:
+        key: What a copy of them is kept by: the files of a LoggedModel never change once it is READY.
+        location: The artifact location.
+    """
+
+    key: str
+    location: str
+
+
+def _finished(model: LoggedModel, uri: str) -> _Place:
     if model.status == LoggedModelStatus.PENDING:
         raise LoadError(
             f"{uri} is not finished: MLflow has the model {model.name!r} as PENDING. Wait for its training; "
@@ -168,18 +178,18 @@ def _finished(model: LoggedModel, uri: str) -> LoggedModel:
         raise LoadError(
             f"{uri} was never saved: the model {model.name!r} is FAILED ({why}). Load another one."
         )
-    return model
+    return _Place(str(model.model_id), str(model.artifact_location))
 
 
-def _logged_model(client: Client, uri: str) -> LoggedModel:
+def _place_of(client: Client, uri: str) -> _Place:
     if found := _LOGGED.match(uri):
-        return _get(client, uri, found["model_id"])
+        return _finished(_get(client, uri, found["model_id"]), uri)
     if found := _REGISTERED.match(uri):
         try:
             source = client.model_source(found["name"], found["version"] or found["alias"])
         except Refused as error:
             raise LoadError(f"{uri} is not in the registry: {error}") from error
-        return _logged_model(client, source)
+        return _place_of(client, source)
     if found := _OF_RUN.match(uri):
         return _of_run(client, uri, found["run_id"] or found["bare"], found["name"])
     raise LoadError(
@@ -188,12 +198,17 @@ def _logged_model(client: Client, uri: str) -> LoggedModel:
     )
 
 
-def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> LoggedModel:
+def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> _Place:
     """The last model of that name; without a name, of the only one that the run's models have."""
     try:
-        models = _outputs(client, client.get_run(run_id))
+        run = client.get_run(run_id)
+        models = _outputs(client, run)
     except Refused as error:
         raise LoadError(f"{uri} can't be found: {error}") from error
+    if not models and name:  # on a server without LoggedModels they are artifacts of the run
+        location = f"{run.info.artifact_uri}/{name}"
+        if "MLmodel" in client.uploaded_sizes(location, [""]):
+            return _Place(f"{run_id}-{name}".replace("/", "_"), location)
     names = sorted({m.name for m in models})
     if name is None and len(names) > 1:
         uris = " or ".join(f"runs:/{run_id}/{each}" for each in names)
@@ -202,7 +217,7 @@ def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> LoggedMo
     if not named:
         what = f"no model {name!r}; its models are: {', '.join(names) or 'none'}" if name else "no model"
         raise LoadError(f"run {run_id} has {what}.")
-    return max(named, key=lambda m: m.creation_timestamp)
+    return _finished(max(named, key=lambda m: m.creation_timestamp), uri)
 
 
 def _outputs(client: Client, run: Run) -> list[LoggedModel]:

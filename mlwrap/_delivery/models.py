@@ -23,6 +23,7 @@ from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.examples import add_example
+from mlwrap._delivery.zips import zip_folders
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder, Signature, TensorSpec
 from mlwrap.errors import DeliveryError, Unreachable
 
@@ -107,6 +108,7 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress) -> 
     saved = record.saved
     if saved is None:
         return
+    zip_folders(staged, saved.zips)
     mlmodel = MLmodel(
         artifact_path=model.location,
         run_id=run_id,

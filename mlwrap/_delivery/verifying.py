@@ -53,7 +53,8 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
     """What ``mlwrap verify`` says of a model, in a process that finds its modules where this one does."""
     source = f"import sys; sys.path[:] = {sys.path!r}; from mlwrap.cli import main; main()"
     process = subprocess.Popen(  # noqa: S603 - this very interpreter
-        [sys.executable, "-c", source, "verify", uri, "--tracking-uri", tracking_uri],
+        # What was saved here, a moment ago, is trusted; the verdict says where that was needed.
+        [sys.executable, "-c", source, "verify", uri, "--trust", "--tracking-uri", tracking_uri],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -30,7 +30,7 @@ from mlwrap._journal.records import (
     now,
 )
 from mlwrap._journal.registered import Registered
-from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep
+from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
 from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "run_folders",
     "spool_root",
     "sweep",
+    "vain_root",
 ]

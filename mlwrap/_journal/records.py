@@ -152,6 +152,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         details: What this saver's own ``load`` wants to know again.
         packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
         modules: Names of the modules to import before loading: they register the model's own classes.
+        zips: Paths of zip files that delivery is to make, to those of the folders that it makes them of.
     """
 
     flavors: dict[str, dict[str, Any]] = {}
@@ -160,6 +161,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: dict[str, Any] = {}
     packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    zips: dict[str, str] = {}
 
 
 class Model(Record, frozen=True, kw_only=True, tag="model"):

@@ -29,6 +29,7 @@ from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
 from mlwrap.errors import JournalError, SpoolError, warn
 
 RESERVED = 1 << 16  # bytes
+_IN_VAIN = "workers"
 _KEY = re.compile("[0-9a-f]{32}")
 
 
@@ -173,7 +174,10 @@ def run_folders(root: Path) -> Iterator[RunFolder]:
 
 
 def sweep(root: Path) -> None:
-    """Remove the folders of processes that died before their run had started: nobody was told of these."""
+    """Remove the folders of dead processes that nobody was told of: of runs not yet started, or in vain."""
+    for path in root.glob(f"{_IN_VAIN}/*"):
+        if not (folder := RunFolder(path)).is_open():
+            folder.remove()
     for path in root.iterdir():
         folder = RunFolder(path)
         if not _KEY.fullmatch(path.name) or _begun(folder):
@@ -219,6 +223,12 @@ def spool_root(configured: str | None = None) -> Path:
         return _usable(default)
     except OSError as error:
         return _next_best(default, error)
+
+
+def vain_root(root: Path) -> Path:
+    """Where, in a spool, run folders lie that nobody delivers: of workers that only take part in saving."""
+    (root / _IN_VAIN).mkdir(mode=0o700, exist_ok=True)
+    return root / _IN_VAIN
 
 
 def _next_best(default: Path, error: OSError) -> Path:

@@ -46,11 +46,13 @@ def check_archive(file: Path) -> None:
 
 
 def read_config(file: Path) -> Any:
-    """The configuration in a ``.keras`` file that we wrote, or that :func:`check_archive` let pass.
+    """The configuration in a ``.keras`` file or folder that we wrote, or that :func:`check_archive` let pass.
 
     Raises:
         LoadError: It is not JSON.
     """
+    if file.is_dir():
+        return json.loads((file / _CONFIG).read_bytes())
     with _open(file) as archive:
         try:
             return json.loads(archive.read(_CONFIG))

@@ -34,6 +34,7 @@ class CheckpointSaver:
     name = "checkpoint"
     format = 1
     default_name = "checkpoint"
+    collective = True
     frameworks = ("tensorflow",)
 
     def matches(self, value: object) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlwrap.errors import LoadError, SaveError
 from mlwrap.savers._kind import class_name, imported
+from mlwrap.savers._paths import inside
 
 _STATE = "checkpoint"
 _SHARD = re.compile(r"\.data-\d{5}-of-(\d{5})")
@@ -47,9 +48,9 @@ def require_checkpoint(folder: Path, name: str) -> str:
     """The prefix of the checkpoint ``name``, relative to ``folder``, with all of its files there.
 
     Raises:
-        LoadError: It is not there, or not whole.
+        LoadError: It is not there, not whole, or not in the folder.
     """
-    prefix = folder / name
+    prefix = inside(folder, name)
     if missing := missing_files(prefix.name, suffixes_in(prefix.parent, prefix.name)):
         raise LoadError(
             f"Expected the checkpoint {name} in {folder}, and {', '.join(missing)} is not there. "

@@ -16,7 +16,7 @@ from mlwrap.savers._archive import check_hdf5
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import inputs_of, package_of, tell_mlflow
 from mlwrap.savers._kind import class_name, has_class
-from mlwrap.savers._paths import named_path
+from mlwrap.savers._paths import inside, named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import attempt
 
@@ -154,9 +154,10 @@ class KerasWeightsSaver:
                 "These are weights and no model: expected into= with a Keras model built as at the time of "
                 f"saving, got {came}."
             )
-        check_hdf5(folder / str(details["weights"]), "The file of weights")
+        weights = inside(folder, details["weights"])
+        check_hdf5(weights, "The file of weights")
         try:
-            into.load_weights(str(folder / str(details["weights"])))
+            into.load_weights(str(weights))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise LoadError(
                 "The weights do not fit into the model given as into=. Build it as at the time of saving. "

@@ -10,6 +10,7 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ class KerasSaver:
     name = "keras"
     format = 1
     default_name = "keras_model"
+    collective = True
     frameworks: tuple[str, ...] = _PACKAGES
 
     def matches(self, value: object) -> bool:
@@ -59,8 +61,8 @@ class KerasSaver:
             )
         file = folder / _FILE
         file.parent.mkdir()
-        _write(value, file)
-        names = names_of(read_config(file), keras)
+        zips = _write(value, file, keras)
+        names = names_of(read_config(folder / zips.get(_FILE, _FILE)), keras)
         if names.pickled:
             raise SaveError(
                 f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
@@ -81,6 +83,7 @@ class KerasSaver:
             details={"keras": package, "version": version},
             packages=(*_frameworks(flavor, package), *names.packages),
             modules=names.modules,
+            zips=zips,
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
@@ -124,9 +127,19 @@ def _has_weights(model: Any, keras: Any) -> bool:
     return bool(model.weights) or not waiting
 
 
-def _write(model: Any, file: Path) -> None:
+def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
+    """Write a model; what delivery is to zip.
+
+    Keras builds its zip file in memory, twice the model's size. Where it can it writes a folder, in a fifth
+    of the time, and the zip file is made off the training path.
+    """
+    can_unzipped = "zipped" in inspect.signature(keras.saving.save_model).parameters
+    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if can_unzipped else {}
     try:
-        model.save(str(file))
+        if zips:
+            model.save(str(file.with_suffix(".unzipped")), zipped=False)
+        else:
+            model.save(str(file))
     except (OSError, MemoryError):  # a full disk is not the model's fault
         raise
     except Exception as error:
@@ -136,6 +149,7 @@ def _write(model: Any, file: Path) -> None:
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
         ) from error
+    return zips
 
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlwrap._journal import copy_regular
-from mlwrap.errors import SaveError
+from mlwrap.errors import LoadError, SaveError
 
 _LONGEST = 4096  # characters; no file system takes more
 _MOST_BYTES = 1 << 30
@@ -22,6 +22,21 @@ def named_path(value: object) -> Path | None:
     except Exception:  # noqa: BLE001  # somebody's own __fspath__, or bytes that are no text
         return None
     return Path(text) if text and len(text) <= _LONGEST and "\0" not in text else None
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The path ``name``, which a model's own description gives, in its folder.
+
+    Raises:
+        LoadError: It leads out of the folder.
+    """
+    path = PurePosixPath(str(name))
+    if path.is_absolute() or ".." in path.parts:
+        raise LoadError(
+            f"The model's description names {str(name)!r}, which is not among its own files. "
+            "It was changed after it was logged: do not load it."
+        )
+    return folder / path
 
 
 def result_path(value: str | bytes, since: float) -> Path | None:

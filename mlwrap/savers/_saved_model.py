@@ -33,6 +33,7 @@ class SavedModelSaver:
     name = "saved_model"
     format = 1
     default_name = "saved_model"
+    collective = True
     frameworks = ("tensorflow",)
 
     def matches(self, value: object) -> bool:

@@ -55,7 +55,8 @@ class Saver(Protocol):
 
     It may have one method more, ``params(value)``: a mapping of the parameters that ``value`` was made with,
     which become parameters of the run (``params.units``; of a model with a name of its own,
-    ``<name>.params.units``).
+    ``<name>.params.units``). And it may have a ``collective`` that is true: under a strategy of TensorFlow's
+    over several workers each of them calls ``save``, and what all but the chief write is thrown away.
 
     Attributes:
         name: Signs what this saver wrote, so that the right one is found again to load it.

@@ -81,7 +81,7 @@ def test_coroutines_of_every_kind():
         for call in calls:
             assert asyncio.run(call()) == {"result": 6.0}
     names = ["partial", "method", "method", "class_inside", "static_outside", "object"]
-    assert [run.name for run in captured] == names
+    assert sorted(run.name for run in captured) == sorted(names)
     for run in captured:
         assert run.status == "FINISHED"
         assert run.metrics["result"][0].value == 6.0
@@ -93,7 +93,7 @@ def test_how_a_coroutine_ends():
     """An exception is FAILED, cancelling and a time-out KILLED; the caller gets what it would have got."""
 
     @tracked_training(ignore="begun")
-    async def train(seconds, begun=None):
+    async def train(seconds, case=None, begun=None):
         if begun is not None:
             begun.set()
         await asyncio.sleep(seconds)
@@ -101,22 +101,23 @@ def test_how_a_coroutine_ends():
 
     async def cancelled():
         begun = asyncio.Event()
-        task = asyncio.create_task(train(600, begun))
+        task = asyncio.create_task(train(600, "cancelled", begun))
         await begun.wait()
         task.cancel()
         await task
 
     with capture_runs() as captured:
         with pytest.raises(ValueError, match="on fire") as caught:
-            asyncio.run(train(0))
+            asyncio.run(train(0, "raises"))
         assert caught.value.__cause__ is caught.value.__context__ is None
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(cancelled())
         with pytest.raises(asyncio.TimeoutError):
-            asyncio.run(asyncio.wait_for(train(600), 0.01))
+            asyncio.run(asyncio.wait_for(train(600, "late"), 0.01))
         with pytest.raises(TypeError, match="seconds"):
-            asyncio.run(train())
-    assert [run.status for run in captured] == ["FAILED", "KILLED", "KILLED", "FAILED"]
+            asyncio.run(train(case="does not fit"))
+    statuses = {run.params["case"]: run.status for run in captured}
+    assert statuses == {"raises": "FAILED", "cancelled": "KILLED", "late": "KILLED", "does not fit": "FAILED"}
 
 
 def test_a_coroutine_that_nobody_awaits_is_no_run():
@@ -303,15 +304,19 @@ def test_last_run_is_of_this_thread():
     """Another's newer call does not come between a call and its last_run."""
 
     @tracked_training
-    def train(): ...
+    def train(case):
+        return None
 
-    with capture_runs() as captured:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(train).result()
-            assert train.last_run.key == captured[0].key
-            train()
-            pool.submit(train).result()
-        assert train.last_run.key == captured[1].key
+    def newest() -> str:
+        return next(run.params["case"] for run in captured if run.key == train.last_run.key)
+
+    with capture_runs() as captured, ThreadPoolExecutor(1) as pool:
+        pool.submit(train, "theirs").result()
+        assert newest() == "theirs"  # this thread has made no call
+        train("ours")
+        pool.submit(train, "theirs again").result()
+        assert newest() == "ours"
+        assert pool.submit(newest).result() == "theirs again"
 
 
 def test_generators_that_end_out_of_order():

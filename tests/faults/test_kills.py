@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
 import os
@@ -110,6 +111,7 @@ def test_a_delivery_that_is_killed_anywhere(
             run.log_text("hello", "note.txt")
         child = os.fork()
         if child == 0:
+            gc.disable()  # what TensorFlow has left of other tests can't be collected after a fork
             with pytest.MonkeyPatch.context() as patch:
                 Stop(patch, calls, after=after)
                 deliver(RunFolder(spool / run.key))

@@ -235,6 +235,8 @@ def test_a_server_that_knows_no_logged_models(proxy: Proxy, on_sqlite: Server, t
     )
     assert mlwrap.load_model(f"{folder}/weights").files == Weights().files
     assert mlwrap.load_model(f"{folder}/weights_2").files == (b"other",)
+    there = mlwrap.load_model(f"runs:/{run.run_id}/weights_2", tracking_uri=proxy.uri)
+    assert there.files == (b"other",)
     assert proxy.lines("logged-models") == ["POST /api/2.0/mlflow/logged-models"] * 2
 
 

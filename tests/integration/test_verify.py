@@ -33,8 +33,8 @@ def folder(uri: str) -> Path:
 
 
 @keras.utils.register_keras_serializable("of this test")
-class OnlyHere(keras.layers.Layer):
-    """A layer that Keras finds only where this module was imported."""
+class OfThisModule(keras.layers.Layer):
+    """A layer that Keras finds only where this module, which is of no installed package, was imported."""
 
     def call(self, x):
         return 2 * x
@@ -43,6 +43,11 @@ class OnlyHere(keras.layers.Layer):
 def test_what_does_not_load_is_said(store: str, monkeypatch: pytest.MonkeyPatch):
     """A sender sees to it when all is delivered, and the run's end waits: a warning, and a tag."""
     monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
+
+    @keras.utils.register_keras_serializable("of this test")
+    class OnlyHere(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
 
     @tracked_training(verify="load")
     def train():
@@ -65,14 +70,17 @@ def test_what_waited_is_verified_when_it_is_delivered(store: str):
         model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
         run.log_model(model, "checked", input_example=X, verify="load")
         run.log_model(model, "unchecked", input_example=X)
+        own = keras.Sequential([keras.layers.Input((3,)), OfThisModule()])
+        run.log_model(own, "own", input_example=X, verify="load")
     (done,) = sync()
     assert done.error is None
     found = {
         name: mlflow.search_logged_models(filter_string=f"name = '{name}'", output_format="list")[0].tags
-        for name in ("checked", "unchecked")
+        for name in ("checked", "unchecked", "own")
     }
     assert found["checked"]["mlwrap.verified"] == "ok"
     assert "mlwrap.verified" not in found["unchecked"]
+    assert found["own"]["mlwrap.verified"] == "ok (with trust=True)"
     assert run.models[0].status == "STAGED"
 
 

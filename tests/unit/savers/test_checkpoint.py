@@ -169,6 +169,14 @@ def test_a_shard_that_is_missing_is_a_load_error(keep, tmp_path):
             kept.load(into=into)
 
 
+@pytest.mark.parametrize("name", ["../ckpt", "/tmp/ckpt", "checkpoint/../../ckpt"])
+def test_a_description_that_leads_elsewhere_is_refused(keep, name: str):
+    """It is not of the model's own files."""
+    kept = keep(checkpoint())
+    with pytest.raises(LoadError, match="not among its own files"):
+        savers.by_name("checkpoint").load(kept.folder, {"checkpoint": name}, into=checkpoint())
+
+
 def test_a_shard_that_is_cut_short_is_a_load_error(keep):
     """What only reading finds is TensorFlow's to say."""
     kept = keep(checkpoint())
