@@ -48,6 +48,7 @@ lint: $(TODAY)  ## Style and format
 
 types: $(TODAY)  ## Static types
 	.venv/bin/mypy
+	.venv/bin/basedpyright
 
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
 	.venv/bin/python -m pytest $(PYTEST) tests README.md docs

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlwrap import savers
     from mlwrap._capture import Secret
-    from mlwrap._decorator import TrackedFunction, tracked_training
+    from mlwrap._decorator import tracked_training
     from mlwrap._loading import load_model
     from mlwrap._logged_model import LoggedModel
     from mlwrap._model_run import model_run
     from mlwrap._run import Run, current_run
     from mlwrap._sweep_table import SweepPoint, SweepTable
     from mlwrap._sync import sync
+    from mlwrap._tracked import TrackedFunction
     from mlwrap.config import configure
     from mlwrap.savers import register as register_saver
 
@@ -47,7 +48,7 @@ _ROOMS = {
     "Secret": "_capture",
     "SweepPoint": "_sweep_table",
     "SweepTable": "_sweep_table",
-    "TrackedFunction": "_decorator",
+    "TrackedFunction": "_tracked",
     "configure": "config",
     "current_run": "_run",
     "load_model": "_loading",
@@ -59,14 +60,16 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room, _, own_name = _ROOMS[name].partition(":")
-    module = importlib.import_module(f"{__name__}.{room}")
-    value: object = module if room == name else getattr(module, own_name or name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker any name would be one
+
+    def __getattr__(name: str) -> object:
+        if name not in _ROOMS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        room, _, own_name = _ROOMS[name].partition(":")
+        module = importlib.import_module(f"{__name__}.{room}")
+        value: object = module if room == name else getattr(module, own_name or name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

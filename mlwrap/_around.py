@@ -17,6 +17,7 @@ from typing import NamedTuple
 from mlwrap._capture import Destination, destination
 from mlwrap._journal import RunFolder, header
 from mlwrap._recorder import Recorder
+from mlwrap._run import current_run
 from mlwrap.config import Settings
 from mlwrap.errors import JournalError
 
@@ -107,3 +108,13 @@ def parent(around: Around | None, where: Destination) -> tuple[str | None, str |
     if active is not None and around.run_id is not None and active != around.run_id:
         return None, active  # one of MLflow's own, started inside ours
     return around.key, around.run_id
+
+
+def surrounding() -> Around | None:
+    """The run around this code, in this process or the one that started it."""
+    run = current_run()
+    if run is None:
+        return inherited()
+    if not run.recorded:
+        return None
+    return Around(run.key, run.tracking_uri, run.offline, run.run_id)

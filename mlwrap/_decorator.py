@@ -5,70 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
-
-import wrapt
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture import Arguments
-from mlwrap._grid import Points
-from mlwrap._model_run import RunContext
-from mlwrap._portable import Portable
-from mlwrap._run import Run
-from mlwrap._sweep import Swept, sweep
-from mlwrap._sweep_table import SweepTable
-from mlwrap.config import check_type, checked_option, settings
+from mlwrap._tracked import TrackedFunction, TrackedProxy, Tracking
+from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 R = TypeVar("R")
-S = TypeVar("S")
-
-
-class TrackedFunction(Protocol[P, R]):
-    """A decorated training function: called, it does and returns what the function does.
-
-    Attributes:
-        last_run: The run of the newest call, also while it is open; ``None`` before the first.
-        __wrapped__: The function itself; calling it tracks nothing.
-    """
-
-    last_run: Run | None
-    __wrapped__: Callable[P, R]
-    __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
-        """Call the function once for each point, with a run around all: see ``docs/how-to/sweep.md``.
-
-        Args:
-            points: A grid, which is a mapping of parameters' names to lists of values, every combination of
-                which is a point; or the keyword arguments of each point.
-            n_jobs: How many run at the same time, as joblib counts them. It chooses the engine, too: its own
-                processes, or what ``joblib.parallel_config`` says, such as Dask or Ray.
-            resume: ``True`` skips each point whose run FINISHED in any sweep in the experiment with the same
-                parameters, as they were logged, and the same code of the function; the id or the key of a
-                sweep's run, those of that sweep alone.
-
-        Returns:
-            The points in their order, each with metrics, status, run id and error. What the function returned
-            is logged, and not in it.
-
-        Raises:
-            OptionError: The points, or an option, can't be used; nothing has run.
-            DeliveryError: What is to be resumed can't be looked up; nothing has run.
-        """
-        ...
-
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> TrackedFunction[P, R]: ...
-
-    @overload
-    def __get__(
-        self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> TrackedFunction[Q, R]: ...
 
 
 @overload
@@ -87,12 +36,12 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
 
 
 def tracked_training(
-    function: Callable[..., Any] | None = None,
+    function: Any = None,
     /,
     *,
     name: str | None = None,
@@ -104,12 +53,13 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Any:
     """Track every call of a training function as an MLflow run.
 
     The call's arguments become parameters; models, histories and numbers in what it returns are saved and
-    logged. The caller gets the very object that the function returned, or its own exception.
+    logged. The caller gets the very object that the function returned, or its own exception. Of an ``async
+    def`` the run is open for as long as the coroutine runs.
 
     Args:
         function: The training function, where the decorator is used bare.
@@ -133,7 +83,7 @@ def tracked_training(
 
     Raises:
         OptionError: An option that there is not, or one of the wrong type; something that is no training
-            function. Raised when the function is decorated.
+            function, as a generator. Raised when the function is decorated.
     """
     for option, value, expected in (
         ("name", name, str),
@@ -144,7 +94,7 @@ def tracked_training(
         if value is not None:
             check_type(option, value, expected)
     checked = {option: checked_option(option, value) for option, value in options.items()}
-    asked = {
+    asked: dict[str, Any] = {
         "serving_input_receiver_fn": serving_input_receiver_fn,
         "trust": trust,
         "input_example": input_example,
@@ -152,108 +102,26 @@ def tracked_training(
         "verify": verify,
     }
     SaveOptions(**asked)  # says what is wrong with them
+    given = {"name": name, "tags": tags, "ignore": ignore, "only": only} | asked | checked
 
     def decorate(function: Callable[..., Any]) -> Any:
-        body = _trainable(function)
-        tracking = _Tracking(
+        body, asynchronous = _trainable(function)
+        tracking = Tracking(
             body,
             Arguments(body, ignore=ignore, only=only),
+            asynchronous=asynchronous,
             name=name or str(getattr(body, "__name__", type(body).__name__)),
             tags=tags or {},
             asked=asked,
             options=checked,
         )
-        return _TrackedFunction(function, tracking)
+        return TrackedProxy(function, tracking, functools.partial(tracked_training, **given))
 
     return decorate if function is None else decorate(function)
 
 
-class _Tracking:
-    """What one decorated function needs at each call, settled when it was decorated."""
-
-    def __init__(
-        self,
-        body: Callable[..., Any],
-        arguments: Arguments,
-        *,
-        name: str,
-        tags: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._body = body
-        self._arguments = arguments
-        self.name = name
-        self.tags = tags
-        self._asked = asked
-        self._options = options
-        self.last_run: Run | None = None
-
-    def __call__(
-        self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        chosen = settings(**self._options)
-        context = RunContext(
-            self.name,
-            chosen,
-            capture=functools.partial(self._arguments.capture, instance, args, kwargs),
-            tags=self.tags,
-            function=self._body,
-        )
-        with context as run:
-            self.last_run = run
-            result = wrapped(*args, **kwargs)
-            run.record(result, **self._asked)
-        return result
-
-    def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
-        """What a sweep needs to know."""
-        return Swept(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
-
-
-if TYPE_CHECKING:
-    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
-else:  # wrapt 1 has no generic types
-    _FunctionWrapper = wrapt.FunctionWrapper
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
-
-
-class _Bound(_BoundFunctionWrapper):
-    """A decorated method, looked up on an instance or a class."""
-
-    @property
-    def last_run(self) -> Run | None:
-        parent: _TrackedFunction = self._self_parent
-        return parent.last_run
-
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
-        parent: _TrackedFunction = self._self_parent
-        instance = self._self_instance
-        call = Portable(self, parent._self_tracking, instance)  # noqa: SLF001 - its own
-        return sweep(parent._self_tracking.swept(call, instance), points, n_jobs=n_jobs, resume=resume)  # noqa: SLF001
-
-
-class _TrackedFunction(_FunctionWrapper):
-    """The proxy that stands for the function: same name, signature, docstring and type."""
-
-    __bound_function_wrapper__ = _Bound
-
-    def __init__(self, function: Callable[..., Any], tracking: _Tracking) -> None:
-        super().__init__(function, tracking)
-        self._self_tracking = tracking
-
-    @property
-    def last_run(self) -> Run | None:
-        return self._self_tracking.last_run
-
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
-        tracking = self._self_tracking
-        return sweep(tracking.swept(Portable(self, tracking)), points, n_jobs=n_jobs, resume=resume)
-
-
-def _trainable(function: object) -> Callable[..., Any]:
-    """The function behind ``function``, or a sentence about why it can't be tracked."""
+def _trainable(function: object) -> tuple[Callable[..., Any], bool]:
+    """The function to track, and whether it gives coroutines; or a sentence about why it can't be tracked."""
     body = getattr(function, "__func__", function)  # of a classmethod or staticmethod
     asked = body.func if isinstance(body, functools.partial) else body
     if not callable(body) or inspect.isclass(body):
@@ -265,12 +133,7 @@ def _trainable(function: object) -> Callable[..., Any]:
             f"{asked.__qualname__} is a generator: it returns before it has trained. Track its body with "
             "'with mlwrap.model_run(...):', or decorate the function that consumes it."
         )
-    if inspect.iscoroutinefunction(asked):
-        raise OptionError(
-            f"{asked.__qualname__} is a coroutine function: it returns before it has trained. Decorate the "
-            "function that trains, or use 'with mlwrap.model_run(...):' inside."
-        )
-    return body
+    return body, inspect.iscoroutinefunction(asked)
 
 
 def relabel(function: Any, *, name: str | None, tags: Mapping[str, Any]) -> bool:
@@ -284,13 +147,10 @@ def relabel(function: Any, *, name: str | None, tags: Mapping[str, Any]) -> bool
     Returns:
         Whether it is a decorated function.
     """
-    while not isinstance(
-        tracking := getattr(function, "_self_wrapper", None), _Tracking
-    ):  # as wrapt names it
+    while not isinstance(found := getattr(function, "_self_parent", function), TrackedProxy):
         behind = (getattr(function, attribute, None) for attribute in ("__func__", "func", "__wrapped__"))
-        function = next((found for found in behind if found is not None), None)
+        function = next((each for each in behind if each is not None), None)
         if function is None:
             return False
-    tracking.name = name or tracking.name
-    tracking.tags = {**tags, **tracking.tags}
+    found.relabel(name=name, tags=tags)
     return True

@@ -11,10 +11,20 @@ import sys
 from typing import Any
 
 from mlwrap import savers
+from mlwrap._capture import Destination
 from mlwrap._delivery import deliver, imported_mlflow
 from mlwrap._passwords import without_password
 from mlwrap._recorder import Recorder
 from mlwrap.errors import DeliveryError, JournalError, told
+
+# Runs of ours that were put on MLflow's stack, and how those ended that could not be taken off it yet. All
+# tasks of a thread share the stack: its active run does not say then which run is around a piece of code.
+_on_stack: dict[str, str | None] = {}
+
+
+def not_ours(where: Destination) -> Destination:
+    """``where`` a run belongs, without MLflow's active run if that is one that we put on its stack."""
+    return where._replace(parent_run_id=None) if where.parent_run_id in _on_stack else where
 
 
 class Fluent:
@@ -42,14 +52,19 @@ class Fluent:
             recorder.warn(f"calls of MLflow's own in its body do not land in it: {told(error)}")
         else:
             self._mlflow = mlflow
+            _on_stack[str(recorder.run_id)] = None
 
     def leave(self, status: str) -> None:
-        """Take our run off MLflow's stack, if it is still there; what was under it is active again."""
+        """Take our run off MLflow's stack, if it is still there; what was under it is active again.
+
+        Where another is above it, as another task's may be, it goes together with that.
+        """
         mlflow, self._mlflow = self._mlflow, None
         if mlflow is None:
             return
-        active = mlflow.active_run()
-        if active is not None and active.info.run_id == self._recorder.run_id:
+        _on_stack[str(self._recorder.run_id)] = status
+        while (active := mlflow.active_run()) is not None and (ended := _on_stack.get(active.info.run_id)):
             # It is off the stack before MLflow is asked to end it, and delivery ends it in any case.
             with contextlib.suppress(Exception):
-                mlflow.end_run(status)
+                mlflow.end_run(ended)
+            del _on_stack[active.info.run_id]

@@ -7,28 +7,24 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextvars import Token
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlwrap import _lifetime, _report
-from mlwrap._around import Around, announced, inherited, parent, place
-from mlwrap._capture import (
-    Captured,
-    Redactor,
-    Role,
-    provenance,
-    role,
-    working_folder,
-)
+from mlwrap._around import announced, parent, place, surrounding
+from mlwrap._aside import aside
+from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
-from mlwrap._fluent import Fluent
-from mlwrap._journal import RunFolder, RunStarted, Status, now, spool_root
+from mlwrap._fluent import Fluent, not_ours
+from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
-from mlwrap._run import Run, current
-from mlwrap.config import Settings, check_type, settings
+from mlwrap._run import Run, current, current_run
+from mlwrap.config import Options, Settings, check_type, settings
 from mlwrap.errors import DeliveryError, RunStateError, message, told
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def model_run(
@@ -36,9 +32,9 @@ def model_run(
     *,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> RunContext:
-    """Track what happens inside a ``with`` block as an MLflow run.
+    """Track what happens inside a ``with`` or ``async with`` block as an MLflow run.
 
     Args:
         name: The run's name in MLflow.
@@ -96,7 +92,7 @@ class RunContext:
         self._offline = chosen.delivery == "off"
         warning = chosen.preemption_signal
         self._warning = None if warning is None else _lifetime.signal_number(warning)
-        self._token: Token[Run | None] | None = None
+        self._run: Run | None = None
         self._delivering = False
         self._fluent: Fluent | None = None
         self._announced = contextlib.ExitStack()
@@ -116,8 +112,8 @@ class RunContext:
         try:
             if not self._settings.disabled:
                 self._start()
-            run = Run(self._recorder)
-            self._token = current.set(run)
+            run = self._run = Run(self._recorder, around=current_run())
+            current.set(run)
         except BaseException as error:  # Ctrl-C among them: what was opened is closed again
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -127,17 +123,32 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run as ``error`` says; the error goes on to the caller."""
-        if self._token is not None:
-            with contextlib.suppress(ValueError):  # left in another thread than it was entered in
-                current.reset(self._token)
+        if self._end(error):
+            self._deliver()
+
+    async def __aenter__(self) -> Run:
+        """Start the run; see :meth:`__enter__`."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run likewise; other tasks go on while it waits for delivery."""
+        if self._end(error):
+            await aside(self._deliver, error)
+
+    def _end(self, error: BaseException | None) -> bool:
+        """End the run, and say whether it is to be delivered now."""
+        if self._run is not None and current.get() is self._run:
+            current.set(self._run.around)
         self._announced.close()
         status = self._status(error)
         if not self._recorder.recording:
             self._recorder.status = status
-            return
+            return False
         if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
             _lifetime.closed(self)
-            return
+            return False
         try:
             if self._fluent is not None:
                 self._fluent.leave(status)
@@ -146,7 +157,7 @@ class RunContext:
             self._close(status, error)
         finally:
             _lifetime.closed(self)
-        self._deliver()
+        return True
 
     def interrupted(self, signal_name: str) -> None:
         """A signal came that a handler of the user's deals with."""
@@ -169,7 +180,7 @@ class RunContext:
         worker = role() if self._settings.chief is None else Role(chief=self._settings.chief)
         if not worker.chief and not worker.saves:
             return
-        recorder, around = self._recorder, _around()
+        recorder, around = self._recorder, surrounding()
         where = place(self._settings, around)
         tags = dict(self._tags)
         if around is not None:
@@ -177,7 +188,7 @@ class RunContext:
             self._ending = around.ending
             tags |= around.tags
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
-        parent_key, parent_run_id = parent(around, where)
+        parent_key, parent_run_id = parent(around, not_ours(where))
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
@@ -222,7 +233,7 @@ class RunContext:
         if error is None:
             return "FINISHED"
         cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
-        if isinstance(error, KeyboardInterrupt | cancelled) or self._recorder.signal:
+        if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or self._recorder.signal:
             return "KILLED"
         well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
         return "FINISHED" if well else "FAILED"
@@ -259,7 +270,8 @@ class RunContext:
             elif not self._offline:
                 recorder.delivered(deliver(folder))
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            recorder.warn(f"MLflow does not have all of it yet: {failure} {_waits(folder)}")
+            where = f"It waits in {folder.path}; 'mlwrap sync' delivers it."
+            recorder.warn(f"MLflow does not have all of it yet: {failure} {where}")
         finally:
             self._delivering = False
             recorder.release()
@@ -282,17 +294,3 @@ class RunContext:
         if told is None or not told.progress.ended:
             why = (told.error if told is not None else None) or "the sender is still at it."
             raise DeliveryError(why)
-
-
-def _waits(folder: RunFolder) -> str:
-    return f"It waits in {folder.path}; 'mlwrap sync' delivers it."
-
-
-def _around() -> Around | None:
-    """The run around this code, in this process or the one that started it."""
-    run = current.get()
-    if run is None:
-        return inherited()
-    if not run.recorded or run.status != "RUNNING":
-        return None
-    return Around(run.key, run.tracking_uri, run.offline, run.run_id)

@@ -24,7 +24,10 @@ current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 
 def current_run() -> Run | None:
     """The run around this code, or ``None``."""
-    return current.get()
+    run = current.get()
+    while run is not None and run.status != "RUNNING":  # ended out of order, as generators do, or elsewhere
+        run = run.around
+    return run
 
 
 class Run(Training):
@@ -33,10 +36,14 @@ class Run(Training):
     Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
     goes wrong in them is said in a :class:`~mlwrap.errors.MlwrapWarning`. Called after the run has ended
     they raise :class:`~mlwrap.errors.RunStateError`.
+
+    Attributes:
+        around: The run that was open around this one, in the same thread or task, when it began.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, around: Run | None = None) -> None:
         super().__init__(recorder)
+        self.around = around
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"

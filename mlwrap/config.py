@@ -6,13 +6,16 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 import msgspec
 
 from mlwrap.errors import OptionError
 
-__all__ = ["Settings", "configure", "settings"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Options", "Settings", "configure", "settings"]
 
 Delivery = Literal["sender", "inline", "off"]
 Nonfinite = Literal["tag", "skip", "stop"]
@@ -59,6 +62,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nonfinite: Nonfinite = "tag"
 
 
+class Options(TypedDict, total=False):
+    """:class:`Settings` as options of a call, for static types; ``None`` means "not given"."""
+
+    spool: str | os.PathLike[str] | None
+    delivery: Delivery | None
+    deadline: float | None
+    tracking_uri: str | None
+    experiment: str | None
+    cache_size: float | None
+    strict: bool | None
+    quiet: bool | None
+    disabled: bool | None
+    chief: bool | None
+    preemption_signal: str | None
+    nonfinite: Nonfinite | None
+
+
 _TYPES: dict[str, Any] = get_type_hints(Settings)
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
@@ -81,7 +101,7 @@ _NOTHING = InForce({}, {})
 _adopted: ContextVar[InForce] = ContextVar("mlwrap_adopted", default=_NOTHING)
 
 
-def configure(**options: Any) -> None:
+def configure(**options: Unpack[Options]) -> None:
     """Set settings for this process, over the environment and under each call's own options.
 
     Args:
@@ -98,7 +118,7 @@ def configure(**options: Any) -> None:
             _configured[name] = value
 
 
-def settings(**options: Any) -> Settings:
+def settings(**options: Unpack[Options]) -> Settings:
     """The settings in force for one call.
 
     Args:

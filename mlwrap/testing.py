@@ -130,6 +130,9 @@ class CapturedRuns(Sequence[CapturedRun]):
     def __len__(self) -> int:
         return len(self._runs())
 
+    def __iter__(self) -> Iterator[CapturedRun]:  # Sequence's reads all journals for each
+        return iter(self._runs())
+
     def __repr__(self) -> str:
         return repr(self._runs())
 

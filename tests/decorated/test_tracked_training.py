@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import pickle
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -358,10 +357,6 @@ def generator():
     yield 1
 
 
-async def coroutine():
-    """So does this."""
-
-
 async def async_generator():
     """And this."""
     yield 1
@@ -373,7 +368,6 @@ async def async_generator():
         (generator, "generator is a generator"),
         (functools.partial(generator), "generator is a generator"),
         (async_generator, "is a generator"),
-        (coroutine, "coroutine is a coroutine function"),
         (Trainer, "decorates a training function"),
         (3, "decorates a training function"),
     ],
@@ -537,14 +531,3 @@ def test_warnings_come_from_the_users_line(runs):
     (warning,) = caught
     assert warning.filename == __file__
     assert "metric 'loss' is no number, and is left out" in str(warning.message)
-
-
-def test_pickle_is_not_promised_yet_but_never_silent():
-    """A decorated function either travels whole or says that it can't."""
-
-    @tracked_training
-    def train():
-        return None
-
-    with pytest.raises((pickle.PicklingError, NotImplementedError, AttributeError)):
-        pickle.dumps(train)
