@@ -147,7 +147,8 @@ def relabel(function: Any, *, name: str | None, tags: Mapping[str, Any]) -> bool
     Returns:
         Whether it is a decorated function.
     """
-    while not isinstance(found := getattr(function, "_self_parent", function), TrackedProxy):
+    # A method's proxy has the function's for its parent, as wrapt names it.
+    while not isinstance(found := getattr(function, "_self_parent", None) or function, TrackedProxy):
         behind = (getattr(function, attribute, None) for attribute in ("__func__", "func", "__wrapped__"))
         function = next((each for each in behind if each is not None), None)
         if function is None:

@@ -205,7 +205,8 @@ def check_tree(captured) -> None:
     assert len(outer) == len(inner) == MANY
     for run in (*outer, *inner):
         assert run.status == "FINISHED"
-        assert [value.value for value in run.metrics["number"]] == [float(run.params["number"])] * 2
+        for metric in ("number", "returned"):
+            assert [value.value for value in run.metrics[metric]] == [float(run.params["number"])]
     assert {run.params["number"] for run in outer} == {str(number) for number in range(MANY)}
     assert all(run.parent is None for run in outer)
     for run in inner:
@@ -220,7 +221,7 @@ def test_a_hundred_runs_in_threads():
     def inner(number):
         current_run().log_metric("number", number)
         together.wait(60)
-        return {"number": number}
+        return {"returned": number}
 
     @tracked_training
     def outer(number):
@@ -229,7 +230,7 @@ def test_a_hundred_runs_in_threads():
         inner(number)
         assert inner.last_run.name == "inner"
         assert current_run() is outer.last_run
-        return {"number": number}
+        return {"returned": number}
 
     with capture_runs() as captured:
         with ThreadPoolExecutor(MANY) as pool:
@@ -246,7 +247,7 @@ def test_a_hundred_runs_in_tasks():
         current_run().log_metric("number", number)
         for _ in range(number % 7):
             await asyncio.sleep(0)
-        return {"number": number}
+        return {"returned": number}
 
     @tracked_training
     async def outer(number):
@@ -255,7 +256,7 @@ def test_a_hundred_runs_in_tasks():
         await inner(number)
         assert inner.last_run.status == "FINISHED"
         assert current_run() is outer.last_run
-        return {"number": number}
+        return {"returned": number}
 
     async def main():
         await asyncio.gather(*(outer(number) for number in range(MANY)))
@@ -272,13 +273,13 @@ def test_a_hundred_runs_in_tasks_that_use_threads():
     @tracked_training
     def inner(number):
         current_run().log_metric("number", number)
-        return {"number": number}
+        return {"returned": number}
 
     @tracked_training
     async def outer(number):
         await asyncio.to_thread(inner, number)
         current_run().log_metric("number", number)
-        return {"number": number}
+        return {"returned": number}
 
     with capture_runs() as captured:
         with ThreadPoolExecutor(4) as pool:
