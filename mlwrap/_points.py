@@ -39,12 +39,14 @@ class Clock:
 
     def __init__(self) -> None:
         self._time = self._step = -1
+        self._lock = threading.RLock()  # a signal's handler may come in the middle
 
     def time(self, step: int) -> int:
         """Milliseconds for a point of ``step``: not before the last, and after it if the step is not."""
-        time, earliest = now(), self._time if step > self._step else self._time + 1
-        self._time, self._step = max(earliest, time), step
-        return self._time
+        with self._lock:
+            time, earliest = now(), self._time if step > self._step else self._time + 1
+            self._time, self._step = max(earliest, time), step
+            return self._time
 
 
 class _Stream:
