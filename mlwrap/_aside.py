@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 
 async def aside(work: Callable[[], None], error: BaseException | None) -> None:
@@ -24,6 +23,9 @@ async def aside(work: Callable[[], None], error: BaseException | None) -> None:
     if asyncio is None or loop is None or isinstance(error, GeneratorExit):
         work()
         return
+    # Late: it can't be imported once the main thread is through, when threads may still begin runs.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     pool = ThreadPoolExecutor(1, "mlwrap")
     waiting = loop.run_in_executor(pool, work)
     pool.shutdown(wait=False)

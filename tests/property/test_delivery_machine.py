@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
     def kill(self):
         """The writer is gone without a word; the kernel gives its lease back."""
         mlwrap._lifetime.closed(self.context)
-        mlwrap._run.current.reset(self.context._token)
+        mlwrap._run.current.set(self.context._run.around)
         self.run._recorder.release()
         self._gone("KILLED")
 
