@@ -201,6 +201,7 @@ class RunContext:
             folder=str(working_folder()),
             offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
+            thin_after=self._settings.thin_after,
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)

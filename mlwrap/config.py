@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
 import msgspec
 
@@ -46,6 +46,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             run tagged with the first (``mlwrap.diverged``). ``"skip"``: only tagged. ``"stop"``: logged and
             tagged, and the training ends: ``Diverged`` is raised where it was logged, and Keras and
             Estimators are asked to stop.
+        thin_after: How many points of one metric MLflow is told before it is told fewer: every second one of
+            as many again, every fourth of twice as many after those, and so on, but always the first, the
+            last, the least and the greatest. All of them are in the run's artifact
+            ``thinned_metrics.csv.gz`` then. 0: it is told all, however many.
     """
 
     spool: str | None = None
@@ -60,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chief: bool | None = None
     preemption_signal: str | None = None
     nonfinite: Nonfinite = "tag"
+    thin_after: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
 
 
 class Options(TypedDict, total=False):
@@ -77,9 +82,10 @@ class Options(TypedDict, total=False):
     chief: bool | None
     preemption_signal: str | None
     nonfinite: Nonfinite | None
+    thin_after: int | None
 
 
-_TYPES: dict[str, Any] = get_type_hints(Settings)
+_TYPES: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
@@ -146,7 +152,7 @@ def in_force() -> InForce:
         variable = f"MLWRAP_{name.upper()}"
         text = os.environ.get(variable)
         if text:  # set but empty means unset, as a shell user expects
-            known = _WORDS.get(text.lower(), text) if hint is bool else text
+            known = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text
             merged[name] = _convert(variable, known, hint, strict=False)
     adopted = _adopted.get()
     return InForce({**merged, **_configured, **adopted.below}, {**_forced, **adopted.above})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlwrap._delivery.client import BATCH, Client
+from mlwrap._delivery.thinning import Thinning
 from mlwrap._journal import Metrics
 from mlwrap.errors import Refused
 
@@ -12,19 +13,30 @@ _Entry = tuple[str, tuple[str, str] | tuple[str, float, int, int]]
 class Batch:
     """Parameters, metrics and tags that wait to be sent.
 
+    Args:
+        thinning: Chooses the points that MLflow is told.
+
     Attributes:
         params: Name to text.
         tags: Name to text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, thinning: Thinning) -> None:
+        self._thinning = thinning
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self._metrics: list[tuple[str, float, int, int]] = []
 
     def add(self, record: Metrics) -> None:
-        """Add the points of a record."""
-        self._metrics += [(name, value, record.time, record.step) for name, value in record.numbers().items()]
+        """Add the points of a record that MLflow is told."""
+        before = len(self._thinning.thinned)
+        self._metrics += self._thinning.chosen(record)
+        if len(self._thinning.thinned) > before:
+            self.tags["mlwrap.thinned"] = ", ".join(self._thinning.thinned)[:5000]
+
+    def add_held(self) -> None:
+        """Add the points that were left out and are told all the same: the run is over."""
+        self._metrics += self._thinning.held()
 
     @property
     def full(self) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -19,6 +17,8 @@ from mlwrap._delivery.models import has_arrived, publish
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
 from mlwrap._delivery.registry import Registry
+from mlwrap._delivery.standing import working_folder
+from mlwrap._delivery.thinning import FILE, Thinning, write_points
 from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
     AnyRecord,
@@ -70,7 +70,7 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
             raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
         first = header(folder.journal)
         with asking_once():
-            with _working_folder(first):
+            with working_folder(first):
                 client = Client(first.tracking_uri)
             progress = _Delivery(folder, first, client, told).run()
     except DeliveryError as error:
@@ -103,7 +103,8 @@ class _Delivery:
         self._progress = folder.progress()
         self._progress.error = None
         self._held = set(self._progress.held)  # by an earlier delivery
-        self._batch = Batch()
+        self._thinning = Thinning(first.thin_after, self._progress.seen)
+        self._batch = Batch(self._thinning)
 
     def run(self) -> Progress:
         run_id = self._ensure_run()
@@ -111,10 +112,14 @@ class _Delivery:
         for record, end in read(self._folder.journal, self._progress.offset):
             self._take(record, run_id, taken)
             taken = end
+            if self._progress.ended:  # whoever wrote after the end came too late
+                break
         self._flush(run_id, taken)
         return self._progress
 
     def _take(self, record: AnyRecord | None, run_id: str, before: int) -> None:
+        if self._batch.full:  # without this record: what progress says of those before it is true then
+            self._flush(run_id, before)
         match record:
             case None:
                 self._progress.damaged += 1
@@ -129,16 +134,16 @@ class _Delivery:
                 self._flush(run_id, before)
                 self._publish(record, run_id)
             case RunEnded(status=status, time=time):
+                self._batch.add_held()
                 self._flush(run_id, before)
                 self._publish_held(run_id)
+                self._publish_thinned(run_id)
                 self._client.end_run(run_id, status, time)
                 verify_models(self._client.tracking_uri, self._progress, self._save)
                 self._check_held()
                 self._progress.ended = True
             case RunStarted():
                 pass
-        if self._batch.full:
-            self._flush(run_id, before)
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""
@@ -191,6 +196,25 @@ class _Delivery:
             if isinstance(record, Artifact | Model) and record.staged in self._held:
                 self._publish(record, run_id)
 
+    def _publish_thinned(self, run_id: str) -> None:
+        """Log all points of the metrics that were thinned as one file."""
+        if not self._thinning.thinned:
+            return
+        file = self._folder.path / "staged" / "thinned" / FILE
+        record = Artifact(staged=self._folder.relative(file), path=FILE)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_points(self._folder.journal, self._thinning.thinned, file, self._alive)
+        except OSError as error:  # the disk is full: the run has its end all the same, and sync the rest
+            self._progress.held[record.staged] = str(error)
+            shutil.rmtree(file.parent, ignore_errors=True)
+        else:
+            self._publish(record, run_id)
+
+    def _alive(self) -> None:
+        self._progress.seconds += 1
+        self._save()
+
     def _check_held(self) -> None:
         if self._progress.held:
             told = "; ".join(f"{staged}: {why}" for staged, why in self._progress.held.items())
@@ -222,7 +246,7 @@ class _Delivery:
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
-        with _working_folder(first):
+        with working_folder(first):
             experiment_id = first.experiment_id or self._client.experiment_id(first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down
@@ -244,30 +268,3 @@ class _Delivery:
                     parent = folder.progress().run_id or deliver(folder).run_id
             parent = parent or self._client.find_run(self._first.parent_key, experiment_id)
         return {"mlflow.parentRunId": parent} if parent else {}
-
-
-_standing = threading.RLock()
-
-
-@contextlib.contextmanager
-def _working_folder(first: RunStarted) -> Iterator[None]:
-    """Stand where the training stood: MLflow lays the artifacts of an SQL store beside it (``./mlruns``).
-
-    MLflow looks at the working folder in two places: when it opens such a store, and when it makes an
-    experiment there. A process has one working folder, so its threads take turns.
-    """
-    if first.tracking_uri.startswith(("http:", "https:")) or not Path(first.folder).is_dir():
-        yield
-        return
-    with _standing:
-        try:
-            here = os.open(".", os.O_RDONLY)
-        except OSError:  # ours was removed
-            here = -1
-        os.chdir(first.folder)
-        try:
-            yield
-        finally:
-            if here >= 0:
-                os.fchdir(here)
-                os.close(here)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
+
+from mlwrap._journal.records import Number
 
 PROGRESS_FORMAT = 1
 
@@ -31,6 +35,24 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     troubles: list[str] = []
 
 
+class Seen(msgspec.Struct, array_like=True):
+    """What delivery has seen of one metric, to choose which of its points MLflow is told.
+
+    Attributes:
+        count: Its points so far.
+        least: Their least value, of those that are finite.
+        greatest: Their greatest value, likewise.
+        odd: Whether one was not finite.
+        held: Points (value, time, step) that were left out and may have to be told at the run's end, by why.
+    """
+
+    count: int = 0
+    least: float = sys.float_info.max
+    greatest: float = -sys.float_info.max
+    odd: bool = False
+    held: dict[str, tuple[Number, int, int]] = {}
+
+
 class Progress(msgspec.Struct, kw_only=True):
     """How far delivery got with a run folder, and the ids that MLflow gave.
 
@@ -41,12 +63,13 @@ class Progress(msgspec.Struct, kw_only=True):
         run_id: MLflow's id of the run, once known.
         experiment_id: MLflow's id of its experiment, once known.
         models: Progress with each model, by its staged path.
+        seen: What was seen of each metric up to ``offset``, in runs that may be thinned.
         damaged: Lines of the journal that could not be read.
         refused: Values that MLflow would not take, and why.
         degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
         ended: All is delivered, the run's end too.
-        seconds: That were spent verifying models: a sign of life.
+        seconds: That were spent where nothing else changes here: a sign of life.
         error: What stood in the way of the last delivery.
     """
 
@@ -56,6 +79,7 @@ class Progress(msgspec.Struct, kw_only=True):
     run_id: str | None = None
     experiment_id: str | None = None
     models: dict[str, ModelProgress] = {}
+    seen: dict[str, Seen] = {}
     damaged: int = 0
     refused: dict[str, str] = {}
     degraded: str | None = None

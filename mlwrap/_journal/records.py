@@ -42,6 +42,8 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         folder: Working folder of the training process, which relative store paths start from.
         offline: The user wants it to wait for ``mlwrap sync``.
         tags: Tags known at the start.
+        thin_after: Points of one metric after which MLflow is told fewer of them; 0 for never, which is
+            also what journals say that are older than this field.
     """
 
     format: int = FORMAT
@@ -56,6 +58,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     folder: str
     offline: bool = False
     tags: dict[str, str] = {}
+    thin_after: int = 0
 
 
 class Params(Record, frozen=True, kw_only=True, tag="params"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import inspect
 import shutil
 import tempfile
@@ -22,10 +24,12 @@ from hypothesis.stateful import (
 import mlwrap
 from mlwrap._delivery import close_for_the_dead, deliver
 from mlwrap._delivery.client import Client
+from mlwrap._delivery.thinning import FILE
 from mlwrap._journal import RunFolder
 from mlwrap.errors import JournalError, Unreachable
 from tests.faults.weights import Weights, register
 
+AFTER = 20
 NAMES = st.sampled_from(["loss", "accuracy", "a b", "weird#name"])
 
 
@@ -64,6 +68,14 @@ class Expected:
         self.models: list[int] = []
 
 
+def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """What MLflow is told of a metric, said in another way than in the code."""
+    values = [value for _, value in points]
+    always = {len(points) - 1, values.index(min(values)), values.index(max(values))}
+    by_number = {n for n in range(len(points)) if n % 2 ** (n // AFTER).bit_length() == 0}
+    return [points[n] for n in sorted(always | by_number)]
+
+
 class Machine(RuleBasedStateMachine):
     """Runs and deliveries; ``expected`` is the model, a real store the real thing."""
 
@@ -93,7 +105,12 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.run is None)
     def start(self):
         self.context = mlwrap.model_run(
-            "r", spool=self.spool, tracking_uri=self.uri, experiment="machine", delivery="off"
+            "r",
+            spool=self.spool,
+            tracking_uri=self.uri,
+            experiment="machine",
+            delivery="off",
+            thin_after=AFTER,
         )
         self.run = self.context.__enter__()
         self.expected[self.run.key] = Expected()
@@ -193,9 +210,21 @@ class Machine(RuleBasedStateMachine):
         assert set(run.data.metrics) == {own(name) for name in expected.points}
         for name, points in expected.points.items():
             history = client.get_metric_history(run.info.run_id, own(name))
-            assert [(point.step, point.value) for point in history] == points
+            assert sorted((point.step, point.value) for point in history) == thinned(points)
         there = {file.path for file in client.list_artifacts(run.info.run_id)} - {"params.json"}
-        assert there == set(expected.files)
+        long = {own(name): points for name, points in expected.points.items() if len(points) > AFTER}
+        assert there == set(expected.files) | ({FILE} if long else set())
+        if long:
+            assert set(run.data.tags["mlwrap.thinned"].split(", ")) == set(long)
+            table = gzip.decompress(
+                Path(f"{run.info.artifact_uri}/{FILE}".removeprefix("file://")).read_bytes()
+            )
+            rows = [
+                (name, int(step), float(value))
+                for name, step, _, value in csv.reader(table.decode().splitlines()[1:])
+            ]
+            for name, points in long.items():
+                assert [row[1:] for row in rows if row[0] == name] == points
         for name, text in expected.files.items():
             uri = f"{run.info.artifact_uri}/{name}"
             assert mlflow.artifacts.load_text(uri) == text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import math
 import os
 import signal
@@ -47,6 +48,13 @@ class Busy:
     def __float__(self) -> float:
         self.asked += 1
         return self.value
+
+
+class Ready(Busy):
+    """One that is never seen to be busy."""
+
+    def is_ready(self) -> bool:
+        return True
 
 
 NUMBERS = {
@@ -276,6 +284,32 @@ def test_what_is_remembered_has_an_end():
             run.log_metric("loss", 1.0, step=step)
         (stream,) = run._recorder.points._streams.values()
         assert len(stream.recent) == 5_000
+
+
+def held(points: object) -> int:
+    """How many things the metrics of a run hold in memory, from numbers to records."""
+    seen: set[int] = set()
+    waiting: list[object] = [points]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) not in seen and not callable(thing):
+            seen.add(id(thing))
+            waiting += gc.get_referents(thing)
+    return len(seen)
+
+
+def test_all_that_is_held_has_an_end():
+    """However it is logged: by number, numpy's or plain, tensors that are busy, with a step or without."""
+    sizes = []
+    with captured() as (run, _):
+        for step in range(18_000):
+            run.log_metrics({"loss": step / 7, "rate": 0.5}, step=step)
+            run.log_metric("loss", np.float32(step))
+            run.log_metric("busy", Ready(step / 2))
+            if step in {6_000, 17_999}:
+                sizes.append(held(run._recorder.points))
+    assert sizes[0] > 10_000  # it was counted
+    assert abs(sizes[1] - sizes[0]) < 100
 
 
 def test_threads_that_log_without_a_step():
