@@ -20,6 +20,7 @@ from mlwrap._fluent import Fluent, not_ours
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_run
+from mlwrap._system_metrics import system_metrics
 from mlwrap.config import Options, Settings, check_type, settings
 from mlwrap.errors import DeliveryError, RunStateError, message, told
 
@@ -202,6 +203,7 @@ class RunContext:
             offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
             thin_after=self._settings.thin_after,
+            system_metrics=system_metrics(self._settings),
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)

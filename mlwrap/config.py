@@ -50,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             as many again, every fourth of twice as many after those, and so on, but always the first, the
             last, the least and the greatest. All of them are in the run's artifact
             ``thinned_metrics.csv.gz`` then. 0: it is told all, however many.
+        system_metrics: Log what the machine does (processors, memory, disk, network, GPUs) as MLflow does;
+            ``None`` asks MLflow (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING``). The sender does it, so it takes
+            ``delivery="sender"``.
     """
 
     spool: str | None = None
@@ -65,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     preemption_signal: str | None = None
     nonfinite: Nonfinite = "tag"
     thin_after: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    system_metrics: bool | None = None
 
 
 class Options(TypedDict, total=False):
@@ -83,6 +87,7 @@ class Options(TypedDict, total=False):
     preemption_signal: str | None
     nonfinite: Nonfinite | None
     thin_after: int | None
+    system_metrics: bool | None
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings, include_extras=True)

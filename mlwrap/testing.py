@@ -158,7 +158,7 @@ def capture_runs() -> Iterator[CapturedRuns]:
     """
     with tempfile.TemporaryDirectory(prefix="mlwrap-") as folder:
         runs = CapturedRuns(Path(folder))
-        with forced(spool=folder, delivery="off", quiet=True, disabled=False):
+        with forced(spool=folder, delivery="off", quiet=True, disabled=False, system_metrics=False):
             try:
                 yield runs
             finally:

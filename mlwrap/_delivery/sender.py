@@ -21,6 +21,7 @@ import msgspec
 from mlwrap._delivery.line import ASK, Hello, Told, connected, short
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
+from mlwrap._delivery.watch import Watch
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read, run_folders, sweep
 from mlwrap._passwords import without_password
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
@@ -112,6 +113,10 @@ class _Served:
         from mlwrap._delivery import runs  # noqa: F401, PLC0415 - imports MLflow, which takes its time
 
         self._tell(Told(progress=_progress(folder)))  # from now on the deadline of who waits for us counts
+        with contextlib.closing(Watch(folder)) as self._watch:
+            self._deliver_all(folder)
+
+    def _deliver_all(self, folder: RunFolder) -> None:
         due = time.monotonic()
         give_up = math.inf
         while True:
@@ -177,6 +182,8 @@ class _Served:
         self._dead = not data
         self._woken = time.monotonic()
         self._asked = self._asked or ASK in data
+        if self._asked or self._dead:  # the run is over
+            self._watch.close()
         return True
 
     def _deliver(self, folder: RunFolder) -> float | None:
@@ -205,7 +212,7 @@ class _Served:
             return None
         # A record that came within the second after a wake has sent none of its own: look once more.
         look = self._woken + _LOOK_SECONDS
-        return look if look > began else math.inf
+        return look if look > began else time.monotonic() + max(self._watch.period, _LOOK_SECONDS)
 
     def _say(self, told: Told) -> None:
         """Tell how it goes, if somebody waits for that."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -24,6 +24,20 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 class Record(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
     """One line of a journal."""
+
+
+class SystemMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """That the machine is to be watched while a run lasts, and how.
+
+    Attributes:
+        interval: Seconds from one look to the next.
+        samples: Looks that make one point of each metric, their mean.
+        node: The machine's name within the metrics' names, where several machines log into one run.
+    """
+
+    interval: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 10.0
+    samples: Annotated[int, msgspec.Meta(ge=1)] = 1
+    node: str | None = None
 
 
 class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
@@ -44,6 +58,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         tags: Tags known at the start.
         thin_after: Points of one metric after which MLflow is told fewer of them; 0 for never, which is
             also what journals say that are older than this field.
+        system_metrics: How the machine is watched; ``None`` for not at all.
     """
 
     format: int = FORMAT
@@ -59,6 +74,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     offline: bool = False
     tags: dict[str, str] = {}
     thin_after: int = 0
+    system_metrics: SystemMetrics | None = None
 
 
 class Params(Record, frozen=True, kw_only=True, tag="params"):

@@ -2,7 +2,7 @@
 
 A run folder is named for the run's key and holds::
 
-    journal.jsonl      the records, written by the training process alone
+    journal.jsonl      the records, written by the training process; what the machine does by the sender
     staged/            models and files that wait to be delivered
     delivered.json     how far delivery got, written by delivery alone
     reserve            room on the disk for the journal's last records

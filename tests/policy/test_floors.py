@@ -16,7 +16,7 @@ FLOORS = (
     ("errors",),
     ("config", "_passwords", "_travel", "_aside"),
     ("_capture", "_journal", "_lifetime", "_logged_model", "_number", "_pace", "_report"),
-    ("savers", "_delivery", "_said", "_grid", "_sweep_table"),
+    ("savers", "_delivery", "_said", "_grid", "_sweep_table", "_system_metrics"),
     ("_points",),
     ("_recorder",),
     ("_harmless",),
