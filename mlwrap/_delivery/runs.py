@@ -107,13 +107,13 @@ class _Delivery:
         self._batch = Batch(self._thinning)
 
     def run(self) -> Progress:
+        if self._progress.ended:
+            return self._progress
         run_id = self._ensure_run()
         taken = self._progress.offset
         for record, end in read(self._folder.journal, self._progress.offset):
             self._take(record, run_id, taken)
             taken = end
-            if self._progress.ended:  # whoever wrote after the end came too late
-                break
         self._flush(run_id, taken)
         return self._progress
 

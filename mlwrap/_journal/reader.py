@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mlwrap._journal.records import FORMAT, AnyRecord, RunStarted
+from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted
 from mlwrap.errors import JournalError
 
 _BEGIN = b'{"type":'  # of every record; within a text its quotes would be escaped
@@ -37,7 +37,8 @@ def read(path: Path, start: int = 0) -> Iterator[Entry]:
 
     A last line without its end is still being written, or was cut off when its writer died: it is not
     there. What is damaged is yielded with ``record=None``, so that the caller can count and report it. A
-    record that follows on a piece of another one, without a line's end between, is whole and is yielded.
+    record that follows on a piece of another one, without a line's end between, is whole and is yielded. The
+    run's end is the last: a sender that watched the machine in that very moment may have written after it.
 
     Raises:
         JournalError: There is no journal, its first record is not whole, or a newer mlwrap wrote it.
@@ -61,6 +62,8 @@ def read(path: Path, start: int = 0) -> Iterator[Entry]:
             end += len(line)
             if record is not None:
                 yield Entry(record, end)
+            if isinstance(record, RunEnded):
+                return
 
 
 def header(path: Path) -> RunStarted:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._journal import FORMAT, KEPT, Metrics, RunStarted, Tags, Writer, header, read
+from mlwrap._journal import FORMAT, KEPT, Metrics, RunEnded, RunStarted, Tags, Writer, header, read
 from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import JournalError
 
@@ -59,6 +59,17 @@ def test_reading_goes_on_where_it_stopped(tmp_path: Path):
     assert ends[-1] == path.stat().st_size
     assert steps(path, ends[1]) == [1, 2]
     assert steps(path, ends[-1]) == []
+
+
+def test_the_runs_end_is_the_last(tmp_path: Path):
+    """What a sender wrote a moment too late is nobody's."""
+    path = written(tmp_path / "j")
+    writer = Writer(path)
+    for record in (RunEnded(status="FINISHED", time=1), Metrics(values={"late": 1.0}, step=9, time=1)):
+        writer.append(record)
+    writer.close()
+    *_, last = read(path)
+    assert isinstance(last.record, RunEnded)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
