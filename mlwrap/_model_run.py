@@ -15,13 +15,13 @@ from mlwrap._around import announced, parent, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
-from mlwrap._delivery import Line, deliver
 from mlwrap._fluent import Fluent, not_ours
+from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_run
 from mlwrap.config import Options, Settings, check_type, settings
-from mlwrap.errors import DeliveryError, RunStateError, message, told
+from mlwrap.errors import RunStateError, message, told
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,6 +93,7 @@ class RunContext:
         warning = chosen.preemption_signal
         self._warning = None if warning is None else _lifetime.signal_number(warning)
         self._run: Run | None = None
+        self._handover = Handover(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
         self._delivering = False
         self._fluent: Fluent | None = None
         self._announced = contextlib.ExitStack()
@@ -112,7 +113,7 @@ class RunContext:
         try:
             if not self._settings.disabled:
                 self._start()
-            run = self._run = Run(self._recorder, around=current_run())
+            run = self._run = Run(self._recorder, current_run(), self._handover)
             current.set(run)
         except BaseException as error:  # Ctrl-C among them: what was opened is closed again
             self.__exit__(type(error), error, error.__traceback__)
@@ -135,7 +136,10 @@ class RunContext:
     ) -> None:
         """End the run likewise; other tasks go on while it waits for delivery."""
         if self._end(error):
-            await aside(self._deliver, error)
+            if self._handover.takes_time:
+                await aside(self._deliver, error)
+            else:
+                self._deliver()
 
     def _end(self, error: BaseException | None) -> bool:
         """End the run, and say whether it is to be delivered now."""
@@ -265,16 +269,9 @@ class RunContext:
             return
         self._delivering = True
         try:
-            if recorder.line is not None:
-                self._wait(recorder.line)
-            elif not self._offline:
-                recorder.delivered(deliver(folder))
-        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            where = f"It waits in {folder.path}; 'mlwrap sync' delivers it."
-            recorder.warn(f"MLflow does not have all of it yet: {failure} {where}")
+            self._handover.begin()
         finally:
             self._delivering = False
-            recorder.release()
         if not self._settings.quiet:
             models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.values()]
             _report.ended(
@@ -284,13 +281,5 @@ class RunContext:
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,
+                delivering=self._handover.left,
             )
-
-    def _wait(self, line: Line) -> None:
-        """Wait for the sender, which goes on without us if it takes too long."""
-        told = line.wait(self._settings.deadline)
-        if told is not None:
-            self._recorder.delivered(told.progress)
-        if told is None or not told.progress.ended:
-            why = (told.error if told is not None else None) or "the sender is still at it."
-            raise DeliveryError(why)

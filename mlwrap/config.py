@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             died; ``"inline"``: the training process does, when the run ends; ``"off"``: the run folder waits
             for ``mlwrap sync``.
         deadline: Seconds without progress after which the end of a run stops waiting for delivery.
+        wait: Whether the end of a run waits until MLflow has all of it. If not, ``run.wait()`` does, or the
+            end of the process; where the process itself delivers, its runs wait in any case.
         tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
             ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
         experiment: Name of the experiment; ``None`` asks MLflow likewise.
@@ -51,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool: str | None = None
     delivery: Delivery = "sender"
     deadline: float = 10.0
+    wait: bool = True
     tracking_uri: str | None = None
     experiment: str | None = None
     cache_size: float = 10.0
@@ -68,6 +71,7 @@ class Options(TypedDict, total=False):
     spool: str | os.PathLike[str] | None
     delivery: Delivery | None
     deadline: float | None
+    wait: bool | None
     tracking_uri: str | None
     experiment: str | None
     cache_size: float | None

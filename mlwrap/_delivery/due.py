@@ -16,7 +16,9 @@ class Due:
 
     def __init__(self) -> None:
         self._urgent: deque[Served] = deque()
-        self._timers: list[tuple[float, int, Served]] = []  # one whose run is due at another time by now counts not
+        self._timers: list[
+            tuple[float, int, Served]
+        ] = []  # one whose run is due at another time by now counts not
         self._numbers = itertools.count()
 
     def note(self, run: Served) -> None:

@@ -129,7 +129,7 @@ class Line:
                     return told
 
     def close(self) -> None:
-        """Hang up; what is not delivered yet the sender goes on delivering, and :meth:`wait` calls it again."""
+        """Hang up: what is not delivered yet the sender goes on delivering. :meth:`wait` calls it again."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

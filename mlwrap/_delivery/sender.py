@@ -131,6 +131,8 @@ class Sender:
             line.close()
 
     def _hear(self, line: socket.socket, run: Served) -> None:
+        if line.fileno() < 0:  # closed in this very round
+            return
         if data := _received(line):
             run.heard(data)
         else:
