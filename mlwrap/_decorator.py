@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture import Arguments
-from mlwrap._tracked import TrackedFunction, TrackedProxy, Tracking
+from mlwrap._tracked import TrackedFunction, TrackedProxy
+from mlwrap._tracking import Tracking
 from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions

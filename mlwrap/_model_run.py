@@ -146,7 +146,7 @@ class RunContext:
         if self._run is not None and current.get() is self._run:
             current.set(self._run.around)
         self._announced.close()
-        status = self._status(error)
+        status = status_of(error, signal=self._recorder.signal)
         if not self._recorder.recording:
             self._recorder.status = status
             return False
@@ -233,15 +233,6 @@ class RunContext:
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
 
-    def _status(self, error: BaseException | None) -> Status:
-        if error is None:
-            return "FINISHED"
-        cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
-        if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or self._recorder.signal:
-            return "KILLED"
-        well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
-        return "FINISHED" if well else "FAILED"
-
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
         tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
@@ -283,3 +274,14 @@ class RunContext:
                 folder=folder.path,
                 delivering=self._handover.left,
             )
+
+
+def status_of(error: BaseException | None, *, signal: str | None = None) -> Status:
+    """The status of a run whose body was left by ``error``, or ended by a signal."""
+    if error is None:
+        return "FINISHED"
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or signal:
+        return "KILLED"
+    well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
+    return "FINISHED" if well else "FAILED"

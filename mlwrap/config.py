@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -84,6 +85,7 @@ class Options(TypedDict, total=False):
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)
+_VARIABLES = {name: f"MLWRAP_{name.upper()}" for name in _TYPES}
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
@@ -139,6 +141,30 @@ def settings(**options: Unpack[Options]) -> Settings:
     return Settings(**merged | dict(above))
 
 
+def is_disabled(own: bool | None) -> bool:
+    """``settings(disabled=own).disabled``, without asking for anything else.
+
+    Raises:
+        OptionError: A wrong type in the environment.
+    """
+    below, above = _adopted.get()
+    if "disabled" in above:
+        return bool(above["disabled"])
+    if "disabled" in _forced:
+        return bool(_forced["disabled"])
+    if own is not None:
+        return own
+    if "disabled" in below:
+        return bool(below["disabled"])
+    if "disabled" in _configured:
+        return bool(_configured["disabled"])
+    try:
+        text = os.environ["MLWRAP_DISABLED"]
+    except KeyError:
+        return False
+    return text == "1" or bool(text and _said("disabled", text))
+
+
 def in_force() -> InForce:
     """What is in force here, for :func:`adopted` where another process, or thread, works for this one.
 
@@ -146,14 +172,20 @@ def in_force() -> InForce:
         OptionError: A wrong type in the environment.
     """
     merged: dict[str, Any] = {}
-    for name, hint in _TYPES.items():
-        variable = f"MLWRAP_{name.upper()}"
+    for name, variable in _VARIABLES.items():
         text = os.environ.get(variable)
         if text:  # set but empty means unset, as a shell user expects
-            known = _WORDS.get(text.lower(), text) if hint is bool else text
-            merged[name] = _convert(variable, known, hint, strict=False)
+            merged[name] = _said(name, text)
     adopted = _adopted.get()
     return InForce({**merged, **_configured, **adopted.below}, {**_forced, **adopted.above})
+
+
+@functools.cache
+def _said(name: str, text: str) -> Any:
+    """What the environment says of a setting."""
+    hint = _TYPES[name]
+    known = _WORDS.get(text.lower(), text) if hint is bool else text
+    return _convert(_VARIABLES[name], known, hint, strict=False)
 
 
 @contextlib.contextmanager

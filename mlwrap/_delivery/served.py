@@ -166,8 +166,9 @@ class Served:
             self._knock()
             import_mlflow()
             self._tell(Told(progress=_progress(self.folder)))
-        if not self._dead or close_for_the_dead(self.folder, _CLOSING_SECONDS):
-            self._next = self._deliver()
+        dead = self._dead  # one that dies from now on is delivered once more
+        if not dead or close_for_the_dead(self.folder, _CLOSING_SECONDS):
+            self._next = self._deliver(dead)
 
     def _knock(self) -> None:
         """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
@@ -179,8 +180,8 @@ class Served:
                 told = Told(progress=_progress(self.folder), error=str(error), away=_away.failed(uri))
                 self._tell(told)
 
-    def _deliver(self) -> float | None:
-        """Deliver what there is; when to do so again, ``None`` for never."""
+    def _deliver(self, dead: bool) -> float | None:
+        """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
         from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
         folder, uri = self.folder, ""
@@ -199,13 +200,13 @@ class Served:
             return self._pause_ends
         except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: said, and left for the user
             self._refused = True  # so nothing more is sent until the end, which has one more try
-            last = self._asked or self._dead
+            last = self._asked or dead
             self._say(Told(progress=_progress(folder), done=True, error=str(error) or repr(error)))
             return None if last else math.inf
         _away.answered(uri)
         self._pauses.over()
         self._say(Told(progress=progress, done=progress.ended))
-        if progress.ended or self._dead:
+        if progress.ended or dead:
             return None
         # A record that came within the second after a wake has sent none of its own: look once more.
         look = self._woken + _LOOK_SECONDS

@@ -25,6 +25,7 @@ FLOORS = (
     ("_around",),
     ("_model_run", "_loading", "estimator", "keras", "testing", "_sweep_job"),
     ("_sweep",),
+    ("_tracking",),
     ("_tracked", "_verify"),
     ("_decorator",),
     ("_shell",),
