@@ -12,6 +12,7 @@ from pathlib import Path
 
 import filelock
 
+from mlwrap._delivery import outcomes
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.client import Client
@@ -79,6 +80,7 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
     finally:
         lease.release()
     if progress.ended:
+        outcomes.note(folder.key, progress)
         folder.remove()
     return progress
 

@@ -11,6 +11,7 @@ import time
 import filelock
 import msgspec
 
+from mlwrap._delivery import outcomes
 from mlwrap._delivery.line import ASK, Told
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
@@ -20,7 +21,6 @@ from mlwrap.errors import JournalError, Unreachable
 _FIRST_SECONDS = 0.02  # for a run that is over at once, and is delivered in one go then
 _LOOK_SECONDS = 1.0
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
-_REMEMBERED = 10_000  # outcomes of runs, for who waits for them later
 
 
 class _Away:
@@ -38,25 +38,7 @@ class _Away:
         self._since.pop(uri, None)
 
 
-class _Outcomes:
-    """What came of runs: it may be asked for when their folders are gone."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Progress] = {}
-
-    def note(self, key: str, progress: Progress) -> None:
-        """Remember it; beyond some thousands the oldest are forgotten."""
-        self._known[key] = progress
-        if len(self._known) > _REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
-
-    def of(self, key: str) -> Progress | None:
-        """What came of a run."""
-        return self._known.get(key)
-
-
 _away = _Away()
-_outcomes = _Outcomes()
 _imported = threading.Event()
 
 
@@ -186,7 +168,7 @@ class Served:
 
         folder, uri = self.folder, ""
         began = time.monotonic()
-        if (known := _outcomes.of(folder.key)) is not None:
+        if (known := outcomes.of(folder.key)) is not None:
             self._say(Told(progress=known, done=True))
             return None
         try:
@@ -213,9 +195,7 @@ class Served:
         return look if look > began else math.inf
 
     def _say(self, told: Told) -> None:
-        """Tell how it goes, if somebody waits for that; and remember how it went."""
-        if told.progress.ended:
-            _outcomes.note(self.folder.key, told.progress)
+        """Tell how it goes, if somebody waits for that."""
         if self._asked or (told.done and told.error is None):
             self._tell(told)
 
