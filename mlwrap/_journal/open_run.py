@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted, Tags
+from mlwrap._journal.records import RunEnded, RunStarted, Tags
 from mlwrap._journal.spool import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import SpoolError
