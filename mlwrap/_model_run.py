@@ -41,7 +41,7 @@ def model_run(
         params: Parameters to log at the start; nested values are flattened.
         tags: Tags for MLflow.
         **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
-            ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
+            ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
     Returns:
         A context manager; entering it starts the run and gives the :class:`Run`.
