@@ -74,7 +74,9 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
             with _working_folder(first):
                 client = Client(first.tracking_uri)
             progress = _Delivery(folder, first, client, told).run()
-        if progress.ended:  # under the lease: another delivery would find a part of the folder, and begin anew
+        if (
+            progress.ended
+        ):  # under the lease: another delivery would find a part of the folder, and begin anew
             outcomes.note(folder.key, progress)
             folder.remove()
     except DeliveryError as error:
