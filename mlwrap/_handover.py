@@ -161,19 +161,22 @@ def _wait_for_the_left() -> None:
 def _ask_for_each() -> str | None:
     """Wait for one after the other; why not all of them are delivered."""
     why = None
+    heard: dict[str, float] = {}  # until the sender has said a word it may take its time to start
     until = time.monotonic() + max((run.deadline for run in _left.values()), default=0.0)
     for key, (_, _, line, deadline) in list(_left.items()):
         seconds = until - time.monotonic()
         if seconds < -_GRACE_SECONDS:
             break
-        answer = line.wait(max(seconds, _GRACE_SECONDS / 10))
+        seconds = max(seconds, _GRACE_SECONDS / 10)
+        answer = line.wait(seconds, **heard)
         line.close()
-        if answer is None:  # not a word
-            break
-        if answer.progress.ended:
+        if answer is not None and answer.progress.ended:
             _left.pop(key, None)
             until = time.monotonic() + deadline
-        why = answer.error or why
+        elif answer is None and not heard:
+            break
+        heard = {"patience": 0.0}
+        why = (answer and answer.error) or why
     return why
 
 

@@ -91,12 +91,15 @@ class Line:
         with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
             self._send(WAKE)
 
-    def wait(self, deadline: float, timeout: float = math.inf) -> Told | None:
+    def wait(
+        self, deadline: float, timeout: float = math.inf, *, patience: float = _START_SECONDS
+    ) -> Told | None:
         """Wait until all is delivered, for as long as delivery makes progress; the line is open then.
 
         Args:
             deadline: Seconds without progress after which waiting ends.
             timeout: Seconds after which it ends in any case.
+            patience: Seconds that the sender may take for its first word.
 
         Returns:
             The last that the sender said; ``None`` if it said nothing.
@@ -113,7 +116,7 @@ class Line:
         until = began + deadline
         unread = b""
         while True:
-            limit = until if last is not None else max(until, began + _START_SECONDS)
+            limit = until if last is not None else max(until, began + patience)
             answer = self._receive(min(limit, began + timeout) - time.monotonic())
             if answer is None:
                 return last
