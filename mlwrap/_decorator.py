@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture import Arguments
-from mlwrap._tracked import TrackedFunction, TrackedProxy, Tracking
+from mlwrap._tracked import TrackedFunction, TrackedProxy
+from mlwrap._tracking import Tracking
 from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 from mlwrap.savers import SaveOptions
@@ -76,7 +77,7 @@ def tracked_training(
         verify: ``"load"``: once a returned model is logged a process of its own loads it, and with an
             ``input_example`` compares a prediction; the run's end waits for that.
         **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,
-            ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
+            ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
     Returns:
         The decorated function; without ``function``, a decorator.

@@ -37,6 +37,7 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 _open: list[Endable] = []
 _previous: dict[int, Handler] = {}
+_afterwards: list[Callable[[], None]] = []
 
 
 def signal_number(name: str) -> int:
@@ -88,11 +89,19 @@ def closed(item: Endable) -> None:
             del _previous[number]
 
 
+def afterwards(work: Callable[[], None]) -> Callable[[], None]:
+    """Have something done when the interpreter ends, after what is open then has been closed."""
+    _afterwards.append(work)
+    return work
+
+
 @atexit.register
 def _at_exit() -> None:
-    """The interpreter ends, and there are runs that nobody has closed."""
+    """The interpreter ends, and there may be runs that nobody has closed."""
     for item in reversed(_open.copy()):
         item.cut_short(None)
+    for work in _afterwards:
+        work()
 
 
 def _forget() -> None:

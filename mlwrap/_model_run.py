@@ -15,14 +15,14 @@ from mlwrap._around import announced, parent, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
-from mlwrap._delivery import Line, deliver
 from mlwrap._fluent import Fluent, not_ours
+from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_run
 from mlwrap._system_metrics import system_metrics
 from mlwrap.config import Options, Settings, check_type, settings
-from mlwrap.errors import DeliveryError, RunStateError, message, told
+from mlwrap.errors import RunStateError, message, told
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,7 +42,7 @@ def model_run(
         params: Parameters to log at the start; nested values are flattened.
         tags: Tags for MLflow.
         **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
-            ``tracking_uri``, ``delivery``, ``spool``, ``strict``, ``quiet``, ``disabled``.
+            ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
     Returns:
         A context manager; entering it starts the run and gives the :class:`Run`.
@@ -94,6 +94,7 @@ class RunContext:
         warning = chosen.preemption_signal
         self._warning = None if warning is None else _lifetime.signal_number(warning)
         self._run: Run | None = None
+        self._handover = Handover(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
         self._delivering = False
         self._fluent: Fluent | None = None
         self._announced = contextlib.ExitStack()
@@ -113,7 +114,7 @@ class RunContext:
         try:
             if not self._settings.disabled:
                 self._start()
-            run = self._run = Run(self._recorder, around=current_run())
+            run = self._run = Run(self._recorder, current_run(), self._handover)
             current.set(run)
         except BaseException as error:  # Ctrl-C among them: what was opened is closed again
             self.__exit__(type(error), error, error.__traceback__)
@@ -136,14 +137,17 @@ class RunContext:
     ) -> None:
         """End the run likewise; other tasks go on while it waits for delivery."""
         if self._end(error):
-            await aside(self._deliver, error)
+            if self._handover.takes_time:
+                await aside(self._deliver, error)
+            else:
+                self._deliver()
 
     def _end(self, error: BaseException | None) -> bool:
         """End the run, and say whether it is to be delivered now."""
         if self._run is not None and current.get() is self._run:
             current.set(self._run.around)
         self._announced.close()
-        status = self._status(error)
+        status = status_of(error, signal=self._recorder.signal)
         if not self._recorder.recording:
             self._recorder.status = status
             return False
@@ -232,15 +236,6 @@ class RunContext:
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
 
-    def _status(self, error: BaseException | None) -> Status:
-        if error is None:
-            return "FINISHED"
-        cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
-        if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or self._recorder.signal:
-            return "KILLED"
-        well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
-        return "FINISHED" if well else "FAILED"
-
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
         tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
@@ -268,16 +263,9 @@ class RunContext:
             return
         self._delivering = True
         try:
-            if recorder.line is not None:
-                self._wait(recorder.line)
-            elif not self._offline:
-                recorder.delivered(deliver(folder))
-        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            where = f"It waits in {folder.path}; 'mlwrap sync' delivers it."
-            recorder.warn(f"MLflow does not have all of it yet: {failure} {where}")
+            self._handover.begin()
         finally:
             self._delivering = False
-            recorder.release()
         if not self._settings.quiet:
             models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.values()]
             _report.ended(
@@ -287,13 +275,16 @@ class RunContext:
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,
+                delivering=self._handover.left,
             )
 
-    def _wait(self, line: Line) -> None:
-        """Wait for the sender, which goes on without us if it takes too long."""
-        told = line.wait(self._settings.deadline)
-        if told is not None:
-            self._recorder.delivered(told.progress)
-        if told is None or not told.progress.ended:
-            why = (told.error if told is not None else None) or "the sender is still at it."
-            raise DeliveryError(why)
+
+def status_of(error: BaseException | None, *, signal: str | None = None) -> Status:
+    """The status of a run whose body was left by ``error``, or ended by a signal."""
+    if error is None:
+        return "FINISHED"
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or signal:
+        return "KILLED"
+    well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
+    return "FINISHED" if well else "FAILED"

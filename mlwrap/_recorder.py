@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -40,6 +40,7 @@ from mlwrap._journal import (
 from mlwrap._logged_model import LoggedModel, plain_name
 from mlwrap._points import Points
 from mlwrap._said import Parameters
+from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
 from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
@@ -47,7 +48,7 @@ from mlwrap.savers import SaveOptions, Saver
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
 
 
-class Recorder:
+class Recorder(Unrecorded):
     """Writes one run down.
 
     Args:
@@ -57,24 +58,18 @@ class Recorder:
     """
 
     def __init__(self, name: str, *, strict: bool, nonfinite: Nonfinite = "tag") -> None:
-        self.name = name
-        self.key = uuid.uuid4().hex
-        self.status: Literal["RUNNING"] | Status = "RUNNING"
+        super().__init__(name)
         self.redactor = Redactor()
-        self.models: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
-        self.run_id: str | None = None
-        self.experiment_id: str | None = None
         self.signal: str | None = None
         self.line: Line | None = None
         self._strict = strict
         self._journal: OpenRun | None = None
         self._process = os.getpid()
-        self.tracking_uri, self.offline = "", False
         self._params = Parameters()
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
         self._whole: dict[str, tuple[str, Any]] = {}
         self._saving: dict[str, Model] = {}
-        self._full = self.preempted = self.in_vain = False
+        self._full = False
 
     @property
     def recording(self) -> bool:

@@ -22,10 +22,14 @@ def ended(
     run_id: str | None,
     models: Iterable[tuple[str, str | None, str, str | None]],
     folder: Path,
+    delivering: bool,
 ) -> None:
-    """Say how a run ended, its id or where it waits, and what became of each model."""
+    """Say how a run ended, its id, who delivers it or where it waits, and what became of each model."""
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
-    lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
+    if delivering:
+        lines.append("        is being delivered; run.wait(), or the end of the process, waits for that")
+    else:
+        lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
     for model, uri, model_status, registered in models:
         version = f", registered as {registered}" if registered else ""
         lines.append(f"        {model} {model_status} {uri or ''}".rstrip() + version)

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from mlwrap import savers
 from mlwrap._capture import params as capture_params
+from mlwrap._handover import Handover
 from mlwrap._harmless import harmless
+from mlwrap._known import Known
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap._training import Training
@@ -30,7 +32,7 @@ def current_run() -> Run | None:
     return run
 
 
-class Run(Training):
+class Run(Training, Known):
     """What a training body holds: everything that can be said of it while it runs.
 
     Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
@@ -41,75 +43,12 @@ class Run(Training):
         around: The run that was open around this one, in the same thread or task, when it began.
     """
 
-    def __init__(self, recorder: Recorder, around: Run | None = None) -> None:
-        super().__init__(recorder)
+    def __init__(
+        self, recorder: Recorder, around: Run | None = None, handover: Handover | None = None
+    ) -> None:
+        self._recorder = recorder
+        self._handover = handover
         self.around = around
-
-    def __repr__(self) -> str:
-        return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
-
-    @property
-    def name(self) -> str:
-        """The run's name in MLflow."""
-        return self._recorder.name
-
-    @property
-    def key(self) -> str:
-        """The run's own id, known from the start; the tag ``mlwrap.key`` in MLflow."""
-        return self._recorder.key
-
-    @property
-    def status(self) -> str:
-        """``RUNNING``, then ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        return self._recorder.status
-
-    @property
-    def preempted(self) -> bool:
-        """Whether the ``preemption_signal`` came: the process will be ended soon."""
-        return self._recorder.preempted
-
-    @property
-    def recording(self) -> bool:
-        """Whether this process records this run: not if disabled, no chief, or a child made by ``fork``."""
-        return self._recorder.recording and not self._recorder.in_vain
-
-    @property
-    def recorded(self) -> bool:
-        """Whether this run is written down at all, be it by another process."""
-        return self._recorder.recorded
-
-    @property
-    def tracking_uri(self) -> str:
-        """Where MLflow is, for this run."""
-        return self._recorder.tracking_uri
-
-    @property
-    def offline(self) -> bool:
-        """Whether this run waits for ``mlwrap sync``."""
-        return self._recorder.offline
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run, once MLflow has it."""
-        return self._recorder.run_id
-
-    @property
-    def models(self) -> list[LoggedModel]:
-        """The models logged so far, in their order."""
-        return list(self._recorder.models.values())
-
-    @property
-    def model_uri(self) -> str | None:
-        """URI of the first model that could be saved, once MLflow has it."""
-        return next((model.uri for model in self.models if model.status != "FAILED"), None)
-
-    @property
-    def url(self) -> str | None:
-        """The run's page in MLflow's user interface; ``None`` where no server shows one."""
-        server = self.tracking_uri
-        if self.run_id is None or not server.startswith(("http:", "https:")):
-            return None
-        return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
 
     @harmless
     def log_params(self, params: Mapping[str, Any]) -> None:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
-from weakref import WeakKeyDictionary
 
 import wrapt
 
 from mlwrap import _travel
-from mlwrap._capture import Arguments
 from mlwrap._grid import Points
-from mlwrap._model_run import RunContext
 from mlwrap._run import Run
-from mlwrap._sweep import Swept, sweep
+from mlwrap._sweep import sweep
 from mlwrap._sweep_table import SweepTable
-from mlwrap.config import settings
+from mlwrap._tracking import Tracking
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -79,96 +74,6 @@ class TrackedFunction(Protocol[P, R_co]):
     def __get__(
         self: TrackedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
     ) -> TrackedFunction[Q, R]: ...
-
-
-class Tracking:
-    """What one decorated function needs at each call, settled when it was decorated.
-
-    Args:
-        body: What was decorated.
-        arguments: Its parameters.
-        asynchronous: Whether it gives a coroutine, so that the run is open for as long as that runs.
-        name: The runs' name in MLflow.
-        tags: Their tags.
-        asked: How what it returns is to be saved.
-        options: Settings for these runs.
-    """
-
-    def __init__(
-        self,
-        body: Callable[..., Any],
-        arguments: Arguments,
-        *,
-        asynchronous: bool,
-        name: str,
-        tags: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._body = body
-        self._arguments = arguments
-        self._asynchronous = asynchronous
-        self.name = name
-        self.tags = tags
-        self._asked = asked
-        self._options = options
-        self._newest: Run | None = None
-        self._newest_of: WeakKeyDictionary[object, Run] = WeakKeyDictionary()
-
-    @property
-    def last_run(self) -> Run | None:
-        """The run of this task's or thread's newest call; where it made none, the newest of all."""
-        return self._newest_of.get(_here(), self._newest)
-
-    def __call__(
-        self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        context = RunContext(
-            self.name,
-            settings(**self._options),
-            capture=functools.partial(self._arguments.capture, instance, args, kwargs),
-            tags=self.tags,
-            function=self._body,
-        )
-        if self._asynchronous:
-            coroutine: Any = self._awaited(context, wrapped, args, kwargs)
-            coroutine.__qualname__ = getattr(wrapped, "__qualname__", self.name)  # "… was never awaited"
-            return coroutine
-        with context as run:
-            self._begun(run)
-            result = wrapped(*args, **kwargs)
-            run.record(result, **self._asked)
-        return result
-
-    async def _awaited(
-        self,
-        context: RunContext,
-        wrapped: Callable[..., Coroutine[Any, Any, Any]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        async with context as run:
-            self._begun(run)
-            result = await wrapped(*args, **kwargs)
-            run.record(result, **self._asked)
-        return result
-
-    def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
-        """What a sweep needs to know."""
-        return Swept(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
-
-    def _begun(self, run: Run) -> None:
-        self._newest = self._newest_of[_here()] = run
-
-
-def _here() -> object:
-    """The task that this code runs in; outside asyncio, the thread."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        task = asyncio.current_task() if asyncio is not None else None
-    except RuntimeError:  # no loop runs in this thread
-        task = None
-    return task or threading.current_thread()
 
 
 if TYPE_CHECKING:

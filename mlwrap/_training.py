@@ -18,9 +18,8 @@ from mlwrap._recorder import Recorder
 class Training:
     """The part of a :class:`mlwrap.Run` that a training loop calls."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._step = 0
+    _recorder: Recorder
+    _step = 0
 
     @harmless
     def log_metric(

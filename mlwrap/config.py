@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -30,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             died; ``"inline"``: the training process does, when the run ends; ``"off"``: the run folder waits
             for ``mlwrap sync``.
         deadline: Seconds without progress after which the end of a run stops waiting for delivery.
+        wait: Whether the end of a run waits until MLflow has all of it. If not, ``run.wait()`` does, or the
+            end of the process; where the process itself delivers, its runs wait in any case.
         tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
             ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
         experiment: Name of the experiment; ``None`` asks MLflow likewise.
@@ -58,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool: str | None = None
     delivery: Delivery = "sender"
     deadline: float = 10.0
+    wait: bool = True
     tracking_uri: str | None = None
     experiment: str | None = None
     cache_size: float = 10.0
@@ -77,6 +81,7 @@ class Options(TypedDict, total=False):
     spool: str | os.PathLike[str] | None
     delivery: Delivery | None
     deadline: float | None
+    wait: bool | None
     tracking_uri: str | None
     experiment: str | None
     cache_size: float | None
@@ -91,6 +96,7 @@ class Options(TypedDict, total=False):
 
 
 _TYPES: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+_VARIABLES = {name: f"MLWRAP_{name.upper()}" for name in _TYPES}
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
 _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
@@ -146,6 +152,30 @@ def settings(**options: Unpack[Options]) -> Settings:
     return Settings(**merged | dict(above))
 
 
+def is_disabled(own: bool | None) -> bool:
+    """``settings(disabled=own).disabled``, without asking for anything else.
+
+    Raises:
+        OptionError: A wrong type in the environment.
+    """
+    below, above = _adopted.get()
+    if "disabled" in above:
+        return bool(above["disabled"])
+    if "disabled" in _forced:
+        return bool(_forced["disabled"])
+    if own is not None:
+        return own
+    if "disabled" in below:
+        return bool(below["disabled"])
+    if "disabled" in _configured:
+        return bool(_configured["disabled"])
+    try:
+        text = os.environ["MLWRAP_DISABLED"]
+    except KeyError:
+        return False
+    return text == "1" or bool(text and _said("disabled", text))
+
+
 def in_force() -> InForce:
     """What is in force here, for :func:`adopted` where another process, or thread, works for this one.
 
@@ -153,14 +183,20 @@ def in_force() -> InForce:
         OptionError: A wrong type in the environment.
     """
     merged: dict[str, Any] = {}
-    for name, hint in _TYPES.items():
-        variable = f"MLWRAP_{name.upper()}"
+    for name, variable in _VARIABLES.items():
         text = os.environ.get(variable)
         if text:  # set but empty means unset, as a shell user expects
-            known = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text
-            merged[name] = _convert(variable, known, hint, strict=False)
+            merged[name] = _said(name, text)
     adopted = _adopted.get()
     return InForce({**merged, **_configured, **adopted.below}, {**_forced, **adopted.above})
+
+
+@functools.cache
+def _said(name: str, text: str) -> Any:
+    """What the environment says of a setting."""
+    hint = _TYPES[name]
+    known = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text
+    return _convert(_VARIABLES[name], known, hint, strict=False)
 
 
 @contextlib.contextmanager

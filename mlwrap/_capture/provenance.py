@@ -134,9 +134,14 @@ def _source() -> tuple[str, str, str | None]:
 def _folder(function: Any, script: str | None) -> str:
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     for file in (getattr(code, "co_filename", None), script):
-        if file and Path(file).is_file():
-            return str(Path(file).resolve().parent)
+        if file and (folder := _folder_of(os.path.abspath(file))) is not None:  # noqa: PTH100 - no file is asked
+            return folder
     return str(working_folder())
+
+
+@lru_cache(maxsize=256)
+def _folder_of(file: str) -> str | None:
+    return str(Path(file).resolve().parent) if Path(file).is_file() else None
 
 
 def _user() -> str | None:

@@ -9,6 +9,7 @@ Nothing here imports MLflow, waits for the sender to have started, or starts a t
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -30,7 +31,7 @@ WAKE, ASK = b".", b"?"
 _WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
 _START_SECONDS = 60.0  # to import MLflow may take longer than the deadline, on a machine that is busy
 _STARTS = 3
-_BACKLOG = 1024
+_BACKLOG = 4096
 
 
 class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -90,11 +91,15 @@ class Line:
         with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
             self._send(WAKE)
 
-    def wait(self, deadline: float) -> Told | None:
-        """Wait until all is delivered, for as long as delivery makes progress.
+    def wait(
+        self, deadline: float, timeout: float = math.inf, *, patience: float = _START_SECONDS
+    ) -> Told | None:
+        """Wait until all is delivered, for as long as delivery makes progress; the line is open then.
 
         Args:
             deadline: Seconds without progress after which waiting ends.
+            timeout: Seconds after which it ends in any case.
+            patience: Seconds that the sender may take for its first word.
 
         Returns:
             The last that the sender said; ``None`` if it said nothing.
@@ -102,6 +107,7 @@ class Line:
         Raises:
             DeliveryError: The sender is lost, and no other can be started.
         """
+        self._starts = 0
         connection = self._socket or self._connect()
         with contextlib.suppress(OSError):  # all may be delivered, and the line closed: the answer is in it
             connection.send(ASK, socket.MSG_DONTWAIT)
@@ -110,8 +116,8 @@ class Line:
         until = began + deadline
         unread = b""
         while True:
-            limit = until if last is not None else max(until, began + _START_SECONDS)
-            answer = self._receive(limit - time.monotonic())
+            limit = until if last is not None else max(until, began + patience)
+            answer = self._receive(min(limit, began + timeout) - time.monotonic())
             if answer is None:
                 return last
             *lines, unread = (unread + answer).split(b"\n")
@@ -126,7 +132,7 @@ class Line:
                     return told
 
     def close(self) -> None:
-        """Let the sender go; what it has not delivered yet it goes on delivering."""
+        """Hang up: what is not delivered yet the sender goes on delivering. :meth:`wait` calls it again."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -192,7 +198,8 @@ def _connection(spool: Path) -> socket.socket:
 
 def connected(address: Path) -> socket.socket:
     """A connection to the sender that listens there."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # One that has let thousands knock in vain is as good as dead: training does not wait for it.
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         with short(address) as path:
             connection.connect(path)

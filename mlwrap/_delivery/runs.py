@@ -10,6 +10,7 @@ from pathlib import Path
 
 import filelock
 
+from mlwrap._delivery import experiments, outcomes
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.client import Client
@@ -73,13 +74,16 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
             with working_folder(first):
                 client = Client(first.tracking_uri)
             progress = _Delivery(folder, first, client, told).run()
+        if (
+            progress.ended
+        ):  # under the lease: another delivery would find a part of the folder, and begin anew
+            outcomes.note(folder.key, progress)
+            folder.remove()
     except DeliveryError as error:
         _note(folder, str(error))
         raise
     finally:
         lease.release()
-    if progress.ended:
-        folder.remove()
     return progress
 
 
@@ -247,7 +251,7 @@ class _Delivery:
         if progress.run_id is not None:
             return progress.run_id
         with working_folder(first):
-            experiment_id = first.experiment_id or self._client.experiment_id(first.experiment)
+            experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down
             progress.run_id = self._client.find_run(first.key, experiment_id)
@@ -255,7 +259,13 @@ class _Delivery:
             progress.asked = True
             self._save()
             tags = {**first.tags, "mlwrap.key": first.key, **self._parent_tags(experiment_id)}
-            progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
+            try:
+                progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
+            except Refused:
+                if first.experiment_id is None:
+                    experiments.forget(self._client, first.experiment)
+                    experiments.experiment_id(self._client, first.experiment)  # says so if it is deleted
+                raise
         self._save()
         return progress.run_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted, Tags
+from mlwrap._journal.records import RunEnded, RunStarted, Tags
 from mlwrap._journal.spool import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import SpoolError
@@ -20,6 +20,9 @@ class OpenRun:
         folder: A folder that exists.
         first: The record that opens the journal.
 
+    Attributes:
+        append: Writes one record. One that the disk does not take waits in memory, and its error is returned.
+
     Raises:
         OSError: The journal can't be written.
     """
@@ -33,13 +36,10 @@ class OpenRun:
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)
+            self.append = self._writer.write
         except BaseException:
             self._lease.release()
             raise
-
-    def append(self, record: AnyRecord) -> OSError | None:
-        """Write one record. One that the disk does not take waits in memory, and its error is returned."""
-        return self._writer.write(record)
 
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.

@@ -262,10 +262,15 @@ def _next_best(default: Path, error: OSError) -> Path:
     return root
 
 
+_written: set[Path] = set()
+
+
 def _usable(root: Path) -> Path:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=root):  # the one sure test of writing is to write
-        return root
+    if root not in _written:
+        with tempfile.TemporaryFile(dir=root):  # the one sure test of writing is to write
+            _written.add(root)
+    return root
 
 
 def unusable(root: Path, error: OSError) -> str:

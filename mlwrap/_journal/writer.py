@@ -25,6 +25,16 @@ def _plain(value: Any) -> Any:
     return value.__index__() if hasattr(value, "__index__") else float(value)
 
 
+_process = os.getpid()  # known, for to ask costs a record a tenth of its time
+
+
+def _forked() -> None:
+    global _process  # noqa: PLW0603 - as a process has one id
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
@@ -60,7 +70,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._process = os.getpid()
+        self._process = _process
 
     def append(self, record: AnyRecord) -> None:
         """Write one record.
@@ -69,7 +79,7 @@ class Writer:
             OSError: It could not be written whole. A piece of it may stand in the journal, which costs
                 nothing but itself: the reader finds the record that comes after it.
         """
-        if os.getpid() == self._process:
+        if _process == self._process:
             self._write(encoded(record))
 
     def close(self) -> None:
@@ -110,16 +120,17 @@ class PatientWriter(Writer):
         Returns:
             Why it was kept, or ``None`` if it was written.
         """
-        if os.getpid() != self._process:
+        if _process != self._process:
             return None
         line = encoded(record)
-        if not self._waiting:  # else those come first
-            try:
+        if self._waiting:  # those come first
+            return self._keep(line, None)
+        try:
+            if os.write(self._descriptor, line) != len(line):
                 self._write(line)
-            except OSError as error:
-                return self._keep(line, error)
-            return None
-        return self._keep(line, None)
+        except OSError as error:
+            return self._keep(line, error)
+        return None
 
     def flush(self, room: int | None = None) -> bool:
         """Write what waits, as far as the disk takes it.

@@ -1,0 +1,253 @@
+"""One run, as the sender serves it: what it hears on the run's line, and what it does then."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import threading
+import time
+
+import filelock
+import msgspec
+
+from mlwrap._delivery import outcomes
+from mlwrap._delivery.line import ASK, Told
+from mlwrap._delivery.pauses import Pauses
+from mlwrap._delivery.reach import check_listening
+from mlwrap._delivery.watch import Watch
+from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read
+from mlwrap.errors import JournalError, Unreachable
+
+_FIRST_SECONDS = 0.02  # for a run that is over at once, and is delivered in one go then
+_LOOK_SECONDS = 1.0
+_CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
+
+
+class _Away:
+    """Since when each MLflow has not answered anybody: the breaker that all runs share."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def failed(self, uri: str) -> float:
+        """Note that it did not answer; for how long it has not, in seconds."""
+        return time.monotonic() - self._since.setdefault(uri, time.monotonic())
+
+    def answered(self, uri: str) -> None:
+        """Note that it did."""
+        self._since.pop(uri, None)
+
+
+_away = _Away()
+_imported = threading.Event()
+
+
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds; no run can be delivered before."""
+    from mlwrap._delivery import runs  # noqa: F401, PLC0415 - see above
+
+    _imported.set()
+
+
+class Served:
+    """A run that is delivered when its line says so, or when it is time.
+
+    One thread listens to all lines and calls everything here but :meth:`work`, which another thread is in.
+
+    Args:
+        folder: The run's folder.
+
+    Attributes:
+        folder: The run's folder.
+        due: When it is to be delivered (monotonic seconds); infinite for not yet.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.due = math.inf
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()  # so that no line is closed while something is said on it
+        self._asked = False
+        self._dead = False
+        self._refused = False
+        self._news = False
+        self._woken = 0.0
+        self._pauses = Pauses()
+        self._pause_ends = 0.0  # until then records that come wake nobody
+        self._alone_until = 0.0  # until then nothing does: MLflow asked for it
+        self._next: float | None = math.inf
+        self._watch: Watch | None = None  # touched in :meth:`work` alone
+
+    @property
+    def line(self) -> socket.socket | None:
+        """The line to it, until that is closed."""
+        return self._connection
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._asked
+
+    def join(self, connection: socket.socket) -> None:
+        """Take a line to it, be it another one than before."""
+        connection.settimeout(1.0)  # of what is said; what is heard is there already
+        with self._lock:
+            self._connection = connection
+        self._asked = self._dead = False
+        self._hear(time.monotonic() + _FIRST_SECONDS)
+
+    def heard(self, data: bytes) -> None:
+        """Something came on the line."""
+        self._woken = time.monotonic()
+        if ASK in data:
+            self._asked = True
+            if _imported.is_set():  # from now on the deadline of who waits for us counts
+                self._tell(Told(progress=_progress(self.folder)))
+        self._hear(self._wanted())
+
+    def closed(self, connection: socket.socket) -> None:
+        """A line has ended: the run has, or its writer is dead; or there has long been another line."""
+        with self._lock:
+            connection.close()
+            if self._connection is not connection:
+                return
+            self._connection = None
+        self._dead, self._asked = True, False
+        self._hear(self._wanted())
+
+    def last_try(self) -> None:
+        """Nobody is left who could wait for it."""
+        self._hear(max(time.monotonic(), self._alone_until))
+
+    def _hear(self, wanted: float) -> None:
+        self._news = True
+        self.due = min(self.due, wanted)
+
+    def rest(self) -> bool:
+        """Its work is done: find out when it is due again; ``False`` if nothing is left to do."""
+        if self._next is None:
+            if not self._news or self._connection is None:
+                return False
+            self._next = math.inf  # there is a new line to it, on which it is asked for
+        self.due = min(self._next, self._wanted()) if self._news else self._next
+        return True
+
+    def _wanted(self) -> float:
+        """When to deliver what came."""
+        now = time.monotonic()
+        if self._asked or self._dead:
+            return max(now, self._alone_until)
+        return math.inf if self._refused else max(now + _LOOK_SECONDS, self._pause_ends)
+
+    def begin(self) -> None:
+        """Get ready for :meth:`work`; what comes from now on is news."""
+        self.due, self._next, self._news = math.inf, None, False
+
+    def work(self) -> None:
+        """Deliver what there is."""
+        if not _imported.is_set():
+            self._knock()
+            import_mlflow()
+            self._tell(Told(progress=_progress(self.folder)))
+        dead = self._dead  # one that dies from now on is delivered once more
+        over = dead or self._asked
+        if self._watch is None and not over:
+            self._watch = Watch(self.folder)
+        elif self._watch is not None and over:
+            self._watch.close()
+        if not dead or close_for_the_dead(self.folder, _CLOSING_SECONDS):
+            self._next = self._deliver(dead)
+        if self._watch is not None and self._next is None:
+            self._watch.close()
+
+    def _knock(self) -> None:
+        """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
+        with contextlib.suppress(JournalError, OSError):
+            uri = header(self.folder.journal).tracking_uri
+            try:
+                check_listening(uri)
+            except Unreachable as error:
+                told = Told(progress=_progress(self.folder), error=str(error), away=_away.failed(uri))
+                self._tell(told)
+
+    def _deliver(self, dead: bool) -> float | None:
+        """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
+        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
+
+        folder, uri = self.folder, ""
+        began = time.monotonic()
+        if (known := outcomes.of(folder.key)) is not None:
+            self._say(Told(progress=known, done=True))
+            return None
+        try:
+            uri = header(folder.journal).tracking_uri
+            progress = runs.deliver(folder, told=lambda progress: self._say(Told(progress=progress)))
+        except (Unreachable, OSError) as error:
+            self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
+            now = time.monotonic()
+            self._pause_ends = now + self._pauses.after(error)
+            self._alone_until = now + (getattr(error, "retry_after", None) or 0.0)
+            return self._pause_ends
+        except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: said, and left for the user
+            self._refused = True  # so nothing more is sent until the end, which has one more try
+            last = self._asked or dead
+            self._say(Told(progress=_progress(folder), done=True, error=str(error) or repr(error)))
+            return None if last else math.inf
+        _away.answered(uri)
+        self._pauses.over()
+        self._say(Told(progress=progress, done=progress.ended))
+        if progress.ended or dead:
+            return None
+        # A record that came within the second after a wake has sent none of its own: look once more.
+        look = self._woken + _LOOK_SECONDS
+        period = self._watch.period if self._watch is not None else math.inf
+        return look if look > began else time.monotonic() + max(period, _LOOK_SECONDS)
+
+    def _say(self, told: Told) -> None:
+        """Tell how it goes, if somebody waits for that."""
+        if self._asked or (told.done and told.error is None):
+            self._tell(told)
+
+    def _tell(self, told: Told) -> None:
+        with self._lock, contextlib.suppress(OSError):  # it is gone; the line will say so
+            if self._connection is not None:
+                self._connection.sendall(msgspec.json.encode(told) + b"\n")
+
+
+def _progress(folder: RunFolder) -> Progress:
+    try:
+        return folder.progress()
+    except (JournalError, OSError):
+        return Progress()
+
+
+def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
+    """Write the end of a run whose writer died without a word; ``False`` if it lives after all."""
+    lease = folder.writer_lease()
+    try:
+        lease.acquire(timeout=patience)
+    except (filelock.Timeout, OSError):  # it has a line to another sender, or the folder is gone
+        return False
+    try:
+        if folder.gone():
+            return False
+        if not _ended(folder):
+            why = "the training process died without a word (kill -9, out of memory, or a crash)"
+            folder.free_reserve()  # it may be that the disk is full
+            writer = Writer(folder.journal)
+            writer.append(Tags(values={"mlwrap.error.message": why}))
+            writer.append(RunEnded(status="KILLED", time=now(), error=why))
+            writer.close()
+    except (JournalError, OSError):
+        return False
+    finally:
+        lease.release()
+    return True
+
+
+def _ended(folder: RunFolder) -> bool:
+    """Whether the journal has its end, which is delivered last."""
+    progress = folder.progress()
+    entries = read(folder.journal, progress.offset)
+    return progress.ended or any(isinstance(entry.record, RunEnded) for entry in entries)

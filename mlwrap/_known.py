@@ -1,0 +1,104 @@
+"""What is known of a run, while it is open and afterwards."""
+
+from __future__ import annotations
+
+from mlwrap._handover import Handover
+from mlwrap._logged_model import LoggedModel
+from mlwrap._recorder import Recorder
+from mlwrap.errors import RunStateError
+
+
+class Known:
+    """The part of a :class:`mlwrap.Run` that says what became of it."""
+
+    _recorder: Recorder
+    _handover: Handover | None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
+
+    @property
+    def name(self) -> str:
+        """The run's name in MLflow."""
+        return self._recorder.name
+
+    @property
+    def key(self) -> str:
+        """The run's own id, known from the start; the tag ``mlwrap.key`` in MLflow."""
+        return self._recorder.key
+
+    @property
+    def status(self) -> str:
+        """``RUNNING``, then ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        return self._recorder.status
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the ``preemption_signal`` came: the process will be ended soon."""
+        return self._recorder.preempted
+
+    @property
+    def recording(self) -> bool:
+        """Whether this process records this run: not if disabled, no chief, or a child made by ``fork``."""
+        return self._recorder.recording and not self._recorder.in_vain
+
+    @property
+    def recorded(self) -> bool:
+        """Whether this run is written down at all, be it by another process."""
+        return self._recorder.recorded
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow is, for this run."""
+        return self._recorder.tracking_uri
+
+    @property
+    def offline(self) -> bool:
+        """Whether this run waits for ``mlwrap sync``."""
+        return self._recorder.offline
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run, once that is known here: see :meth:`wait`."""
+        return self._recorder.run_id
+
+    @property
+    def models(self) -> list[LoggedModel]:
+        """The models logged so far, in their order."""
+        return list(self._recorder.models.values())
+
+    @property
+    def model_uri(self) -> str | None:
+        """URI of the first model that could be saved, once MLflow has it."""
+        return next((model.uri for model in self.models if model.status != "FAILED"), None)
+
+    @property
+    def url(self) -> str | None:
+        """The run's page in MLflow's user interface; ``None`` where no server shows one."""
+        server = self.tracking_uri
+        if self.run_id is None or not server.startswith(("http:", "https:")):
+            return None
+        return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until MLflow has all of a run that has ended, and learn what it calls it.
+
+        By default the end of a run has waited already. A run that was told ``wait=False`` has not: until this
+        is called its ``run_id``, ``url`` and ``model_uri`` are ``None``, and its models ``STAGED``.
+        Any thread may call it, as often as it likes. In a coroutine: ``await asyncio.to_thread(run.wait)``.
+
+        Args:
+            timeout: Seconds at most. In any case waiting ends after ``deadline`` seconds without progress.
+
+        Returns:
+            Whether there is nothing more to wait for: MLflow has all of it, or is not to be told
+            (``delivery="off"``, disabled). Else a warning says where it waits, and for which command.
+
+        Raises:
+            RunStateError: The run is still open.
+        """
+        if self.status == "RUNNING":
+            raise RunStateError(
+                f"wait() was called on run {self.name!r}, which is open. Call it when it has ended."
+            )
+        return self._handover is None or self._handover.wait(timeout)

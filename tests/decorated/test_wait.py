@@ -1,0 +1,267 @@
+"""``wait=False``: the call returns as soon as all is on disk, and whoever wants to know waits later."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlwrap import _handover, model_run, tracked_training
+from mlwrap._delivery.line import ADDRESS
+from mlwrap._journal import RunFolder
+from mlwrap.errors import MlwrapWarning, RunStateError
+from mlwrap.testing import capture_runs
+from tests.faults.conftest import senders
+
+MANY = 40
+AWAY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def one_sender(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Where the one sender of all tests here listens, and its spool: to start it takes seconds."""
+    return {"MLWRAP_SPOOL": str(tmp_path_factory.mktemp("spool"))}
+
+
+@pytest.fixture
+def spool(one_sender: dict[str, str]) -> Path:
+    """The folder that run folders live in."""
+    return Path(one_sender["MLWRAP_SPOOL"])
+
+
+@pytest.fixture
+def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs are delivered by a sender, of a process that has not imported MLflow for itself."""
+    monkeypatch.setattr("mlwrap._fluent.imported_mlflow", lambda: True)  # so it is here for us
+    for name, value in one_sender.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
+    monkeypatch.setenv("MLWRAP_WAIT", "0")
+    monkeypatch.setenv("MLWRAP_DEADLINE", "60")  # many tests at once on a small machine
+    yield
+    if ADDRESS in os.environ:
+        one_sender[ADDRESS] = os.environ[ADDRESS]
+    _handover._left.clear()
+
+
+@pytest.mark.usefixtures("sender")
+def test_what_is_known_before_and_after(runs, spool: Path):
+    """The status at once; what MLflow calls it once somebody has waited, as often as one likes."""
+
+    @tracked_training
+    def train(units=3):
+        return {"accuracy": 0.9}
+
+    train()
+    run = train.last_run
+    assert (run.status, run.run_id, run.url, run.model_uri) == ("FINISHED", None, None, None)
+    assert run.wait() is True
+    found = runs()["train"]
+    assert (found.info.run_id, found.info.status) == (run.run_id, "FINISHED")
+    assert found.data.metrics == {"accuracy": 0.9}
+    assert run.wait() is True
+    assert not (spool / run.key).exists()
+
+
+@pytest.mark.usefixtures("sender")
+def test_many_runs_in_a_loop(runs, spool: Path):
+    """One sender for all, no descriptor for any, and none is kept in memory once it is delivered."""
+    with model_run("first") as first:
+        pass
+    assert first.wait()
+    before = psutil.Process().num_fds()
+    for number in range(MANY):
+        with model_run(f"run{number}") as run:
+            run.log_metric("number", number)
+    assert psutil.Process().num_fds() == before
+    (process,) = senders(spool)
+    assert process.num_threads() < MANY  # though as many runs wait to be delivered
+    _handover._wait_for_the_left()
+    assert _handover._left == {}
+    assert run.wait() is True
+    assert process.num_fds() < MANY
+    found = runs()
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert [found[f"run{number}"].data.metrics for number in range(MANY)] == [
+        {"number": number} for number in range(MANY)
+    ]
+    assert [path for path in spool.iterdir() if path.is_dir()] == []
+
+
+def test_those_that_are_delivered_are_forgotten(spool: Path):
+    """Two earlier ones are looked at whenever there is another."""
+    folder = RunFolder(spool / "delivered")
+    for number in range(9):
+        _handover._leave(str(number), _handover._Left("r", folder, None, 1.0))
+        assert len(_handover._left) <= 2
+
+
+@pytest.mark.usefixtures("sender")
+def test_nested_runs(runs):
+    """A child that is not waited for is below its parent, whichever ends first."""
+    with model_run("outer") as outer, model_run("inner") as inner:
+        pass
+    assert inner.wait()
+    assert outer.wait()
+    assert runs()["inner"].data.tags["mlflow.parentRunId"] == outer.run_id
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_coroutine(runs):
+    """Its end does not even ask for a thread; another one waits, and the loop goes on meanwhile."""
+
+    @tracked_training
+    async def train():
+        await asyncio.sleep(0)
+        return {"accuracy": 0.9}
+
+    async def both():
+        await asyncio.gather(train(), train())
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mlwrap")]
+        return await asyncio.to_thread(train.last_run.wait) if train.last_run else None
+
+    asyncio.run(both())
+    assert train.last_run.wait()
+    assert runs()["train"].info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("sender", "store")
+def test_threads_that_wait_for_the_same_run():
+    """All get the same answer; one of them asks."""
+    with model_run("r") as run:
+        pass
+    said: list[bool] = []
+    threads = [threading.Thread(target=lambda: said.append(run.wait())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == [True] * 8
+
+
+@pytest.mark.usefixtures("sender", "store")
+def test_a_forked_child_has_nothing_to_wait_for():
+    """The run is its parent's, who still waits for it."""
+    with model_run("r") as run:
+        pass
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if run.wait() and run.run_id is None and not _handover._left else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert run.wait()
+    assert run.run_id is not None
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_server_that_is_away(spool: Path):
+    """Nothing is said until somebody waits; then where it is, and what to do; as often as one asks."""
+    with model_run("r", tracking_uri=AWAY, deadline=0.5) as run:
+        pass
+    for _ in range(2):
+        with pytest.warns(MlwrapWarning, match=f"(?s)nobody listens.*It waits in {spool / run.key}.*sync"):
+            assert run.wait() is False
+    assert run.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_time_out(spool: Path):
+    """It goes before the deadline."""
+    with model_run("r", tracking_uri=AWAY) as run:
+        pass
+    with pytest.warns(MlwrapWarning, match="does not have all of it yet"):
+        assert run.wait(timeout=0) is False
+    assert (spool / run.key).exists()
+
+
+@pytest.mark.usefixtures("sender", "store")
+def test_a_run_that_somebody_else_has_delivered():
+    """There is nothing to wait for, whoever it was; only its id is not known here."""
+    with model_run("r", tracking_uri=AWAY) as run:
+        pass
+    run._recorder.journal.folder.remove()
+    assert run.wait() is True
+    assert run.run_id is None
+
+
+def test_inline_waits_all_the_same(runs):
+    """There is nobody else who could deliver it."""
+    with model_run("r", wait=False) as run:
+        pass
+    assert run.run_id == runs()["r"].info.run_id
+    assert run.wait() is True
+
+
+def test_a_run_that_is_not_delivered_now():
+    """Offline, disabled or captured by a test: nothing to wait for."""
+    with model_run("offline", wait=False, delivery="off") as run:
+        pass
+    assert run.wait() is True
+    assert run.run_id is None
+    with model_run("disabled", wait=False, disabled=True) as run:
+        pass
+    assert run.wait() is True
+    with capture_runs() as captured, model_run("captured", wait=False) as run:
+        pass
+    assert run.wait() is True
+    assert [each.status for each in captured] == ["FINISHED"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_has_waited(spool: Path):
+    """There is nothing more to wait for."""
+    with model_run("r") as run:
+        pass
+    before = run.run_id
+    assert run.wait() is True
+    assert run.run_id == before
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_a_run_that_is_open(disabled: bool):
+    """It would wait for itself."""
+    with (
+        model_run("r", disabled=disabled, delivery="off") as run,
+        pytest.raises(RunStateError, match="which is open"),
+    ):
+        run.wait()
+
+
+@pytest.mark.usefixtures("sender")
+def test_the_report_says_who_delivers_it(store: str, capfd: pytest.CaptureFixture[str]):
+    """And not that it waits for a command."""
+    with model_run("r", quiet=False) as run:
+        pass
+    err = capfd.readouterr().err
+    assert "is being delivered" in err
+    assert "mlwrap sync" not in err
+    assert run.wait()
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_sweep(runs):
+    """Its points do not wait either; the table has their keys, and what they logged."""
+
+    @tracked_training
+    def train(units=1):
+        return {"result": float(units)}
+
+    table = train.sweep({"units": [1, 2, 3]}, n_jobs=1)
+    assert [point.metrics["result"] for point in table] == [1.0, 2.0, 3.0]
+    _handover._wait_for_the_left()
+    found = [run for name, run in runs().items() if name == "train"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_parent_that_waits_for_its_own_alone(runs):
+    """The call's own option goes before the environment."""
+    with model_run("outer", wait=True) as outer, model_run("inner") as inner:
+        pass
+    assert outer.run_id is not None
+    assert inner.wait()
+    assert runs()["inner"].info.status == "FINISHED"
