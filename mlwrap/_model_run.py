@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
 from mlwrap._delivery import Line, deliver
+from mlwrap._ending import status_of
 from mlwrap._fluent import Fluent, not_ours
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
@@ -123,8 +123,11 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run as ``error`` says; the error goes on to the caller."""
-        if self._end(error):
+        unsaved = self._recorder.saved(error)
+        if self._end(error or unsaved):
             self._deliver()
+        if unsaved is not None:
+            raise unsaved
 
     async def __aenter__(self) -> Run:
         """Start the run; see :meth:`__enter__`."""
@@ -134,15 +137,25 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run likewise; other tasks go on while it waits for delivery."""
-        if self._end(error):
+        unsaved = None
+        try:
+            if self._recorder.saving:
+                await aside(self._recorder.models.wait, error)
+        except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
+            self._recorder.models.abandon_all(f"cut short by {told(cancelled)}")
+            unsaved = cancelled
+        unsaved = unsaved or self._recorder.saved(error)
+        if self._end(error or unsaved):
             await aside(self._deliver, error)
+        if unsaved is not None:
+            raise unsaved
 
     def _end(self, error: BaseException | None) -> bool:
         """End the run, and say whether it is to be delivered now."""
         if self._run is not None and current.get() is self._run:
             current.set(self._run.around)
         self._announced.close()
-        status = self._status(error)
+        status = status_of(error, self._recorder.signal)
         if not self._recorder.recording:
             self._recorder.status = status
             return False
@@ -172,7 +185,7 @@ class RunContext:
         """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
-            self._recorder.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
+            self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
             self._close("KILLED", None)
             self._deliver()
 
@@ -229,15 +242,6 @@ class RunContext:
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
 
-    def _status(self, error: BaseException | None) -> Status:
-        if error is None:
-            return "FINISHED"
-        cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
-        if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or self._recorder.signal:
-            return "KILLED"
-        well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
-        return "FINISHED" if well else "FAILED"
-
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
         tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
@@ -276,7 +280,7 @@ class RunContext:
             self._delivering = False
             recorder.release()
         if not self._settings.quiet:
-            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.values()]
+            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
             _report.ended(
                 recorder.name,
                 status=recorder.status,
