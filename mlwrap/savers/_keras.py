@@ -48,7 +48,7 @@ class KerasSaver:
     def snapshot(self, value: Any) -> Snapshot | None:
         """``value`` as it is now, to be saved in another thread, where that is possible."""
         package = owner(value, "Model", packages=_PACKAGES)
-        return snapshot(value) if package == "keras" else None
+        return snapshot(value) if package == "keras" and _can_write_folders(imported("keras")) else None
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
         """Write ``value``, a model or a snapshot of one, with its own Keras.
@@ -140,8 +140,7 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
     Keras builds its zip file in memory, twice the model's size. Where it can it writes a folder, in a fifth
     of the time, and the zip file is made off the training path.
     """
-    can_unzipped = "zipped" in inspect.signature(keras.saving.save_model).parameters
-    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if can_unzipped else {}
+    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if _can_write_folders(keras) else {}
     try:
         if zips:
             model.save(str(file.with_suffix(".unzipped")), zipped=False)
@@ -157,6 +156,10 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
             model,
         ) from error
     return zips
+
+
+def _can_write_folders(keras: Any) -> bool:
+    return "zipped" in inspect.signature(keras.saving.save_model).parameters
 
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:

@@ -39,13 +39,17 @@ class Snapshot:
     Args:
         model: The model, which may change.
         config: Its configuration, as JSON.
-        values: The values of its variables, by the variables' ids.
+        variables: Its variables, by their ids; they are held, so that no other gets an id of theirs.
+        values: The values of these.
     """
 
-    def __init__(self, model: Any, config: str, values: Mapping[int, Any]) -> None:
+    def __init__(
+        self, model: Any, config: str, variables: Mapping[int, Any], values: Mapping[int, Any]
+    ) -> None:
         self.model = model
         self.name = model.name
         self._config = config
+        self._variables = variables
         self._values = values
 
     def save(self, path: str, *, zipped: bool) -> None:
@@ -103,7 +107,8 @@ def snapshot(model: Any) -> Snapshot | None:
     with _internal("saving.serialization_lib").ObjectSharingScope():
         config = json.dumps(keras.saving.serialize_keras_object(model))
     keep = _keep(keras.backend.backend())
-    return Snapshot(model, config, {key: keep(variable) for key, variable in variables.items()})
+    values = {key: keep(variable) for key, variable in variables.items()}
+    return Snapshot(model, config, variables, values)
 
 
 def _internal(name: str) -> Any:
