@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -123,7 +124,6 @@ def test_strict_is_told_at_the_end(saver: HeldSaver):
 
 def test_strict_is_told_at_the_end_of_what_is_awaited(saver: HeldSaver):
     """Likewise; and other tasks go on while a save is waited for."""
-    import asyncio  # noqa: PLC0415
 
     async def train() -> None:
         async with mlwrap.model_run("r", delivery="off", strict=True) as run:
@@ -137,6 +137,30 @@ def test_strict_is_told_at_the_end_of_what_is_awaited(saver: HeldSaver):
 
     with pytest.raises(SaveError, match="no room for it"):
         asyncio.run(both())
+
+
+def test_a_task_that_is_cancelled_while_a_save_is_waited_for(saver: HeldSaver):
+    """The run is closed and KILLED, the model FAILED, and the cancelling gets through."""
+    runs: list[mlwrap.Run] = []
+
+    async def train() -> None:
+        async with mlwrap.model_run("r", delivery="off") as run:
+            runs.append(run)
+            run.log_model(Held(), background=True)
+
+    async def both() -> None:
+        training = asyncio.create_task(train())
+        await asyncio.to_thread(saver.began.get)
+        training.cancel()
+        try:
+            await training
+        finally:
+            saver.go.release()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(both())
+    assert (runs[0].status, runs[0].models[0].status) == ("KILLED", "FAILED")
+    runs[0]._recorder.models.wait()
 
 
 # Row 58.
