@@ -28,8 +28,8 @@ from mlwrap.savers._spare import spare_memory
 LEAST = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
 _ELEMENT = 4  # bytes; nearly all variables are of 32 bits
 _PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")
-# For each of these Keras makes an object of its own whenever it saves, to see which attributes all of its kind
-# have; an optimizer has variables, and none may be made in a scope. So the lists are made before.
+# Of each of these Keras makes an object whenever it saves, to see which attributes all of its kind have. An
+# optimizer has variables, and none may be made in a scope: so the lists are made before.
 _KINDS = ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer", "Loss")
 _unfit: WeakSet[Any] = WeakSet()  # models that could not be saved this way
 
