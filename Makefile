@@ -80,6 +80,7 @@ bench: $(TODAY)  ## Measure against what there is
 	.venv/bin/python benchmarks/delivery.py
 	.venv/bin/python benchmarks/models.py
 	.venv/bin/python benchmarks/metrics.py
+	.venv/bin/python benchmarks/checkpoints.py
 
 format: $(TODAY)  ## Bring the code into its format
 	.venv/bin/ruff check --fix .

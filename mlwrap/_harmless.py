@@ -36,6 +36,7 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         if not recorder.recording:
             return None
         try:
+            recorder.models.report()
             return method(self, *args, **kwargs)
         except (SaveError, Diverged):
             raise  # only where the user asked for it with strict=True, with nonfinite="stop"

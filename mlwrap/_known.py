@@ -65,7 +65,7 @@ class Known:
     @property
     def models(self) -> list[LoggedModel]:
         """The models logged so far, in their order."""
-        return list(self._recorder.models.values())
+        return list(self._recorder.logged.values())
 
     @property
     def model_uri(self) -> str | None:

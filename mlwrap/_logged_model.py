@@ -18,12 +18,13 @@ class LoggedModel:
 
     Attributes:
         name: Its name in MLflow.
-        status: ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be saved.
+        status: ``SAVING``, then ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be
+            saved; ``REPLACED`` if it waited to be saved in the background when a newer one came.
         uri: ``models:/<model id>``, once MLflow has it; what :func:`mlwrap.load_model` takes.
         registered: ``models:/<name>/<version>``, once the registry has it.
     """
 
-    def __init__(self, name: str, status: Literal["STAGED", "FAILED"]) -> None:
+    def __init__(self, name: str, status: Literal["SAVING", "STAGED"] = "SAVING") -> None:
         self.name = name
         self.status: str = status
         self.uri: str | None = None

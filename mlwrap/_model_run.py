@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from mlwrap._around import announced, parent, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
+from mlwrap._ending import status_of
 from mlwrap._fluent import Fluent, not_ours
 from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
@@ -125,8 +125,11 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run as ``error`` says; the error goes on to the caller."""
-        if self._end(error):
+        unsaved = self._recorder.saved(error)
+        if self._end(error or unsaved):
             self._deliver()
+        if unsaved is not None:
+            raise unsaved
 
     async def __aenter__(self) -> Run:
         """Start the run; see :meth:`__enter__`."""
@@ -136,18 +139,28 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run likewise; other tasks go on while it waits for delivery."""
-        if self._end(error):
+        unsaved = None
+        try:
+            if self._recorder.saving:
+                await aside(self._recorder.models.wait, error)
+        except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
+            self._recorder.models.abandon_all(f"cut short by {told(cancelled)}")
+            unsaved = cancelled
+        unsaved = unsaved or self._recorder.saved(error)
+        if self._end(error or unsaved):
             if self._handover.takes_time:
                 await aside(self._deliver, error)
             else:
                 self._deliver()
+        if unsaved is not None:
+            raise unsaved
 
     def _end(self, error: BaseException | None) -> bool:
         """End the run, and say whether it is to be delivered now."""
         if self._run is not None and current.get() is self._run:
             current.set(self._run.around)
         self._announced.close()
-        status = status_of(error, signal=self._recorder.signal)
+        status = status_of(error, self._recorder.signal)
         if not self._recorder.recording:
             self._recorder.status = status
             return False
@@ -177,7 +190,7 @@ class RunContext:
         """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
-            self._recorder.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
+            self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
             self._close("KILLED", None)
             self._deliver()
 
@@ -267,7 +280,7 @@ class RunContext:
         finally:
             self._delivering = False
         if not self._settings.quiet:
-            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.values()]
+            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
             _report.ended(
                 recorder.name,
                 status=recorder.status,
@@ -277,14 +290,3 @@ class RunContext:
                 folder=folder.path,
                 delivering=self._handover.left,
             )
-
-
-def status_of(error: BaseException | None, *, signal: str | None = None) -> Status:
-    """The status of a run whose body was left by ``error``, or ended by a signal."""
-    if error is None:
-        return "FINISHED"
-    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
-    if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or signal:
-        return "KILLED"
-    well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
-    return "FINISHED" if well else "FAILED"

@@ -7,9 +7,7 @@ disabled run, or a child made by ``fork``, whose run is its parent's.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,14 +15,13 @@ from typing import Any
 import msgspec
 
 from mlwrap import savers
-from mlwrap._capture import Captured, Redactor, pins, rename
+from mlwrap._capture import Captured, Redactor, rename
 from mlwrap._delivery import Line
 from mlwrap._journal import (
     KEPT,
     AnyRecord,
     Artifact,
     Metrics,
-    Model,
     OpenRun,
     Params,
     Progress,
@@ -37,12 +34,13 @@ from mlwrap._journal import (
     open_run,
     vain_root,
 )
-from mlwrap._logged_model import LoggedModel, plain_name
+from mlwrap._logged_model import LoggedModel
+from mlwrap._models import Models
 from mlwrap._points import Points
 from mlwrap._said import Parameters
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
-from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
+from mlwrap.errors import DeliveryError, Diverged, RunStateError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
@@ -62,13 +60,14 @@ class Recorder(Unrecorded):
         self.redactor = Redactor()
         self.signal: str | None = None
         self.line: Line | None = None
-        self._strict = strict
         self._journal: OpenRun | None = None
         self._process = os.getpid()
         self._params = Parameters()
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
+        self.models = Models(
+            name, lambda: self.journal.folder, self.append, self.warn, self.redactor, strict=strict
+        )
         self._whole: dict[str, tuple[str, Any]] = {}
-        self._saving: dict[str, Model] = {}
         self._full = False
 
     @property
@@ -192,49 +191,39 @@ class Recorder(Unrecorded):
         *,
         step: int = 0,
         metrics: Metrics | None = None,
+        background: bool = False,
     ) -> LoggedModel:
-        """Save a model into a staged folder and write it down; or take it back, and write that down.
+        """Save a model and write it down, or that it could not be saved; see :meth:`Models.save`.
 
         Raises:
             SaveError: It could not be saved, and the run is strict.
         """
         if self.in_vain and not getattr(saver, "collective", False):
             return LoggedModel(name, "STAGED")
-        if (plain := plain_name(name)) != name:
-            self.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
-            name = plain
-        record = Model(
-            name=name,
-            staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
-            time=now(),
+        return self.models.save(
+            model,
+            name,
+            saver,
+            options,
             step=step,
-            saver=saver.name,
-            saver_format=saver.format,
-            python=platform.python_version(),
-            register_as=options.registered,
-            verify=options.verify,
             metrics=metrics,
+            background=background,
+            at_once=self.preempted,
         )
-        try:
-            folder = self.journal.folder.stage(name)
-            record = msgspec.structs.replace(record, staged=self.journal.folder.relative(folder))
-            self._saving[record.staged] = record
-            saved = savers.save(saver, model, folder, options)
-            savers.keep_example(model, folder, saved, options)
-            pinned = pins(("mlflow", *saved.packages))
-            self.append(msgspec.structs.replace(record, saved=saved, requirements=pinned))
-        except BaseException as error:
-            self._abandon(record, told(error))
-            if not isinstance(error, Exception):
-                raise
-            message = f"the model {name!r} could not be saved: {told(error)}"
-            if self._strict:
-                raise SaveError(self.redactor.text(f"run {self.name!r}: {message}"), model) from error
-            self.warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
-        else:
-            del self._saving[record.staged]
-            self.models[record.staged] = LoggedModel(name, "STAGED")
-        return self.models[record.staged]
+
+    @property
+    def logged(self) -> dict[str, LoggedModel]:
+        """The logged models by their staged paths, in the order of logging."""
+        return self.models.logged
+
+    @property
+    def saving(self) -> bool:
+        """Whether a model is being saved in the background, by this process."""
+        return self.recording and self.models.busy
+
+    def saved(self, error: BaseException | None) -> BaseException | None:
+        """Wait for the models that are being saved, before the end of the run; see :meth:`Models.finish`."""
+        return self.models.finish(error) if self.recording and self.status == "RUNNING" else None
 
     def unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
         """Say that nobody knows how to save something: where it was found, and its type."""
@@ -243,11 +232,6 @@ class Recorder(Unrecorded):
             f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
             f"There are savers for: {', '.join(savers.kinds())}. mlwrap.register_saver() adds one."
         )
-
-    def abandon_all(self, why: str) -> None:
-        """Take back every model that is being saved right now."""
-        for record in list(self._saving.values()):
-            self._abandon(record, why)
 
     def close(self, status: Status, error: str | None) -> None:
         """Write the run's end down and close the journal; a second call does nothing."""
@@ -281,14 +265,8 @@ class Recorder(Unrecorded):
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
         for staged, known in progress.models.items():
             where = f"models:/{known.model_id}" if known.model_id else f"runs:/{self.run_id}/{known.name}"
-            self.models[staged].delivered(known.status, where, known.registered)
+            self.models.logged[staged].delivered(known.status, where, known.registered)
             for trouble in known.troubles:
                 self.warn(f"the model {known.name!r}: {trouble}")
         if progress.degraded:
             self.warn(progress.degraded)
-
-    def _abandon(self, record: Model, why: str) -> None:
-        self._saving.pop(record.staged, None)
-        shutil.rmtree(self.journal.folder.path / record.staged, ignore_errors=True)
-        self.models[record.staged] = LoggedModel(record.name, "FAILED")
-        self.append(msgspec.structs.replace(record, error=self.redactor.text(why)[:MAX_TAG]))

@@ -91,6 +91,7 @@ class Run(Training, Known):
         input_example: Any = None,
         register_as: str | None = None,
         verify: Literal["static", "load"] = "static",
+        background: bool = False,
     ) -> LoggedModel | None:
         """Save a model and log it.
 
@@ -108,12 +109,16 @@ class Run(Training, Known):
             register_as: ``name`` or ``name@alias``: makes a version in MLflow's registry, and sets the alias.
             verify: ``"load"``: once it is logged a process of its own loads it, and with an
                 ``input_example`` compares a prediction; the run's end waits for that.
+            background: Where its framework allows it, return at once and save the model, as it is now, while
+                the training goes on; the run's end waits for that. One of the same name that still waits to
+                be saved then is left out. See ``docs/how-to/metrics-while-training.md``.
 
         Returns:
             The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
 
         Raises:
-            SaveError: It could not be saved and the run is strict; carries ``model``.
+            SaveError: It, or one that was saved in the background before, could not be saved and the run is
+                strict; carries the model.
         """
         saver = savers.find(model)
         if saver is None:
@@ -137,7 +142,9 @@ class Run(Training, Known):
             self._recorder.warn(trouble)
         if metrics is not None and not isinstance(metrics, savers.Metrics):
             metrics = self._recorder.points.log(metrics, step)
-        return self._recorder.model(model, name, saver, options, step=int(step), metrics=metrics)
+        return self._recorder.model(
+            model, name, saver, options, step=int(step), metrics=metrics, background=background
+        )
 
     @harmless
     def record(

@@ -10,7 +10,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlwrap._capture import Arguments
-from mlwrap._model_run import RunContext, status_of
+from mlwrap._ending import status_of
+from mlwrap._model_run import RunContext
 from mlwrap._run import Run, current, current_run
 from mlwrap._sweep import Swept
 from mlwrap._unrecorded import Unrecorded

@@ -31,8 +31,8 @@ class Unrecorded:
         """The run's own id."""
         return uuid.uuid4().hex
 
-    @cached_property
-    def models(self) -> dict[str, LoggedModel]:
+    @property
+    def logged(self) -> dict[str, LoggedModel]:
         """The logged models by their staged paths, in the order of logging."""
         return {}
 

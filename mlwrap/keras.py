@@ -198,9 +198,9 @@ class MetricsCallback:
             record = self._points.log(values, step)  # type: ignore[union-attr] # see _hook
         finally:  # what has diverged is kept, too, if it was asked for
             if self._checkpoint_every and (step + 1) % self._checkpoint_every == 0:
-                self._save("checkpoint", record)
+                self._save("checkpoint", record, background=True)
             if record is not None and self._is_best(record):
-                self._save("best", record)
+                self._save("best", record, background=True)
             if self._run is not None and self._run.preempted and not self._rescued:
                 self._rescue(record)
 
@@ -258,10 +258,11 @@ class MetricsCallback:
         if self._points is None or self._run is None:
             return
         self._points.settle()
-        if self._alone and self._save_seconds < self._grace / 3:  # else all would have to save at one time
-            self._save("preempted", record)
+        took = max(self._save_seconds, self._run._recorder.models.seconds)  # noqa: SLF001
+        if self._alone and took < self._grace / 3:  # else all would have to save at one time
+            self._save("preempted", record, background=False)
 
-    def _save(self, name: str, record: savers.Metrics | None) -> None:
+    def _save(self, name: str, record: savers.Metrics | None, *, background: bool) -> None:
         if self._run is None:
             return
         began = time.monotonic()
@@ -270,7 +271,7 @@ class MetricsCallback:
         ) is not None:  # within an epoch it lies elsewhere
             sync()
         called = f"{self._prefix.rstrip('/')}_{name}".lstrip("_").replace("/", "_")
-        self._run.log_model(self.model, called, step=self._epoch, metrics=record)
+        self._run.log_model(self.model, called, step=self._epoch, metrics=record, background=background)
         self._save_seconds = time.monotonic() - began
 
     def _stop(self, error: Diverged) -> None:

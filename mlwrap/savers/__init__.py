@@ -19,7 +19,7 @@ from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
 from mlwrap.savers._predict import arrays, difference, predict
-from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save
+from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save, snapshot
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
@@ -49,5 +49,6 @@ __all__ = [
     "register",
     "remembered",
     "save",
+    "snapshot",
     "unpack",
 ]

@@ -22,6 +22,7 @@ from mlwrap._journal import Metrics, Saved
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers._archive import check_archive, read_config
 from mlwrap.savers._keras_names import Names, names_of, not_here
+from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._kind import class_name, has_class, imported, owner
 from mlwrap.savers._metrics import history_metrics, is_history
 from mlwrap.savers._saver import SaveOptions
@@ -44,12 +45,18 @@ class KerasSaver:
         """Tell whether ``value`` is a model of any Keras."""
         return has_class(value, "Model", packages=_PACKAGES)
 
+    def snapshot(self, value: Any) -> Snapshot | None:
+        """``value`` as it is now, to be saved in another thread, where that is possible."""
+        package = owner(value, "Model", packages=_PACKAGES)
+        return snapshot(value) if package == "keras" and _can_write_folders(imported("keras")) else None
+
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Write ``value`` with its own Keras.
+        """Write ``value``, a model or a snapshot of one, with its own Keras.
 
         Raises:
             SaveError: It has no weights yet, or one of its parts can't be written, or not without a pickle.
         """
+        written, value = value, value.model if isinstance(value, Snapshot) else value
         package = owner(value, "Model", packages=_PACKAGES) or "keras"
         keras: Any = imported(package)
         version = str(keras.__version__)
@@ -61,7 +68,7 @@ class KerasSaver:
             )
         file = folder / _FILE
         file.parent.mkdir()
-        zips = _write(value, file, keras)
+        zips = _write(written, file, keras)
         names = names_of(read_config(folder / zips.get(_FILE, _FILE)), keras)
         if names.pickled:
             raise SaveError(
@@ -133,14 +140,13 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
     Keras builds its zip file in memory, twice the model's size. Where it can it writes a folder, in a fifth
     of the time, and the zip file is made off the training path.
     """
-    can_unzipped = "zipped" in inspect.signature(keras.saving.save_model).parameters
-    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if can_unzipped else {}
+    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if _can_write_folders(keras) else {}
     try:
         if zips:
             model.save(str(file.with_suffix(".unzipped")), zipped=False)
         else:
             model.save(str(file))
-    except (OSError, MemoryError):  # a full disk is not the model's fault
+    except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
         raise
     except Exception as error:
         raise SaveError(
@@ -150,6 +156,10 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
             model,
         ) from error
     return zips
+
+
+def _can_write_folders(keras: Any) -> bool:
+    return "zipped" in inspect.signature(keras.saving.save_model).parameters
 
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:

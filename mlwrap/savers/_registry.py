@@ -122,6 +122,21 @@ def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
     return saved
 
 
+def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
+    """What ``saver`` can write in another thread in place of ``value``, as it is now; or ``None``."""
+    take = getattr(saver, "snapshot", None)
+    if take is None or options.input_example is not None:  # the model itself predicts that
+        return None
+    try:
+        return take(value)
+    except Exception as error:  # noqa: BLE001 - it can still be saved as ever
+        warn(
+            f"{_called(saver)} could not take a snapshot of a {type(value).__qualname__}, and the training "
+            f"waits while it is saved: {told(error)}"
+        )
+        return None
+
+
 def remembered(saver: Saver, value: Any) -> list[Metrics]:
     """The metrics that ``value`` remembers; without them, and with a warning, it still counts."""
     try:

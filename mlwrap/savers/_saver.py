@@ -53,10 +53,13 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Saver(Protocol):
     """Writes one kind of object into a folder, and gives it back from there.
 
-    It may have one method more, ``params(value)``: a mapping of the parameters that ``value`` was made with,
+    It may have a method ``params(value)``: a mapping of the parameters that ``value`` was made with,
     which become parameters of the run (``params.units``; of a model with a name of its own,
-    ``<name>.params.units``). And it may have a ``collective`` that is true: under a strategy of TensorFlow's
-    over several workers each of them calls ``save``, and what all but the chief write is thrown away.
+    ``<name>.params.units``). It may have a method ``snapshot(value)``: what ``save`` is given in place of
+    ``value``, in another thread, to write it as it was when that was made, whatever becomes of it meanwhile;
+    or ``None`` if ``value`` can't be saved that way. And it may have a ``collective`` that is true: under a
+    strategy of TensorFlow's over several workers each of them calls ``save``, and what all but the chief
+    write is thrown away.
 
     Attributes:
         name: Signs what this saver wrote, so that the right one is found again to load it.

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import threading
 from pathlib import Path
 
 import mlflow
@@ -15,7 +16,9 @@ import pytest
 from mlwrap import load_model, model_run, tracked_training
 from mlwrap.errors import LoadError
 from mlwrap.keras import MetricsCallback
+from mlwrap.savers import _keras_snapshot
 from mlwrap.testing import capture_runs
+from tests.snapshots import hashes, saved
 
 if importlib.util.find_spec("tensorflow") is not None:
     pytest.skip(".venv-jax and .venv-torch run these; here is TensorFlow", allow_module_level=True)
@@ -147,3 +150,47 @@ def test_a_module_of_pytorchs_is_no_reason_to_pickle(store: str):
     with model_run("r") as run, pytest.warns(UserWarning, match=r"PyTorch modules in it \(linear\)"):
         run.log_model(model)
     assert run.models[0].status == "FAILED"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_what_is_saved_while_it_trains_is_what_was(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Row 56. These write into the memory of what was there before, so a snapshot is a copy; by hash."""
+    monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
+    went_on, real = threading.Event(), _keras_snapshot.Snapshot.save
+
+    def late(self: _keras_snapshot.Snapshot, path: str, *, zipped: bool) -> None:
+        assert went_on.wait(60)
+        real(self, path, zipped=zipped)
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()
+            expected.append(saved(self.model, tmp_path / f"epoch{epoch}"))
+
+        def on_train_batch_end(self, batch, logs=None):
+            if len(expected) == 1 and batch == 1:
+                went_on.set()
+
+    expected: list[dict[str, str]] = []
+    monkeypatch.setattr(_keras_snapshot.Snapshot, "save", late)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile(optimizer, "mse", metrics=["mae"])
+    with model_run("r", delivery="off") as run:
+        callbacks = [Keep(), MetricsCallback(checkpoint_every=1)]
+        model.fit(X, Y, batch_size=2, epochs=2, verbose=0, callbacks=callbacks)
+    logged = run._recorder.models.logged
+    assert [made.status for made in logged.values()] == ["STAGED", "STAGED"]
+    folder = run._recorder.journal.folder.path
+    assert [hashes(folder / staged / "data/model.unzipped") for staged in logged] == expected
+    assert expected[0] != expected[1]

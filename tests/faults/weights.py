@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,38 @@ class WeightsSaver:
 
     def load(self, folder: Path, details: object, *, into: object = None, trust: bool = False) -> Weights:
         return Weights((folder / "data/weights").stat().st_size)
+
+
+class Held(Weights):
+    """A model that is saved in the background; one of less than no bytes can't be."""
+
+
+class HeldSaver(WeightsSaver):
+    """Saves in the background, each time when it is let.
+
+    Attributes:
+        began: The sizes of the models that it has begun to save.
+        go: What lets it save one.
+    """
+
+    name = default_name = "held"
+
+    def __init__(self) -> None:
+        self.began: queue.Queue[int] = queue.Queue()
+        self.go = threading.Semaphore(0)
+
+    def matches(self, value: object) -> bool:
+        return isinstance(value, Held)
+
+    def snapshot(self, value: Held) -> Weights:
+        return Weights(value.size)
+
+    def save(self, value: Weights, folder: Path, options: object) -> Saved:
+        self.began.put(value.size)
+        assert self.go.acquire(timeout=60)
+        if value.size < 0:
+            raise OSError("no room for it")
+        return super().save(value, folder, options)
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,16 @@ import importlib.util
 import math
 import os
 import signal
+import threading
 
 import mlflow
 import numpy as np
 import pytest
 
-from mlwrap import load_model, model_run, tracked_training
+from mlwrap import load_model, model_run, savers, tracked_training
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
 from mlwrap.keras import MetricsCallback
+from mlwrap.savers import _keras_snapshot
 from mlwrap.testing import capture_runs
 
 KERASES = [name for name in ("keras", "tf_keras") if importlib.util.find_spec(name)]
@@ -253,6 +255,39 @@ def test_checkpoints_are_models_with_metrics(store: str, model):
     assert outputs[models["checkpoint"][0].model_id] == 1
     again = load_model(f"models:/{models['checkpoint'][0].model_id}")
     np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
+
+
+def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: pytest.MonkeyPatch):
+    """In a thread of its own with Keras 3, in the training's with Keras 2; the returned model comes last."""
+    threads = []
+    monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
+    real = savers.save
+
+    def save(*args):
+        threads.append(threading.current_thread().name)
+        return real(*args)
+
+    monkeypatch.setattr(savers, "save", save)
+
+    @tracked_training
+    def train():
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        fit(model, MetricsCallback(checkpoint_every=3, best="loss", mode="min"), epochs=3)
+        return model
+
+    model = train()
+    there = "mlwrap-saves" if hasattr(keras, "StatelessScope") else "MainThread"
+    assert set(threads[:-1]) == {there}
+    assert threads[-1] == "MainThread"
+    logged = train.last_run.models
+    assert {one.status for one in logged} == {"READY"}
+    names = [one.name for one in logged]
+    assert names[-1] == "keras_model"
+    assert set(names) == {"best", "checkpoint", "keras_model"}
+    for one in (logged[-1], next(one for one in logged if one.name == "checkpoint")):
+        again = load_model(one.uri)
+        np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
 
 
 def test_what_is_best(keras):

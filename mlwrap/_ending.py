@@ -1,0 +1,23 @@
+"""How did a run end?"""
+
+from __future__ import annotations
+
+import sys
+
+from mlwrap._journal import Status
+
+
+def status_of(error: BaseException | None, signal: str | None = None) -> Status:
+    """The status that a run ends with.
+
+    Args:
+        error: What left its body, if something did.
+        signal: A signal that came while it was open.
+    """
+    if error is None:
+        return "FINISHED"
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or signal:
+        return "KILLED"
+    well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
+    return "FINISHED" if well else "FAILED"

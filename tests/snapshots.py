@@ -1,0 +1,27 @@
+"""What a saved Keras model is made of, by hash: for the tests of what is saved while the training goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import h5py
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of each array in a model's weights, and of its configuration."""
+    found = {"config.json": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = hashlib.sha256(item[()].tobytes()).hexdigest()
+
+    with h5py.File(folder / "model.weights.h5") as file:
+        file.visititems(visit)
+    return found
+
+
+def saved(model: object, folder: Path) -> dict[str, str]:
+    """Save a model, or a snapshot of one, and give the hashes of what was written."""
+    model.save(str(folder), zipped=False)
+    return hashes(folder)
