@@ -40,6 +40,9 @@ def main(listener: int, address: str) -> None:
         listener: Descriptor of the socket.
         address: Its path, removed at the end.
     """
+    from mlwrap._delivery.prompt import take_answers_at_once  # noqa: PLC0415 - urllib3 loads late
+
+    take_answers_at_once()
     server = socket.socket(fileno=listener)
     threading.Thread(target=_end_with_starter, args=(server,), daemon=True).start()
     abandoned = threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True)
