@@ -10,8 +10,9 @@ import mlflow
 import mlflow.artifacts
 import pytest
 
-from mlwrap import current_run, model_run, sync
+from mlwrap import current_run, model_run, savers, sync
 from mlwrap.errors import MlwrapWarning, OptionError, RunStateError
+from mlwrap.savers import _registry
 
 
 def test_everything_that_a_body_can_log(runs, tmp_path: Path):
@@ -178,3 +179,47 @@ def test_a_forked_child_leaves_the_run_to_its_parent(runs):
     found = runs()["r"]
     assert found.data.metrics == {"parent": 1.0}
     assert found.info.status == "FINISHED"
+
+
+class NoteSaver:
+    """A saver of the user's own, which tells the parameters that a note was made with."""
+
+    name = "note"
+    format = 1
+    default_name = "note"
+    frameworks = ("sys",)
+
+    def matches(self, value):
+        return isinstance(value, Note)
+
+    def save(self, value, folder, options):
+        (folder / "note.txt").write_text("written")
+        return savers.Saved()
+
+    def metrics(self, value):
+        return ()
+
+    def params(self, value):
+        return {"pages": 3, "per_page": 6 / value.lines}
+
+    def load(self, folder, details, *, into=None, trust=False):
+        return (folder / "note.txt").read_text()
+
+
+class Note:
+    """What it saves."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+
+def test_a_saver_may_tell_parameters_and_one_that_fails_costs_a_warning(store: str, monkeypatch):
+    """They become the run's; whatever the saver raises, the model is logged."""
+    monkeypatch.setattr(_registry, "_savers", list(_registry._savers))
+    savers.register(NoteSaver())
+    with model_run("r") as run:
+        run.record(Note(2))
+        with pytest.warns(MlwrapWarning, match="ZeroDivisionError"):
+            run.log_model(Note(0), "empty")
+    assert mlflow.get_run(run.run_id).data.params == {"params.pages": "3", "params.per_page": "3.0"}
+    assert [(model.name, model.status) for model in run.models] == [("note", "READY"), ("empty", "READY")]
