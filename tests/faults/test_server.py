@@ -572,9 +572,11 @@ def test_a_store_without_room(on_sqlite: Server, proxy: Proxy, tmp_path: Path, i
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
-def test_the_requests_of_a_run_with_a_model(proxy: Proxy):
+def test_the_requests_of_a_run_with_a_model(proxy: Proxy, on_sqlite: Server):
     """A thousand steps and a model: each thing is said once, and nothing is asked that is known."""
-    options = {"tracking_uri": proxy.uri, "experiment": "faults", "delivery": "off"}
+    name = uuid.uuid4().hex
+    MlflowClient(on_sqlite.uri).create_experiment(name)
+    options = {"tracking_uri": proxy.uri, "experiment": name, "delivery": "off"}
     with mlwrap.model_run(params={"a": 1}, **options) as run:
         for step in range(1000):
             run.log_metric("loss", step / 7, step=step)
