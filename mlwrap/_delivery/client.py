@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -244,9 +244,9 @@ class Client:
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
 
     @sorted_errors
-    def uploaded_sizes(self, location: str, folders: Iterable[str]) -> dict[str, int | None]:
-        """The files in these folders of an artifact location, likewise; ``""`` is the location itself."""
-        listed = [file for folder in folders for file in self._store(location).list_artifacts(folder or None)]
+    def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
+        """The files in a folder of an artifact location, likewise; ``""`` is the location itself."""
+        listed: list[FileInfo] = self._store(location).list_artifacts(folder or None)
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
     def _store(self, location: str) -> ArtifactRepository:

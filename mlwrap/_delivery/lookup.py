@@ -15,7 +15,8 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlwrap._delivery import manifest
 from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.client import Client
-from mlwrap._delivery.models import FLAVOR, FLAVOR_FORMAT, local_path
+from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
+from mlwrap._delivery.files import local_path
 from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused
 
@@ -90,7 +91,7 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
 
 
 class _Flavor(msgspec.Struct, kw_only=True):
-    """Our own flavor, as :func:`mlwrap._delivery.models.describe` writes it."""
+    """Our own flavor, as :func:`mlwrap._delivery.describing.describe` writes it."""
 
     saver: str
     saver_format: int
@@ -207,7 +208,7 @@ def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> _Place:
         raise LoadError(f"{uri} can't be found: {error}") from error
     if not models and name:  # on a server without LoggedModels they are artifacts of the run
         location = f"{run.info.artifact_uri}/{name}"
-        if "MLmodel" in client.uploaded_sizes(location, [""]):
+        if "MLmodel" in client.uploaded_sizes(location, ""):
             return _Place(f"{run_id}-{name}".replace("/", "_"), location)
     names = sorted({m.name for m in models})
     if name is None and len(names) > 1:

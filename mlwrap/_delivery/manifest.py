@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlwrap._delivery.models import digest
+from mlwrap._delivery.files import digest
 from mlwrap.errors import LoadError
 
 # Beside what was logged: MLmodel, which is read as data alone, and the note that MLflow adds to what it

@@ -14,12 +14,13 @@ from mlwrap._delivery import experiments, outcomes
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.client import Client
-from mlwrap._delivery.models import has_arrived, publish
+from mlwrap._delivery.models import publish
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
 from mlwrap._delivery.registry import Registry
 from mlwrap._delivery.standing import working_folder
 from mlwrap._delivery.thinning import FILE, Thinning, write_points
+from mlwrap._delivery.uploads import has_arrived
 from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
     AnyRecord,

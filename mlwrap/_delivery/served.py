@@ -46,7 +46,9 @@ _imported = threading.Event()
 def import_mlflow() -> None:
     """Import MLflow, which takes seconds; no run can be delivered before."""
     from mlwrap._delivery import runs  # noqa: F401, PLC0415 - see above
+    from mlwrap._delivery.prompt import take_answers_at_once  # noqa: PLC0415 - urllib3, which MLflow imports
 
+    take_answers_at_once()
     _imported.set()
 
 

@@ -23,7 +23,7 @@ from mlflow.entities import Run, ViewType
 
 import mlwrap
 from mlwrap._delivery import deliver, experiments
-from mlwrap._delivery.models import digest
+from mlwrap._delivery.files import digest
 from mlwrap._journal import Metrics, Saved
 from mlwrap._sync import Synced
 from mlwrap.errors import MlwrapWarning
@@ -571,6 +571,23 @@ def test_a_store_without_room(on_sqlite: Server, proxy: Proxy, tmp_path: Path, i
             assert digest(folder / path) == sha256
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_the_requests_of_a_run_with_a_model(proxy: Proxy, on_sqlite: Server):
+    """A thousand steps and a model: each thing is said once, and nothing is asked that is known."""
+    name = uuid.uuid4().hex
+    MlflowClient(on_sqlite.uri).create_experiment(name)
+    options = {"tracking_uri": proxy.uri, "experiment": name, "delivery": "off"}
+    with mlwrap.model_run(params={"a": 1}, **options) as run:
+        for step in range(1000):
+            run.log_metric("loss", step / 7, step=step)
+        run.log_model(Weights(b"one file, as of Keras"))
+    assert synced() == [None]
+    assert len(proxy.asked) <= 16
+    assert len(proxy.lines("PUT ")) == 5  # the model, three files on its environment, MLmodel
+    assert len(proxy.lines("log-batch")) == 2
+    assert len(proxy.lines("GET ")) == 4  # the experiment; what has arrived, in two folders; MLmodel
+    assert proxy.lines("get-history|runs/get") == []
 
 
 def test_an_upload_goes_on_where_it_stopped(proxy: Proxy, same, impatient):

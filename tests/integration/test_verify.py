@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from mlwrap import model_run, sync, tracked_training
-from mlwrap._delivery.models import manifest
+from mlwrap._delivery.files import assemble
 from mlwrap._journal import Example
 from mlwrap.cli import cli
 from mlwrap.errors import MlwrapWarning, OptionError
@@ -134,5 +134,5 @@ def _sign(model: Path) -> None:
     """Write the manifest anew."""
     file = model / "MLmodel"
     described = yaml.safe_load(file.read_text())
-    described["flavors"]["mlwrap"]["manifest"] = manifest(model)
+    described["flavors"]["mlwrap"]["manifest"] = assemble(model, {}, model)
     file.write_text(yaml.safe_dump(described))

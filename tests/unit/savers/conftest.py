@@ -13,7 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from mlwrap import savers
-from mlwrap._delivery.zips import zip_folders
+from mlwrap._delivery.files import assemble
 from mlwrap._journal import Saved, Signature
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,7 +44,7 @@ def _mlflow_signature(signature: Signature) -> Any:
 
 def write_mlmodel(folder: Path, saved: Saved) -> None:
     """Zip what is to be, and write the ``MLmodel`` through MLflow's public functions."""
-    zip_folders(folder, saved.zips)
+    assemble(folder, saved.zips, folder)
     model = Model()
     for name, config in saved.flavors.items():
         model.add_flavor(name, **config)

@@ -1,0 +1,107 @@
+"""What MLflow reads of a model: ``MLmodel``, and the files that say what its environment was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import yaml
+from mlflow.models import Model as MLmodel
+from mlflow.models.signature import ModelSignature
+from mlflow.types.schema import Schema
+from mlflow.types.schema import TensorSpec as MlflowTensorSpec
+
+from mlwrap._delivery.examples import add_example
+from mlwrap._delivery.files import MLMODEL, assemble
+from mlwrap._journal import Model, ModelProgress, Signature, TensorSpec
+
+FLAVOR = "mlwrap"
+FLAVOR_FORMAT = 1
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is ten times faster, where it is there
+
+
+def describe(staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path) -> dict[str, str]:
+    """Lay a model's files out in ``into``, ``MLmodel`` and the environment files among them.
+
+    The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that
+    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back, with the
+    SHA-256 of every other file.
+
+    Returns:
+        SHA-256 of every file but ``MLmodel``, by its relative path.
+    """
+    saved = record.saved
+    if saved is None:
+        return {}
+    mlmodel = MLmodel(
+        artifact_path=model.location,
+        run_id=run_id,
+        model_id=model.model_id,
+        signature=_signature(saved.signature),
+    )
+    _write_environment(staged, record)
+    trouble = add_example(mlmodel, staged)
+    model.troubles = [trouble] if trouble else []
+    manifest = assemble(staged, saved.zips, into)
+    mlmodel.model_size_bytes = sum((into / path).stat().st_size for path in manifest)
+    for flavor, settings in saved.flavors.items():
+        mlmodel.add_flavor(flavor, **settings)
+    if saved.pyfunc is not None:
+        settings = dict(saved.pyfunc)
+        mlflow.pyfunc.add_to_model(
+            mlmodel,
+            loader_module=settings.pop("loader_module"),
+            conda_env="conda.yaml",
+            python_env="python_env.yaml",
+            **settings,
+        )
+    mlmodel.add_flavor(
+        FLAVOR,
+        format=FLAVOR_FORMAT,
+        saver=record.saver,
+        saver_format=record.saver_format,
+        details=saved.details,
+        manifest=manifest,
+        modules=list(saved.modules),
+    )
+    (into / MLMODEL).write_text(_yaml(mlmodel.to_dict(), sort_keys=True))
+    return manifest
+
+
+def _write_environment(staged: Path, record: Model) -> None:
+    (staged / "requirements.txt").write_text("".join(f"{line}\n" for line in record.requirements))
+    python = record.python
+    environment: dict[str, dict[str, Any]] = {
+        "python_env.yaml": {
+            "python": python,
+            "build_dependencies": ["pip", "setuptools", "wheel"],
+            "dependencies": ["-r requirements.txt"],
+        },
+        "conda.yaml": {
+            "name": "mlflow-env",
+            "channels": ["conda-forge"],
+            "dependencies": [f"python={python}", "pip", {"pip": list(record.requirements)}],
+        },
+    }
+    for name, content in environment.items():
+        (staged / name).write_text(_yaml(content))
+
+
+def _yaml(content: dict[str, Any], *, sort_keys: bool = False) -> str:
+    return str(yaml.dump(content, Dumper=_Dumper, default_flow_style=False, sort_keys=sort_keys))
+
+
+def _signature(signature: Signature | None) -> ModelSignature | None:
+    if signature is None:
+        return None
+    outputs = _schema(signature.outputs) if signature.outputs else None
+    return ModelSignature(inputs=_schema(signature.inputs), outputs=outputs)
+
+
+def _schema(specs: tuple[TensorSpec, ...]) -> Schema:
+    # numpy is MLflow's own dependency; its dtypes are how MLflow spells a tensor's type.
+    import numpy as np  # noqa: PLC0415 - only where there is a signature
+
+    return Schema([MlflowTensorSpec(np.dtype(spec.dtype), list(spec.shape), spec.name) for spec in specs])

@@ -1,0 +1,182 @@
+"""A model's files on this machine: listed, hashed, zipped and copied, each byte read once for all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from mlwrap.errors import Unreachable
+
+MLMODEL = "MLmodel"
+_PIECE = 1 << 20  # bytes
+_AT_ONCE = 4  # files; what hashes and copies them lets go of the interpreter
+
+
+def local_path(location: str) -> Path | None:
+    """The path behind an artifact location on this machine's filesystem; ``None`` for any other."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(location) if not parts.scheme else None
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while piece := stream.read(_PIECE):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def files_of(folder: Path) -> list[str]:
+    """Relative paths of the files in ``folder``, ``MLmodel`` last: where it is, all is."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(found, key=lambda path: (path == MLMODEL, path))
+
+
+class _Hashed(io.RawIOBase):
+    """A new file that is hashed in a thread beside while it is written, from its first byte to its last."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        self._hash = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._hashing: Future[None] | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``; what is large must not change after it."""
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
+        if len(data) < _PIECE:
+            self._hash.update(data)
+        else:
+            self._hashing = self._thread.submit(self._hash.update, data)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        return len(data)
+
+    def digest(self) -> str:
+        """Of what was written, in hexadecimal."""
+        self._thread.shutdown()
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._thread.shutdown()
+            os.close(self._descriptor)
+        super().close()
+
+
+def assemble(staged: Path, zips: Mapping[str, str], into: Path) -> dict[str, str]:
+    """Lay a model's files out as loaders want them; what an earlier delivery did is left alone.
+
+    Args:
+        staged: What the saver wrote.
+        zips: The path of each zip file to make, to that of the folder whose content it gets; uncompressed.
+        into: Where the files are to lie: ``staged`` itself, or an empty folder, and then ``staged`` stays as
+            it is.
+
+    Returns:
+        SHA-256 of every file but ``MLmodel``, by its relative path.
+    """
+    found = {}
+    for file, source in zips.items():
+        if (staged / source).is_dir():
+            found[file] = _zip_folder(staged / source, into / file)
+            if into == staged:
+                shutil.rmtree(staged / source)
+    zipped = tuple(f"{source}/" for source in zips.values())
+    others = [
+        path
+        for path in files_of(staged)
+        if path != MLMODEL and path not in found and not path.startswith(zipped)
+    ]
+
+    def take(path: str) -> str:
+        return digest(staged / path) if into == staged else _copy(staged / path, into / path)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found |= zip(others, pool.map(take, others), strict=True)
+    return dict(sorted(found.items()))
+
+
+def _zip_folder(folder: Path, target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    # It can't seek, so that the hash is right at the end: the archive's directory tells sizes and checksums.
+    with _Hashed(part, 0o600) as stream:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # without the time of day
+                entry.file_size = path.stat().st_size
+                with path.open("rb", buffering=0) as content, archive.open(entry, "w") as member:
+                    shutil.copyfileobj(content, member, _PIECE)
+        found = stream.digest()
+    part.rename(target)
+    return found
+
+
+def _copy(source: Path, target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb", buffering=0) as content, _Hashed(target, 0o600) as stream:
+        shutil.copyfileobj(content, stream, _PIECE)
+        found = stream.digest()
+    shutil.copystat(source, target)
+    return found
+
+
+@contextlib.contextmanager
+def building_place(staged: Path, target: Path) -> Iterator[Path]:
+    """Where to build what is renamed to ``target``: ``staged`` itself, or beside the target.
+
+    Beside it where the two are on different filesystems. What is not renamed at the end is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    probe = staged.with_name(f".{staged.name}.part")
+    probe.mkdir(exist_ok=True)
+    try:
+        probe.rename(part)  # the one sure test: two mounts of one filesystem can't be told otherwise
+    except OSError as error:
+        probe.rmdir()
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        part.rmdir()
+        yield staged
+        return
+    try:
+        part.mkdir()
+        shutil.copystat(staged, part)
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_copied(folder: Path, manifest: Mapping[str, str]) -> None:
+    """Compare what is in a folder with what was to be written there.
+
+    Raises:
+        Unreachable: A file is not as it should be.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for path, there in zip(manifest, pool.map(lambda path: digest(folder / path), manifest), strict=True):
+            if there != manifest[path]:
+                raise Unreachable(f"{path} was not written to {folder} as it is, so the model stays here.")
