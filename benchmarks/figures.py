@@ -78,7 +78,7 @@ def _all_in_one(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axes.plot([row["most"]] * 2, [at - 0.42, at + 0.42], color=GOAL, linewidth=1.6, zorder=3)
     axes.set_yticks(range(len(rows)), [plain(row["short"]) for row in reversed(rows)])
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda factor, _: _times(factor))
+    axes.xaxis.set_major_formatter(lambda factor, _: f"1/{1 / factor:,.0f}" if factor < 1 else f"{factor:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     factors = [row["factor"] for row in rows] or [1]
     axes.set_xlim(min(factors) / 6, max(*factors, 1) * 6)
@@ -131,7 +131,7 @@ def plain(text: str) -> str:
 
 
 def _times(factor: float) -> str:
-    return f"1/{1 / factor:,.0f}" if factor < 0.15 else f"{factor:.2g}"
+    return f"1/{1 / factor:,.0f}" if factor < 0.15 else f"{factor:.2f}"
 
 
 def _save(figure: Any, path: Path, drawn: Sequence[Any], title: str) -> None:

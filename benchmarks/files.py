@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import NOTHING, OURS, Server, against, argument, folder, head, interleaved, row
 
-REPEATS = argument(1, 3)
+REPEATS = argument(1, 2)
 FILES = argument(2, 200)
 ESTIMATOR = Path(__file__).parents[1] / ".venv-estimator/bin/python"
 SAVED_MODEL = """

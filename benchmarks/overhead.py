@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from harness import NOTHING, OURS, Server, against, argument, folder, head, interleaved, row, time_text
 
 REPEATS = argument(1, 3)
@@ -109,8 +111,6 @@ def main() -> None:
 
 def calls(servers: dict[str, str]) -> None:
     """P10: a whole small call."""
-    import json  # noqa: PLC0415 - for the children's argument only
-
     sources = {name: CALL + code for name, code in CALLS.items()}
     found = interleaved(REPEATS, sources, json.dumps(servers))
     unwaited = {**found, OURS: found["not waited for"]}
