@@ -28,6 +28,9 @@ def _setup(namespace: dict) -> None:
         if name.startswith(("MLWRAP_", "MLFLOW_")):
             del os.environ[name]
     os.environ |= {"HOME": world.name, "TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.environ["MLWRAP_DEADLINE"] = (
+        "120"  # a busy machine makes a store in its own time, and the blocks look into it
+    )
     os.chdir(world.name)
     if "mlflow" in sys.modules:  # of the page before, whose store is gone
         sys.modules["mlflow"].set_tracking_uri(None)

@@ -23,7 +23,7 @@ _GIGABYTE = 1_000_000_000
 
 
 def load_model(
-    uri: str | os.PathLike[str] | Run | LoggedModel,
+    uri: str | os.PathLike[str] | Run | LoggedModel | None,
     *,
     into: Any = None,
     trust: bool = False,
@@ -38,7 +38,8 @@ def load_model(
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, the folder of a logged model, or what a run logged (a
             :class:`LoggedModel`). A :class:`Run` or a run's id stands for its model, the last one of that
-            name; where it has models of several names, one has to be named.
+            name; where it has models of several names, one has to be named. ``None``, which a run's
+            ``model_uri`` may be, names none.
         into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
             Estimator's: the path of a new folder that they are copied into, for training to go on there.
         trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
@@ -60,6 +61,11 @@ def load_model(
         uri = _of_run(uri)
     elif isinstance(uri, LoggedModel):
         uri = _uri(uri)
+    elif uri is None:
+        raise LoadError(
+            "None names no model: a run's model_uri is None until MLflow has a model of it. "
+            "load_model(run) says what became of it."
+        )
     files = files_of(os.fspath(uri), tracking_uri)
     try:
         saver = _reader(uri, files.saver, files.saver_format)

@@ -200,6 +200,8 @@ def test_a_run_that_has_no_model_to_load(store: str):
         pass
     with pytest.raises(LoadError, match="logged no model"):
         load_model(run)
+    with pytest.raises(LoadError, match=r"None names no model.*load_model\(run\) says"):
+        load_model(run.model_uri)
     with pytest.raises(LoadError, match="has no model"):
         load_model(run.run_id)
     with model_run("failed") as run, pytest.warns(MlwrapWarning, match="could not be saved"):
