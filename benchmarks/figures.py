@@ -86,8 +86,8 @@ def _all_in_one(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.axvline(1, color=GOAL, linewidth=0.8)
     axes.grid(axis="x", zorder=0)
     axes.tick_params(length=0)
-    axes.set_xlabel(
-        "mlwrap ÷ the rival named after the colon, same run (less is better; black mark: the target)"
+    figure.supxlabel(
+        "mlwrap over the rival named after the colon: less is better. Black mark: the target", fontsize=9
     )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -97,6 +97,7 @@ def _all_in_one(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def _growth(panels: Sequence[dict[str, Any]], path: Path) -> None:
     """Each thing that grows, in a panel of its own with logarithmic axes."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415 - as above
 
     across = 2
     down = max(1, -(-len(panels) // across))
@@ -116,7 +117,12 @@ def _growth(panels: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_yscale("log")
         low = min(y for points in panel["lines"].values() for _, y in points)
         high = max(y for points in panel["lines"].values() for _, y in points)
-        axes.set_ylim(low / 3, high * 6)  # room, so that what is flat looks flat; and for the legend
+        # Room, so that what is flat looks flat; and for the legend.
+        axes.set_ylim(low / 5, high * 6 * 2.5 ** len(panel["lines"]))
+        axes.yaxis.set_major_locator(LogLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda number, _: f"{number:,g}" if number < 1e6 else f"{number:,.0f}")
         axes.set_title(panel["title"], fontsize=9.5)
         axes.set_xlabel(panel["x"])
         axes.set_ylabel(panel["y"])
