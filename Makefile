@@ -24,6 +24,7 @@ TODAY := .venv/.ready
 ESTIMATOR := .venv-estimator/.ready
 JAX := .venv-jax/.ready
 TORCH := .venv-torch/.ready
+BENCH := .venv-bench/.ready
 
 # How many processes `make chaos` kills.
 N ?= 30
@@ -76,11 +77,9 @@ test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
 	.venv/bin/python tests/faults/chaos.py $(N)
 
-bench: $(TODAY)  ## Measure against what there is
-	.venv/bin/python benchmarks/delivery.py
-	.venv/bin/python benchmarks/models.py
-	.venv/bin/python benchmarks/metrics.py
-	.venv/bin/python benchmarks/checkpoints.py
+# The rivals are here alone. Estimators are measured, too, if `make setup` has made their environment.
+bench: $(BENCH)  ## Measure against what there is: docs/reference/benchmarks.md
+	.venv-bench/bin/python benchmarks/run.py
 
 format: $(TODAY)  ## Bring the code into its format
 	.venv/bin/ruff check --fix .
@@ -96,9 +95,11 @@ requirements: $(UV)  ## Pin the environments anew
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  pyproject.toml --group torch -o requirements/torch.txt
 	sed -i -E '/^(cuda|nvidia|triton)/d' requirements/torch.txt
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-package tensorflow pyproject.toml --group bench -o requirements/bench.txt
 
 clean:  ## Remove what was built
-	rm -rf .venv .venv-estimator .venv-jax .venv-torch .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-estimator .venv-jax .venv-torch .venv-bench .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # uv installs both environments in seconds; where it is missing it comes into a tool environment of our own.
 .tool/bin/uv:
@@ -111,6 +112,12 @@ $(TODAY): requirements/today.txt pyproject.toml | $(UV)
 	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv
 	$(UV) pip sync -q --python .venv requirements/today.txt
 	$(UV) pip install -q --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BENCH): requirements/bench.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv-bench
+	$(UV) pip sync -q --python .venv-bench --compile-bytecode requirements/bench.txt
+	$(UV) pip install -q --python .venv-bench --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(ESTIMATOR): requirements/estimator.txt pyproject.toml | $(UV)
