@@ -72,12 +72,8 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
             raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
         first = header(folder.journal)
         with asking_once():
-            with working_folder(first):
-                client = Client(first.tracking_uri)
-            progress = _Delivery(folder, first, client, told).run()
-        if (
-            progress.ended
-        ):  # under the lease: another delivery would find a part of the folder, and begin anew
+            progress = _Delivery(folder, first, opened(first), told).run()
+        if progress.ended:  # under the lease: another delivery would find a part of it, and begin anew
             outcomes.note(folder.key, progress)
             folder.remove()
     except DeliveryError as error:
@@ -86,6 +82,12 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
     finally:
         lease.release()
     return progress
+
+
+def opened(first: RunStarted) -> Client:
+    """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
+    with working_folder(first):
+        return Client(first.tracking_uri)
 
 
 def _note(folder: RunFolder, error: str) -> None:

@@ -17,7 +17,7 @@ from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
 from mlwrap._delivery.watch import Watch
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read
-from mlwrap.errors import JournalError, Unreachable
+from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _FIRST_SECONDS = 0.02  # for a run that is over at once, and is delivered in one go then
 _LOOK_SECONDS = 1.0
@@ -40,7 +40,7 @@ class _Away:
 
 
 _away = _Away()
-_imported = threading.Event()
+_ready = threading.Event()  # MLflow is imported, and the store of the first run has its tables
 
 
 def import_mlflow() -> None:
@@ -49,7 +49,6 @@ def import_mlflow() -> None:
     from mlwrap._delivery.prompt import take_answers_at_once  # noqa: PLC0415 - urllib3, which MLflow imports
 
     take_answers_at_once()
-    _imported.set()
 
 
 class Served:
@@ -104,7 +103,7 @@ class Served:
         self._woken = time.monotonic()
         if ASK in data:
             self._asked = True
-            if _imported.is_set():  # from now on the deadline of who waits for us counts
+            if _ready.is_set():  # from now on the deadline of who waits for us counts
                 self._tell(Told(progress=_progress(self.folder)))
         self._hear(self._wanted())
 
@@ -148,9 +147,11 @@ class Served:
 
     def work(self) -> None:
         """Deliver what there is."""
-        if not _imported.is_set():
+        if not _ready.is_set():
             self._knock()
             import_mlflow()
+            self._make_tables()
+            _ready.set()
             self._tell(Told(progress=_progress(self.folder)))
         dead = self._dead  # one that dies from now on is delivered once more
         over = dead or self._asked
@@ -172,6 +173,15 @@ class Served:
             except Unreachable as error:
                 told = Told(progress=_progress(self.folder), error=str(error), away=_away.failed(uri))
                 self._tell(told)
+
+    def _make_tables(self) -> None:
+        """Let MLflow make the tables of an sqlite store, which takes seconds, and is nobody's delay."""
+        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
+
+        with contextlib.suppress(JournalError, DeliveryError, OSError):  # delivery will say what is wrong
+            first = header(self.folder.journal)
+            if first.tracking_uri.startswith("sqlite:"):
+                runs.opened(first)
 
     def _deliver(self, dead: bool) -> float | None:
         """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
