@@ -5,13 +5,13 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import psutil
-
 _CGROUP = Path("/sys/fs/cgroup")  # as a container sees its own
 
 
 def spare_memory() -> int:
     """Bytes that are free: on the machine, in the container, and of what a limit of the shell's leaves."""
+    import psutil  # noqa: PLC0415 - a run that saves no model in the background does without
+
     found = [int(psutil.virtual_memory().available)]
     for most, used in (("memory.max", "memory.current"), *_CGROUP_1):
         try:
