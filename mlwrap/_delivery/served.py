@@ -19,7 +19,6 @@ from mlwrap._delivery.watch import Watch
 from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
-_FIRST_SECONDS = 0.02  # for a run that is over at once, and is delivered in one go then
 _LOOK_SECONDS = 1.0
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
 
@@ -96,7 +95,7 @@ class Served:
         with self._lock:
             self._connection = connection
         self._asked = self._dead = False
-        self._hear(time.monotonic() + _FIRST_SECONDS)
+        self._hear(time.monotonic())  # the run is made in MLflow while the training begins
 
     def heard(self, data: bytes) -> None:
         """Something came on the line."""
