@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from harness import NOTHING, OURS, PACKAGES, RIVALS, argument, folder, head, interleaved, row
 
-REPEATS = argument(1, 2)
+REPEATS = argument(1, 1)
 PAIRS = argument(2, 6)
-STEPS = 500
+STEPS = 300
 IDLE = "a callback that does nothing"
 FIT = f"""
 import json, os, statistics, sys, time
