@@ -27,21 +27,41 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
     @functools.wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        recorder = self._recorder
-        if recorder.status != "RUNNING":
-            raise RunStateError(
-                f"{method.__name__}() was called on run {recorder.name!r}, which has ended "
-                f"({recorder.status}). Call it while the run is open."
-            )
-        if not recorder.recording:
+        if not (self._recorder.ready or is_open(self._recorder, method.__name__)):
             return None
         try:
-            recorder.models.report()
             return method(self, *args, **kwargs)
-        except (SaveError, Diverged):
-            raise  # only where the user asked for it with strict=True, with nonfinite="stop"
         except Exception as error:  # noqa: BLE001 - see above
-            recorder.warn(f"{method.__name__}() failed, and training goes on: {told(error)}")
+            failed(self._recorder, method.__name__, error)
             return None
 
     return call
+
+
+def is_open(recorder: Recorder, method: str) -> bool:
+    """Whether a run's method has something to do, where the run is not :attr:`Recorder.ready`.
+
+    Raises:
+        RunStateError: The run has ended.
+        SaveError: A model could not be saved in the background, and the run is strict.
+    """
+    if recorder.status != "RUNNING":
+        raise RunStateError(
+            f"{method}() was called on run {recorder.name!r}, which has ended "
+            f"({recorder.status}). Call it while the run is open."
+        )
+    if recorder.recording:
+        recorder.tell_failures()
+    return recorder.recording
+
+
+def failed(recorder: Recorder, method: str, error: Exception) -> None:
+    """Say that a run's method failed.
+
+    Raises:
+        SaveError: That is what it failed with, and the run is strict.
+        Diverged: Likewise, and the run's setting is ``nonfinite="stop"``.
+    """
+    if isinstance(error, SaveError | Diverged):
+        raise error
+    recorder.warn(f"{method}() failed, and training goes on: {told(error)}")

@@ -45,6 +45,7 @@ class Models:
         append: Writes a record down.
         warn: Says what went wrong.
         redactor: Takes secrets out.
+        failing: Called when a model could not be saved in the background, which is to be told.
         strict: Raise ``SaveError`` where a model can't be saved.
     """
 
@@ -56,6 +57,7 @@ class Models:
         warn: Callable[[str], None],
         redactor: Redactor,
         *,
+        failing: Callable[[], None],
         strict: bool,
     ) -> None:
         self.logged: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
@@ -65,6 +67,7 @@ class Models:
         self._append = append
         self._warn = warn
         self._redactor = redactor
+        self._failing = failing
         self._strict = strict
         self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
         self._writing = threading.RLock()
@@ -206,6 +209,7 @@ class Models:
                 with self._writing:
                     if record.staged in self._saving:
                         self._failed.append((record, told(error), model))
+                        self._failing()
                         self._abandon(record, told(error))
 
         def replaced() -> None:

@@ -16,7 +16,8 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from mlwrap._capture import rename
-from mlwrap._journal import Metrics, Number, now
+from mlwrap._clock import Clock
+from mlwrap._journal import Metrics, Number
 from mlwrap._number import is_ready, number
 from mlwrap._said import Found
 from mlwrap.config import Nonfinite
@@ -26,33 +27,14 @@ _PATIENCE = 1.0  # seconds that a tensor may wait
 _REMEMBERED = 5_000  # calls with the same names, to know again what is found afterwards
 _STREAMS = 256  # sets of names; a training logs the same few at every step
 _LARGEST = 2**63 - 1  # step, in MLflow's database
-_FLOATS = {float}
 _plain: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
-
-
-class Clock:
-    """The times of a run's points, in the order in which they were logged, whatever the machine's clock does.
-
-    MLflow knows a point by its name, step, time and value, and takes the latest one of the highest step for
-    the metric's value.
-    """
-
-    def __init__(self) -> None:
-        self._time = self._step = -1
-        self._lock = threading.RLock()  # a signal's handler may come in the middle
-
-    def time(self, step: int) -> int:
-        """Milliseconds for a point of ``step``: not before the last, and after it if the step is not."""
-        with self._lock:
-            time, earliest = now(), self._time if step > self._step else self._time + 1
-            self._time, self._step = max(earliest, time), step
-            return self._time
 
 
 class _Stream:
     """What is logged under one set of names.
 
     Attributes:
+        given: The names, as they came.
         names: As MLflow takes them.
         plain: Whether that is how they came.
         last: The highest step so far.
@@ -60,9 +42,10 @@ class _Stream:
         kin: All streams that share a name with this one, itself among them.
     """
 
-    __slots__ = ("kin", "last", "names", "plain", "recent")
+    __slots__ = ("given", "kin", "last", "names", "plain", "recent")
 
     def __init__(self, names: tuple[Any, ...]) -> None:
+        self.given = names
         self.names = tuple(rename(str(name)) for name in names)
         self.plain = self.names == names and {str}.issuperset(map(type, names))
         self.last = -1
@@ -105,6 +88,7 @@ class Points:
         self._nonfinite = nonfinite
         self._clock = Clock()
         self._streams: dict[tuple[str, ...], _Stream] = {}
+        self._last = _Stream(())
         self._waiting: deque[_Waiting] = deque()
         self._lock = threading.RLock()  # a signal's handler may come in the middle
         self._found = Found()
@@ -130,26 +114,24 @@ class Points:
         """
         if self._waiting:
             self.settle(_PATIENCE)
-        names = tuple(values)
-        stream = self._streams.get(names) or self._stream(names)
-        if type(step) is not int or not -_LARGEST <= step <= _LARGEST:
-            step = self._step(stream, step)
-        elif step > stream.last:
+        names, stream = tuple(values), self._last
+        if names != stream.given:  # a training logs the same ones again and again
+            stream = self._last = self._streams.get(names) or self._stream(names)
+        if type(step) is int and stream.last < step <= _LARGEST:
             stream.last = step
-        elif ordered and step < stream.last:
-            self._went_back(stream, step)
-        time = self._clock.time(step) if timestamp is None else self._time(step, timestamp)
-        kinds = set(map(type, values.values()))
-        if kinds == _FLOATS and stream.plain:  # as nearly always
-            numbers = dict(values)
-        elif kinds <= _plain:
-            try:
-                numbers = dict(zip(stream.names, map(float, values.values()), strict=True))
-            except OverflowError:  # of an integer that is larger than any float
-                numbers = self._resolved(dict(zip(stream.names, values.values(), strict=True)))
         else:
-            numbers = self._ready(stream, values, step, time)
-        return self._log(stream, numbers, step, time) if numbers else None
+            step = self._step(stream, step, ordered=ordered)
+        time = self._clock.time(step) if timestamp is None else self._time(step, timestamp)
+        total = 0.0
+        for value in values.values():
+            if type(value) is not float:
+                numbers = self._numbers(stream, values, step, time)
+                total = sum(numbers.values())
+                break
+            total += value
+        else:  # as nearly always
+            numbers = dict(values) if stream.plain else dict(zip(stream.names, values.values(), strict=True))
+        return self._log(stream, numbers, total, step, time) if numbers else None
 
     def settle(self, patience: float = 0.0) -> None:
         """Write the tensors down that are ready, or have waited for longer than ``patience`` seconds."""
@@ -162,7 +144,7 @@ class Points:
                 if self._waiting and self._waiting[0] is first:  # else a signal's handler wrote it
                     self._waiting.popleft()
                     if numbers:
-                        self._log(stream, numbers, step, when)
+                        self._log(stream, numbers, sum(numbers.values()), step, when)
 
     def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
         """Write metrics down that a model or a history remembers; a point that was met before counts once.
@@ -185,8 +167,10 @@ class Points:
             if fresh:
                 self._write(Metrics(values=fresh, step=record.step, time=record.time))
 
-    def _log(self, stream: _Stream, numbers: dict[str, float], step: int, time: int) -> Metrics | None:
-        if math.isfinite(sum(numbers.values())):  # then each of them is
+    def _log(
+        self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
+    ) -> Metrics | None:
+        if math.isfinite(total):  # then each of them is
             record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
             stream.recent.append(record)
             self._write(record)
@@ -218,6 +202,15 @@ class Points:
         if self._nonfinite != "skip":
             return values
         return {name: value for name, value in values.items() if not isinstance(value, str)}
+
+    def _numbers(self, stream: _Stream, values: Mapping[str, Any], step: int, time: int) -> dict[str, float]:
+        """Values as the numbers that they are; those that are not ready wait."""
+        if not _plain.issuperset(map(type, values.values())):
+            return self._ready(stream, values, step, time)
+        try:
+            return dict(zip(stream.names, map(float, values.values()), strict=True))
+        except OverflowError:  # of an integer that is larger than any float
+            return self._resolved(dict(zip(stream.names, values.values(), strict=True)))
 
     def _ready(self, stream: _Stream, values: Mapping[str, Any], step: int, time_: int) -> dict[str, float]:
         """The numbers that are there; the others wait."""
@@ -254,11 +247,13 @@ class Points:
                     other.kin.append(stream)
             return self._streams.setdefault(names, stream)
 
-    def _step(self, stream: _Stream, step: Any) -> int:
+    def _step(self, stream: _Stream, step: Any, *, ordered: bool) -> int:
         """The step that something is; the next one for ``None``, or for what is no step."""
         if step is not None:
             try:
                 if abs(whole := int(step)) <= _LARGEST:
+                    if whole < stream.last and ordered:
+                        self._went_back(stream, whole)
                     stream.last = max(whole, stream.last)
                     return whole
                 why = "it is too large"

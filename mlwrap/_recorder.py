@@ -1,15 +1,17 @@
 """One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
 
-The only thing that the training half knows of a run. A recorder without a journal records nothing: a
-disabled run, or a child made by ``fork``, whose run is its parent's.
+The only thing that the training half knows of a run. In a child made by ``fork`` it records nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -40,7 +42,7 @@ from mlwrap._points import Points
 from mlwrap._said import Parameters
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
-from mlwrap.errors import DeliveryError, Diverged, RunStateError, told, warn
+from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
 from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
@@ -53,6 +55,10 @@ class Recorder(Unrecorded):
         name: The run's name in MLflow.
         strict: Raise ``SaveError`` where a model can't be saved.
         nonfinite: What becomes of metrics that are not finite.
+
+    Attributes:
+        ready: Whether something can be recorded at once: the run is open, this process writes it down, and
+            nothing has to be told first.
     """
 
     def __init__(self, name: str, *, strict: bool, nonfinite: Nonfinite = "tag") -> None:
@@ -61,19 +67,19 @@ class Recorder(Unrecorded):
         self.signal: str | None = None
         self.line: Line | None = None
         self._journal: OpenRun | None = None
-        self._process = os.getpid()
         self._params = Parameters()
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
         self.models = Models(
-            name, lambda: self.journal.folder, self.append, self.warn, self.redactor, strict=strict
+            name,
+            lambda: self.journal.folder,
+            self.append,
+            self.warn,
+            self.redactor,
+            failing=functools.partial(setattr, self, "ready", False),
+            strict=strict,
         )
         self._whole: dict[str, tuple[str, Any]] = {}
         self._full = False
-
-    @property
-    def recording(self) -> bool:
-        """Whether there is a journal that is this process's to write."""
-        return self._journal is not None and os.getpid() == self._process
 
     @property
     def recorded(self) -> bool:
@@ -105,6 +111,8 @@ class Recorder(Unrecorded):
         """
         self.in_vain = in_vain
         self._journal = open_run(vain_root(root) if in_vain else root, first)
+        self.recording = self.ready = True
+        _recording.add(self)
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
         if line:
             try:
@@ -114,8 +122,8 @@ class Recorder(Unrecorded):
 
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
-        trouble = self.journal.append(record)
-        if self.line is not None:
+        trouble = (self._journal or self.journal).append(record)
+        if self.line is not None and monotonic() >= self.line.next_wake:
             self.line.wake()
         if trouble is not None and not self._full and self.status == "RUNNING":  # else a thread came too late
             self._full = True
@@ -221,6 +229,15 @@ class Recorder(Unrecorded):
         """Whether a model is being saved in the background, by this process."""
         return self.recording and self.models.busy
 
+    def tell_failures(self) -> None:
+        """Tell which models could not be saved in the background; see :meth:`Models.report`."""
+        self.ready = True  # before they are told: another one may fail in the meantime
+        try:
+            self.models.report()
+        except SaveError:
+            self.ready = False  # for there may be more
+            raise
+
     def saved(self, error: BaseException | None) -> BaseException | None:
         """Wait for the models that are being saved, before the end of the run; see :meth:`Models.finish`."""
         return self.models.finish(error) if self.recording and self.status == "RUNNING" else None
@@ -238,7 +255,7 @@ class Recorder(Unrecorded):
         if self.status != "RUNNING":
             return
         self._settle()
-        self.status = status
+        self.status, self.ready = status, False
         last = RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
         try:
             if lost := self.journal.end(last):
@@ -270,3 +287,14 @@ class Recorder(Unrecorded):
                 self.warn(f"the model {known.name!r}: {trouble}")
         if progress.degraded:
             self.warn(progress.degraded)
+
+
+_recording: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for recorder in list(_recording):
+        recorder.recording = recorder.ready = False
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -22,6 +22,8 @@ class Unrecorded:
     experiment_id: str | None = None
     tracking_uri = ""
     offline = in_vain = preempted = False
+    recording = False  # whether there is a journal that is this process's to write
+    ready = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,11 +37,6 @@ class Unrecorded:
     def logged(self) -> dict[str, LoggedModel]:
         """The logged models by their staged paths, in the order of logging."""
         return {}
-
-    @property
-    def recording(self) -> bool:
-        """Whether there is a journal that is this process's to write."""
-        return False
 
     @property
     def recorded(self) -> bool:

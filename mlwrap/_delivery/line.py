@@ -69,6 +69,9 @@ class Line:
         folder: The run's folder, in a spool that both can reach.
         tracking_uri: Where it is to be delivered.
 
+    Attributes:
+        next_wake: When the sender may be asleep, by the monotonic clock.
+
     Raises:
         DeliveryError: No sender can be started.
     """
@@ -77,17 +80,14 @@ class Line:
         self._folder = folder
         self._hello = Hello(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
         self._starts = 0
-        self._next_wake = 0.0
+        self.next_wake = 0.0
         self._socket: socket.socket | None = None
         self._connect()
         _lines.add(self)
 
     def wake(self) -> None:
-        """Tell the sender that there is more to deliver; costs a look at the clock, most of the time."""
-        now = time.monotonic()
-        if now < self._next_wake:
-            return
-        self._next_wake = now + _WAKE_SECONDS
+        """Tell the sender that there is more to deliver; it need not be told again until ``next_wake``."""
+        self.next_wake = time.monotonic() + _WAKE_SECONDS
         with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
             self._send(WAKE)
 

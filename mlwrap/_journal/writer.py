@@ -36,6 +36,7 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
+_encode_lines = _encoder.encode_lines
 
 
 def encoded(record: AnyRecord) -> bytes:
@@ -122,7 +123,10 @@ class PatientWriter(Writer):
         """
         if _process != self._process:
             return None
-        line = encoded(record)
+        try:
+            line = _encode_lines([record])
+        except UnicodeEncodeError:
+            line = encoded(record)
         if self._waiting:  # those come first
             return self._keep(line, None)
         try:

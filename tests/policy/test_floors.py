@@ -16,7 +16,7 @@ FLOORS = (
     ("errors",),
     ("config", "_passwords", "_travel", "_aside"),
     ("_capture", "_journal", "_background", "_lifetime", "_logged_model", "_number", "_pace", "_report"),
-    ("savers", "_delivery", "_ending", "_said", "_grid", "_sweep_table", "_system_metrics"),
+    ("savers", "_delivery", "_clock", "_ending", "_said", "_grid", "_sweep_table", "_system_metrics"),
     ("_points", "_models", "_unrecorded"),
     ("_recorder",),
     ("_harmless", "_handover"),
