@@ -45,9 +45,9 @@ _ready = threading.Event()  # MLflow is imported, and the store of the first run
 def import_mlflow() -> None:
     """Import MLflow, which takes seconds; no run can be delivered before."""
     from mlwrap._delivery import runs  # noqa: F401, PLC0415 - see above
-    from mlwrap._delivery.prompt import take_answers_at_once  # noqa: PLC0415 - urllib3, which MLflow imports
+    from mlwrap._delivery.prompt import be_prompt  # noqa: PLC0415 - urllib3, which MLflow imports
 
-    take_answers_at_once()
+    be_prompt()
 
 
 class Served:

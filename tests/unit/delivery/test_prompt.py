@@ -1,17 +1,25 @@
-"""Answers are taken at once, and are what they were."""
+"""Requests take no longer than they must, and are what they were."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import socket
+import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.abc import MetaPathFinder
 
 import pytest
+import requests.utils
 import urllib3
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from mlwrap._delivery.prompt import take_answers_at_once
+from mlwrap._delivery.prompt import be_prompt
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -34,11 +42,28 @@ class Echo(BaseHTTPRequestHandler):
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for pool in (HTTPConnectionPool, HTTPSConnectionPool):
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
-    take_answers_at_once()
+    for function in ("getproxies", "proxy_bypass"):
+        monkeypatch.setattr(requests.utils, function, getattr(requests.utils, function))
+    for name in ("dbruntime", "pyspark"):
+        if importlib.util.find_spec(name) is None:
+            monkeypatch.setitem(sys.modules, name, None)
+            del sys.modules[name]
+    be_prompt()
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    """A server; its threads go with the process, for MLflow's client keeps its connections."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_each_answer_is_acknowledged_at_once(monkeypatch: pytest.MonkeyPatch):
+def test_each_answer_is_acknowledged_at_once(echo: str, monkeypatch: pytest.MonkeyPatch):
     """Of each request on one connection anew, for the kernel forgets it; where the kernel knows of it."""
     set_options: list[int] = []
 
@@ -48,15 +73,9 @@ def test_each_answer_is_acknowledged_at_once(monkeypatch: pytest.MonkeyPatch):
             return super().setsockopt(level, option, *value)
 
     monkeypatch.setattr("socket.socket", Watched)
-    with HTTPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        pool = urllib3.PoolManager()
+    with urllib3.PoolManager() as pool:
         for text in (b"one", b"two", b"three"):
-            assert pool.request("PUT", f"http://127.0.0.1:{server.server_port}/", body=text).data == text
-        pool.clear()
-        server.shutdown()
-        thread.join()
+            assert pool.request("PUT", echo, body=text).data == text
     if hasattr(socket, "TCP_QUICKACK"):
         assert set_options.count(socket.TCP_QUICKACK) == 3
 
@@ -66,3 +85,32 @@ def test_connections_are_what_they_were_besides():
     """With TLS and without."""
     assert issubclass(HTTPConnectionPool.ConnectionCls, HTTPConnection)
     assert issubclass(HTTPSConnectionPool.ConnectionCls, HTTPSConnection)
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_request_looks_for_no_module_and_reads_no_environment(echo: str, monkeypatch: pytest.MonkeyPatch):
+    """What the first of MLflow's requests has found out is not asked again."""
+    looked_for: list[str] = []
+
+    class Finder(MetaPathFinder):
+        def find_spec(self, fullname, path, target=None):
+            looked_for.append(fullname)
+
+    def put() -> None:
+        assert http_request(MlflowHostCreds(echo), "/", "PUT", data=b"body").content == b"body"
+
+    put()
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    monkeypatch.setattr(type(os.environ), "__iter__", lambda _: pytest.fail("the environment is read"))
+    put()
+    assert not looked_for
+
+
+def test_a_proxy_is_taken_as_ever(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """From the environment that there was before the first request."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "intern.example")
+    request.getfixturevalue("_at_once")
+    for _ in range(2):
+        assert get_environ_proxies("http://mlflow.example/")["http"] == "http://127.0.0.1:9"
+        assert get_environ_proxies("http://intern.example/") == {}
