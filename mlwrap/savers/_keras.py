@@ -10,8 +10,10 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -143,7 +145,7 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
     zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if _can_write_folders(keras) else {}
     try:
         if zips:
-            model.save(str(file.with_suffix(".unzipped")), zipped=False)
+            _write_folder(model, file.with_suffix(".unzipped"))
         else:
             model.save(str(file))
     except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
@@ -156,6 +158,16 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
             model,
         ) from error
     return zips
+
+
+def _write_folder(model: Any, folder: Path) -> None:
+    """Write a model, from a snapshot where that takes no memory: Keras copies a variable twice to read it."""
+    with contextlib.suppress(Exception):  # what is wrong is said below, in Keras's words
+        if not isinstance(model, Snapshot) and (shot := snapshot(model, free=True)) is not None:
+            shot.save(str(folder), zipped=False)
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save(str(folder), zipped=False)
 
 
 def _can_write_folders(keras: Any) -> bool:

@@ -84,15 +84,18 @@ class Snapshot:
         (Path(path) / "config.json").write_text(self._config)
 
 
-def snapshot(model: Any) -> Snapshot | None:
+def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
     """The model as it is now, or ``None`` where that can't be had, or is no gain.
 
-    ``None`` is said of small models; where there is little memory; of models with parts that write more than
-    Keras's own do; of those that a strategy or a distribution spreads over devices or processes; and of one
-    that could not be saved this way before.
+    ``None`` is said of small models; where there is little memory, or with ``free`` where it takes any; of
+    models with parts that write more than Keras's own do; of those that a strategy or a distribution spreads
+    over devices or processes; and of one that could not be saved this way before.
     """
     keras: Any = sys.modules.get("keras")
     if not hasattr(keras, "StatelessScope") or not _is_alone(model, keras):
+        return None
+    backend = keras.backend.backend()
+    if free and not _shares_memory(backend):
         return None
     if model in _unfit or not _keras_writes(model, "save"):
         return None
@@ -103,11 +106,11 @@ def snapshot(model: Any) -> Snapshot | None:
         elif not all(_keras_writes(item, method) for method in ("save_own_variables", "save_assets")):
             return None
     size = sum(_ELEMENT * _elements(variable.shape) for variable in variables.values())
-    if size < LEAST or spare_memory() < 2 * size:
+    if size < LEAST or not (free or spare_memory() >= 2 * size):
         return None
     with _internal("saving.serialization_lib").ObjectSharingScope():
         config = json.dumps(keras.saving.serialize_keras_object(model))
-    keep = _keep(keras.backend.backend())
+    keep = _keep(backend)
     values = {key: keep(variable) for key, variable in variables.items()}
     return Snapshot(model, config, variables, values)
 
@@ -153,6 +156,14 @@ def _elements(shape: tuple[int, ...]) -> int:
     for size in shape:
         count *= int(size)
     return count
+
+
+def _shares_memory(backend: str) -> bool:
+    """Whether a value that is kept is the variable's own memory, until that changes."""
+    if backend != "tensorflow":
+        return False
+    devices = sys.modules["tensorflow"].config.list_logical_devices()
+    return all(device.device_type == "CPU" for device in devices)
 
 
 def _keep(backend: str) -> Callable[[Any], Any]:

@@ -12,7 +12,7 @@ import pytest
 from mlwrap import model_run
 from mlwrap.errors import MlwrapWarning
 from mlwrap.keras import MetricsCallback
-from mlwrap.savers import _keras, _keras_snapshot
+from mlwrap.savers import SaveOptions, _keras, _keras_snapshot
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from tests.snapshots import hashes, saved
 
@@ -210,6 +210,40 @@ def test_a_variable_that_was_not_found_is_an_error(tmp_path: Path):
     with pytest.raises(_keras.SaveError, match="of which no value was kept"):
         taken.save(str(tmp_path / "model"), zipped=False)
     assert snapshot(model) is None
+
+
+def logged_files(model, folder: Path) -> dict[str, str]:
+    """Save a model as ``log_model`` does where the training waits."""
+    folder.mkdir()
+    _keras.KerasSaver().save(model, folder, SaveOptions())
+    return hashes(folder / "data" / "model.unzipped")
+
+
+def test_a_model_that_is_waited_for_is_copied_once_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is written as Keras writes it, without the copy that TensorFlow makes of a variable that is read."""
+    model = dense(optimizer="adam")
+    fit(model)
+    expected = saved(model, tmp_path / "by_keras")
+    copied, kind = [], type(model.layers[0].kernel.value)
+    copy = kind.numpy
+    monkeypatch.setattr(kind, "numpy", lambda variable: copied.append(len(variable.shape)) or copy(variable))
+    assert logged_files(model, tmp_path / "logged") == expected
+    assert not any(copied)  # but for numbers, such as the learning rate
+
+
+def test_a_model_whose_snapshot_fails_is_saved_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is left of the attempt, and nobody hears of it."""
+
+    def fails(self, path, *, zipped):
+        Path(path, "half").mkdir(parents=True)
+        raise ValueError("no snapshot")
+
+    model = dense(optimizer="adam")
+    fit(model)
+    expected = saved(model, tmp_path / "by_keras")
+    monkeypatch.setattr(Snapshot, "save", fails)
+    assert logged_files(model, tmp_path / "logged") == expected
+    assert not (tmp_path / "logged/data/model.unzipped/half").exists()
 
 
 def test_a_strategys_model_is_saved_at_once():
