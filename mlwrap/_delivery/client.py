@@ -21,10 +21,10 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlwrap._delivery.answers import sort_error
+from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._journal import Metrics, Status
 from mlwrap._passwords import with_password, without_password
@@ -85,7 +85,7 @@ class Client:
             raise
         except Exception as error:
             raise sort_error(error, uri) from error
-        self._stores: dict[str, ArtifactRepository] = {}
+        self._stores: dict[str, Puts] = {}
 
     @sorted_errors
     def experiment_id(self, name: str | None) -> str:
@@ -235,8 +235,7 @@ class Client:
     @sorted_errors
     def upload(self, location: str, file: Path, path: str) -> None:
         """Upload one file, which is to have the relative ``path`` at an artifact location."""
-        store = self._store(location)
-        store.log_artifact(str(file), path.rpartition("/")[0] or None)  # type: ignore[no-untyped-call] # MLflow's
+        self._store(location).upload(file, path)
 
     @sorted_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
@@ -246,13 +245,14 @@ class Client:
     @sorted_errors
     def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
         """The files in a folder of an artifact location, likewise; ``""`` is the location itself."""
-        listed: list[FileInfo] = self._store(location).list_artifacts(folder or None)
+        listed: list[FileInfo] = self._store(location).store.list_artifacts(folder or None)
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
-    def _store(self, location: str) -> ArtifactRepository:
+    def _store(self, location: str) -> Puts:
         # MLflowClient's own way to a model's files asks for the model first, in each thread that uploads.
         if location not in self._stores:
-            self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
+            store = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
+            self._stores[location] = Puts(store)
         return self._stores[location]
 
     @sorted_errors

@@ -1,0 +1,101 @@
+"""Files go to a store behind MLflow's server in requests that cost as little as they can.
+
+For each file MLflow's client works out anew who asks, how and where. Here it does so for the first one, and
+what it sent then is the head of the requests for the others. What is large, what other stores take and what
+has to be signed one by one is its own to send.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import requests
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.request_utils import augmented_raise_for_status
+from mlflow.utils.rest_utils import http_request
+
+_LARGEST = 1 << 20  # bytes; to send what is larger takes its time in any case
+_KIND = {"Content-Type": "application/octet-stream"}
+
+
+class _Head(NamedTuple):
+    """What was sent first, and how."""
+
+    request: requests.PreparedRequest
+    adapter: Any
+    options: dict[str, Any]
+
+
+class Puts:
+    """Uploads the files of one artifact location; several threads may.
+
+    Args:
+        store: MLflow's client of it.
+
+    Attributes:
+        store: The same.
+    """
+
+    def __init__(self, store: ArtifactRepository) -> None:
+        self.store = store
+        self._head: _Head | None = None
+        self._alike = getattr(type(store), "log_artifact", None) is HttpArtifactRepository.log_artifact
+
+    def upload(self, file: Path, path: str) -> None:
+        """Upload one file, which is to have the relative ``path``.
+
+        Raises:
+            Exception: Of requests or of MLflow: it has not arrived, or nobody said so.
+        """
+        head = self._head
+        if not self._alike or file.stat().st_size > _LARGEST:
+            folder = path.rpartition("/")[0] or None
+            self.store.log_artifact(str(file), folder)  # type: ignore[no-untyped-call] # MLflow's
+        elif head is None:
+            self._first(file, path)
+        else:
+            try:
+                self._like(head, file, path)
+            except BaseException:
+                self._head = None  # the next one may have to be sent in another way
+                raise
+
+    def _as_ever(self, file: Path, path: str) -> None:
+        self._alike = False
+        self.upload(file, path)
+
+    def _first(self, file: Path, path: str) -> None:
+        creds = get_default_host_creds(self.store.artifact_uri)  # type: ignore[no-untyped-call] # MLflow's
+        if creds.auth or creds.aws_sigv4 or creds.use_databricks_sdk or creds.client_cert_path:
+            self._as_ever(file, path)
+            return
+        data = file.read_bytes()
+        response: requests.Response = http_request(creds, f"/{path}", "PUT", data=data, extra_headers=_KIND)  # type: ignore[no-untyped-call] # MLflow's
+        augmented_raise_for_status(response)  # type: ignore[no-untyped-call] # MLflow's
+        if response.history:  # it was sent on to somewhere else
+            self._alike = False
+            return
+        options = requests.Session().merge_environment_settings(
+            str(response.request.url), {}, False, creds.verify, None
+        )
+        options["timeout"] = MLFLOW_HTTP_REQUEST_TIMEOUT.get()  # type: ignore[no-untyped-call] # MLflow's
+        self._head = _Head(response.request, response.connection, options)
+
+    def _like(self, head: _Head, file: Path, path: str) -> None:
+        request = head.request.copy()
+        request.prepare_url(f"{self.store.artifact_uri.rstrip('/')}/{path}", None)
+        request.headers.pop("Content-Length", None)  # which requests leaves as it is for an empty file
+        request.prepare_body(file.read_bytes(), None)
+        try:
+            response = head.adapter.send(request, **head.options)
+        except requests.RequestException as error:  # in the words of MLflow's client, by which it is sorted
+            raise MlflowException(f"API request to {request.url} failed with exception {error}") from error
+        augmented_raise_for_status(response)  # type: ignore[no-untyped-call] # MLflow's
+        _ = response.content  # read to its end, the connection can be used again
+        if response.is_redirect:
+            self._as_ever(file, path)
