@@ -19,7 +19,7 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from mlwrap._delivery.prompt import be_prompt
+from mlwrap._delivery import prompt
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -44,11 +44,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
     for function in ("getproxies", "proxy_bypass"):
         monkeypatch.setattr(requests.utils, function, getattr(requests.utils, function))
-    for name in ("dbruntime", "pyspark"):
+    for name in prompt._TRIED:
         if importlib.util.find_spec(name) is None:
             monkeypatch.setitem(sys.modules, name, None)
             del sys.modules[name]
-    be_prompt()
+    prompt.be_prompt()
 
 
 @pytest.fixture
