@@ -6,7 +6,7 @@ turns it off only on sockets that it has opened itself). Linux acknowledges late
 connection has been in use for a while: so every request would take 40 ms longer than it need.
 
 And what is the same for all requests is found out once. Before each of them MLflow's client tries to import
-what there is in Databricks and in notebooks, and requests reads the whole environment, twice, for the names of
+what there is in Databricks and notebooks, and requests reads the whole environment, twice, for the names of
 proxies: together that is half of what a request costs here.
 """
 
