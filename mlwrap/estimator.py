@@ -45,14 +45,14 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         self._points: Points | None = None
         self._asked: dict[str, Any] = {}
         self._global_step: Any = None
-        self._step: int | None = None  # as far as it is known
-        self._last = 0
+        self._step = 0  # as far as it is known
+        self._last: int | None = None  # the step that was logged last
         self._turn = True
 
     def begin(self) -> None:
         """Find the run, and the tensors in the graph."""
         run = self._given or current_run()
-        self._points, self._step = None, None
+        self._points, self._last = None, None
         if run is None:
             warn(
                 "MetricsHook is used outside a run, and logs nothing. Train within model_run() or a function "
@@ -76,7 +76,7 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         """Ask for the step, and for the numbers if it is their turn."""
         if self._points is None:
             return None
-        self._turn = self._step is None or self._step + 1 - self._last >= self._every
+        self._turn = self._last is None or self._step + 1 - self._last >= self._every
         asked = self._asked if self._turn else {}
         return tf.estimator.SessionRunArgs({"step": self._global_step, "values": asked})
 
@@ -85,11 +85,14 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         if self._points is None:
             return
         try:
-            self._step = int(run_values.results["step"]) + 1
+            # What came along was read before the step was counted or after it, as TensorFlow's threads
+            # went. Where it matters, the step is read again; in between, a call is a step.
+            self._step = max(self._step + 1, int(run_values.results["step"]))
             if self._turn:
-                # What came along may have been read before the step was counted or after it.
-                self._step = self._last = int(run_context.session.run(self._global_step))
-                self._points.log(run_values.results["values"], self._step)
+                self._step = int(run_context.session.run(self._global_step))
+                if self._last is None or self._step - self._last >= self._every:
+                    self._last = self._step
+                    self._points.log(run_values.results["values"], self._step)
         except Diverged as error:
             warn(f"The training was asked to stop: {error}")
             run_context.request_stop()

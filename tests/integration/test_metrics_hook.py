@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,26 @@ def model_fn(features, mode, params):
     return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss, global_step=step))
 
 
+def accumulating_fn(features, mode, params):
+    """The same, whose step counts so many calls as one, as where gradients are accumulated."""
+    weight = tf.compat.v1.get_variable("weight", initializer=0.5)
+    calls = tf.compat.v1.get_variable("calls", initializer=tf.constant(0, "int64"))
+    loss = tf.reduce_mean((features["x"] * weight - 3.0) ** 2)
+    trained = tf.compat.v1.train.GradientDescentOptimizer(0.25).minimize(loss)
+    with tf.control_dependencies([trained]):
+        counted = tf.compat.v1.assign_add(calls, 1) // params["each"]
+        train_op = tf.compat.v1.assign(tf.compat.v1.train.get_global_step(), counted)
+    tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.TRAIN_OP, train_op)
+    return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
+
+
+def in_event_files(folder):
+    """The steps whose loss the Estimator itself has written down."""
+    files = Path(folder).glob("events.out.*")
+    events = (event for file in files for event in tf.compat.v1.train.summary_iterator(str(file)))
+    return {event.step for event in events for value in event.summary.value if value.tag == "loss"}
+
+
 @pytest.fixture
 def estimator(tmp_path):
     """Summaries every two steps."""
@@ -58,8 +79,35 @@ def test_steps_are_logged_and_found_once(estimator):
 
         train()
     found = runs[0].metrics["loss"]
-    live, events = {1, 4, 7, 8}, {1, 3, 5, 7, 8, 10}
-    assert sorted(step for step, _ in found) == sorted(live | events)
+    assert sorted(step for step, _ in found) == sorted({1, 4, 7, 8} | in_event_files(estimator.model_dir))
+
+
+@there
+@pytest.mark.parametrize("each", [1, 2, 4], ids="a step of {} calls".format)
+def test_whenever_tensorflow_reads_the_step(tmp_path, each):
+    """Before it was counted or after it, as its threads go: the steps that are logged are the same."""
+
+    class ReadLate(MetricsHook):
+        def begin(self):
+            super().begin()
+            trained = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TRAIN_OP)
+            assert trained
+            with tf.control_dependencies(trained):
+                self.late = tf.compat.v1.train.get_global_step().read_value()
+
+        def before_run(self, run_context):
+            asked = super().before_run(run_context)
+            return asked._replace(fetches={**asked.fetches, "step": self.late})
+
+    seen = []
+    for hook in ReadLate(every=3), MetricsHook(every=3):
+        estimator = tf.estimator.Estimator(
+            accumulating_fn, str(tmp_path / type(hook).__name__), params={"each": each}
+        )
+        with capture_runs() as runs, model_run("r"):
+            estimator.train(data, hooks=[hook], max_steps=11)
+        seen.append([step for step, _ in runs[0].metrics["loss"]])
+    assert seen[0] == seen[1] == ([1, 4, 7, 10] if each == 1 else [0, 3, 6, 9])
 
 
 @there
