@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mlwrap import _shell, _sync
 from mlwrap._capture import destination
-from mlwrap._delivery import Cache
+from mlwrap._delivery import Cache, get_ready
 from mlwrap._delivery import show as show_run
 from mlwrap._verify import verify as verify_model
 from mlwrap.config import settings
@@ -34,6 +34,8 @@ def cli() -> None:
 def sync(spool: str | None) -> None:
     """Deliver the runs that wait to MLflow; exits 1 if one of them could not be delivered."""
     folders = _sync.deliverable(spool)
+    if folders:
+        get_ready()  # the whole process is there for that
     progress = track(
         _sync.sync_each(folders),
         "delivering",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlwrap._delivery.cache import Cache
 from mlwrap._delivery.line import Line, Told
-from mlwrap._delivery.served import close_for_the_dead
+from mlwrap._delivery.served import close_for_the_dead, get_ready
 from mlwrap._journal import Point, Progress, RunFolder
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "deliver",
     "find_model",
     "finished_points",
+    "get_ready",
     "imported_mlflow",
     "show",
     "stock_predict",

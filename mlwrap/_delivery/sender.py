@@ -24,7 +24,7 @@ import msgspec
 
 from mlwrap._delivery.due import Due
 from mlwrap._delivery.line import Hello, connected, short
-from mlwrap._delivery.served import Served, close_for_the_dead, import_mlflow
+from mlwrap._delivery.served import Served, close_for_the_dead, get_ready
 from mlwrap._journal import RunFolder, header, run_folders, sweep
 from mlwrap._passwords import without_password
 from mlwrap.errors import DeliveryError, JournalError
@@ -187,7 +187,7 @@ def _received(line: socket.socket) -> bytes:
 
 def finish_abandoned(spool: Path) -> None:
     """Deliver what dead processes left in the spool; what waits for ``mlwrap sync`` goes on waiting."""
-    import_mlflow()
+    get_ready()
     from mlwrap._delivery import runs  # noqa: PLC0415 - has just been imported
 
     for address in spool.glob("sender-*.sock"):

@@ -42,8 +42,8 @@ _away = _Away()
 _ready = threading.Event()  # MLflow is imported, and the store of the first run has its tables
 
 
-def import_mlflow() -> None:
-    """Import MLflow, which takes seconds; no run can be delivered before."""
+def get_ready() -> None:
+    """Import MLflow, which takes seconds, and be prompt; no run can be delivered before."""
     from mlwrap._delivery import runs  # noqa: F401, PLC0415 - see above
     from mlwrap._delivery.prompt import be_prompt  # noqa: PLC0415 - urllib3, which MLflow imports
 
@@ -148,7 +148,7 @@ class Served:
         """Deliver what there is."""
         if not _ready.is_set():
             self._knock()
-            import_mlflow()
+            get_ready()
             self._make_tables()
             _ready.set()
             self._tell(Told(progress=_progress(self.folder)))

@@ -14,8 +14,9 @@ from mlwrap.cli import cli
 
 
 @pytest.fixture
-def command(store: str):
-    """Run the command in this process; gives its exit status and what it printed."""
+def command(store: str, monkeypatch: pytest.MonkeyPatch):
+    """Run the command in this process, which is not its own; gives its exit status and what it printed."""
+    monkeypatch.setattr("mlwrap.cli.get_ready", lambda: None)
 
     def run(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import socket
@@ -39,7 +40,7 @@ class Echo(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for pool in (HTTPConnectionPool, HTTPSConnectionPool):
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
     for function in ("getproxies", "proxy_bypass"):
@@ -48,7 +49,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         if importlib.util.find_spec(name) is None:
             monkeypatch.setitem(sys.modules, name, None)
             del sys.modules[name]
+    thresholds = gc.get_threshold()
     prompt.be_prompt()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 @pytest.fixture
@@ -104,6 +109,14 @@ def test_a_request_looks_for_no_module_and_reads_no_environment(echo: str, monke
     monkeypatch.setattr(type(os.environ), "__iter__", lambda _: pytest.fail("the environment is read"))
     put()
     assert not looked_for
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_what_is_imported_is_looked_through_no_more():
+    """Only what is made from now on."""
+    assert gc.get_freeze_count() > 50_000
+    assert len(gc.get_objects()) < 50_000
+    assert gc.isenabled()
 
 
 def test_a_proxy_is_taken_as_ever(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
