@@ -40,10 +40,8 @@ def _hook(
             method(self, *args, **kwargs)
         except SaveError:
             raise  # only where the user asked for it with strict=True
-        except Diverged as error:
-            self._stop(error)
         except Exception as error:  # noqa: BLE001 - see above
-            self._say(f"{method.__name__}() of MetricsCallback failed, and training goes on: {told(error)}")
+            self._failed(method.__name__, error)
 
     return call
 
@@ -98,6 +96,8 @@ class MetricsCallback:
             raise OptionError(f"mode={mode!r} can't be used: expected 'min' or 'max'.")
         self._given = run
         self._prefix = prefix
+        self._batches = f"{prefix}batch"  # what they are counted as
+        self._batch_names: dict[str, str] = {}
         self._every = every or math.inf
         self._every_seconds = every_seconds or math.inf
         self._batch_size = batch_size
@@ -150,7 +150,7 @@ class MetricsCallback:
     @_hook
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Find the epoch's place in the run."""
-        counts = self._counts
+        counts = self._points.counts  # type: ignore[union-attr] # see _hook
         if self._offset is None:  # the first; one that goes on from initial_epoch is where it should be
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
             self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
@@ -167,24 +167,35 @@ class MetricsCallback:
         if self._run is not None and self._run.preempted and not self._rescued:
             self._rescue(None)
 
-    @_hook
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Log a batch, if it is its turn."""
+        points = self._points
+        if points is None:
+            return
+        # What _hook() does, spelled out: after each step the processor's caches are the framework's, and a
+        # call of a function takes a microsecond.
         self._batch_ended = now = time.monotonic()
-        self._done = max(self._done, batch + 1)
         step = self._before + batch + 1
-        self._counts[self._batches] = self._before + self._done
+        if batch >= self._done:
+            self._done = batch + 1
+            points.counts[self._batches] = step
         if step - self._last_told >= self._every or now - self._last_time >= self._every_seconds:
             self._last_told, self._last_time = step, now
-            values = {f"{self._batches}/{name}": value for name, value in (logs or {}).items()}
-            self._points.log(values, step, ordered=False)  # type: ignore[union-attr] # see _hook
+            known = self._batch_names.get
+            try:
+                values = {
+                    known(name) or self._batch_name(name): value for name, value in (logs or {}).items()
+                }
+                points.log(values, step, ordered=False)
+            except Exception as error:  # noqa: BLE001 - see _hook()
+                self._failed("on_train_batch_end", error)
 
     @_hook
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Log an epoch, and the model if it is its turn."""
         now = time.monotonic()
         step = self._epoch
-        self._counts[self._prefix] = step + 1
+        self._points.counts[self._prefix] = step + 1  # type: ignore[union-attr] # see _hook
         found = {**(logs or {}), **self._learning_rate(), "epoch_seconds": now - self._epoch_began}
         if self._done and self._batch_ended > self._epoch_began:
             found["batches_per_second"] = self._done / (self._batch_ended - self._epoch_began)
@@ -216,16 +227,10 @@ class MetricsCallback:
     def _implements_test_batch_hooks(self) -> bool:
         return False
 
-    def _implements_predict_batch_hooks(self) -> bool:
-        return False
+    _implements_predict_batch_hooks = _implements_test_batch_hooks
 
-    @property
-    def _counts(self) -> dict[str, int]:
-        return self._points.counts if self._points is not None else {}
-
-    @property
-    def _batches(self) -> str:
-        return f"{self._prefix}batch"
+    def _batch_name(self, name: str) -> str:
+        return self._batch_names.setdefault(name, f"{self._batches}/{name}")
 
     def _learning_rate(self) -> dict[str, Any]:
         with contextlib.suppress(Exception):  # an optimizer of the user's own need not have one
@@ -274,7 +279,10 @@ class MetricsCallback:
         self._run.log_model(self.model, called, step=self._epoch, metrics=record, background=background)
         self._save_seconds = time.monotonic() - began
 
-    def _stop(self, error: Diverged) -> None:
+    def _failed(self, hook: str, error: Exception) -> None:
+        if not isinstance(error, Diverged):
+            self._say(f"{hook}() of MetricsCallback failed, and training goes on: {told(error)}")
+            return
         if not self.model.stop_training:
             self._say(f"fit() was asked to stop: {error}")
         self.model.stop_training = True
