@@ -12,7 +12,7 @@ class Known:
     """The part of a :class:`mlwrap.Run` that says what became of it."""
 
     _recorder: Recorder
-    _handover: Handover | None
+    _handover: Handover | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"

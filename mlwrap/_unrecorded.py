@@ -17,6 +17,7 @@ class Unrecorded:
         name: The run's name.
     """
 
+    name = "run"
     status: Literal["RUNNING"] | Status = "RUNNING"
     run_id: str | None = None
     experiment_id: str | None = None

@@ -158,15 +158,15 @@ def is_disabled(own: bool | None) -> bool:
     Raises:
         OptionError: A wrong type in the environment.
     """
-    below, above = _adopted.get()
-    if "disabled" in above:
-        return bool(above["disabled"])
-    if "disabled" in _forced:
+    adopted = _adopted.get()
+    if adopted is not _NOTHING and "disabled" in adopted.above:
+        return bool(adopted.above["disabled"])
+    if _forced and "disabled" in _forced:
         return bool(_forced["disabled"])
     if own is not None:
         return own
-    if "disabled" in below:
-        return bool(below["disabled"])
+    if adopted is not _NOTHING and "disabled" in adopted.below:
+        return bool(adopted.below["disabled"])
     if "disabled" in _configured:
         return bool(_configured["disabled"])
     try:
