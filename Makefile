@@ -77,8 +77,9 @@ test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
 	.venv/bin/python tests/faults/chaos.py $(N)
 
-# The rivals are here alone. Estimators are measured, too, if `make setup` has made their environment.
-bench: $(BENCH)  ## Measure against what there is: docs/reference/benchmarks.md
+# The rivals are here alone; the servers run where they are not. Estimators are measured, too, if `make setup`
+# has made their environment.
+bench: $(BENCH) $(TODAY)  ## Measure against what there is: docs/reference/benchmarks.md
 	.venv-bench/bin/python benchmarks/run.py
 
 format: $(TODAY)  ## Bring the code into its format

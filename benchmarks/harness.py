@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+# A server as `pip install mlflow` gives it. The rivals bring parsers of HTTP along that uvicorn then takes.
+SERVER = Path(__file__).parents[1] / ".venv/bin/mlflow"
 PACKAGES = ("mlwrap", "mlflow", "keras", "tensorflow-cpu")
 RIVALS = ("wandb", "trackio", "tensorboardx", "dvclive")
 OURS = "mlwrap"  # what ours is called among the sources that take turns
@@ -316,7 +318,7 @@ def interleaved(
 
 
 class Server:
-    """``mlflow server`` on the loopback, and how many requests it has answered.
+    """``mlflow server`` on the loopback, as it is without the rivals, and how many requests it has answered.
 
     Args:
         folder: Where its store and its artifacts lie.
@@ -332,7 +334,7 @@ class Server:
         shutil.copy(_empty_store(), made / "server.db")
         self.uri = f"http://127.0.0.1:{self.port}"
         self._log = made / "server.log"
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
+        command = [str(SERVER), "server", "--port", str(self.port)]
         command += ["--workers", str(workers)] if workers else []
         command += ["--backend-store-uri", f"sqlite:///{made / 'server.db'}"]
         command += ["--artifacts-destination", str(made / "artifacts")]

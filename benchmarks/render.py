@@ -52,7 +52,8 @@ CLAIMS = {
 }
 INTRODUCTION = (
     """Made by `make bench`, which runs the scripts in `benchmarks/` in an environment that has the rivals, too, keeps
-    what each measured in `benchmarks/results/`, and makes this page of that: do not edit it.
+    what each measured in `benchmarks/results/`, and makes this page of that: do not edit it. Servers of MLflow's run
+    where the rivals are not, as `pip install mlflow` gives them: with what some rivals bring along, uvicorn answers otherwise.
     `.venv-bench/bin/python benchmarks/run.py NAME … --repeats N` measures some of it again, and
     `benchmarks/render.py` only renders.""",
     """Times are medians over several processes of each, which take turns on one machine. The ratio is mlwrap's over

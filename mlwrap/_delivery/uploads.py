@@ -16,8 +16,9 @@ _NOTE_SECONDS = 0.2  # of what arrived meanwhile one note is made
 
 
 def upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
-    """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are."""
-    *others, last = files_of(staged)
+    """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are sent."""
+    paths = files_of(staged)
+    *others, last = paths
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         sent = {
             pool.submit(client.upload, model.location, staged / path, path): path
@@ -27,9 +28,8 @@ def upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[]
         failed = _note(sent, model, save)
     if failed is not None:
         raise failed
-    _check_arrived(client, staged, others, model, save)
     client.upload(model.location, staged / last, last)
-    _check_arrived(client, staged, [last], model, save)
+    _check_arrived(client, staged, paths, model, save)
 
 
 def _note(
