@@ -64,7 +64,8 @@ def train(*, units=16, rate=0.1, epochs=3):
     return small
 for store, uri in stores.items():
     mlwrap.configure(tracking_uri=uri)
-    train()  # warm
+    for _ in range(4):
+        train()  # each worker of the server has answered something then
     for _ in range(times):
         alone = floor()
         note("floor", store, alone.seconds)
@@ -111,7 +112,8 @@ as_users_do = {
 model, whole_model = small, model
 for store, uri in stores.items():
     mlflow.set_tracking_uri(uri); mlflow.set_experiment("bench")
-    ways["keras given"]()  # warm
+    for _ in range(4):
+        ways["keras given"]()  # warm, likewise
     model = whole_model
     for name, call in (as_users_do if as_users else ways).items():
         try:
@@ -166,7 +168,7 @@ def enough_for(size: int) -> bool:
 
 def measure(size: int, servers: dict[str, str]) -> None:
     """All rows of one size."""
-    repeats, times = (1, 1) if size >= 1000 else (min(2, REPEATS), 3) if size else (REPEATS, 5)
+    repeats, times = (1, 1) if size >= 1000 else (min(2, REPEATS), 3) if size else (REPEATS, 12)
     say(_named(size))
     sources = {name: PREPARED + source for name, source in MAKE.items()}
     found = interleaved(repeats, sources, str(size), str(times), "by hand", json.dumps(servers))
