@@ -44,8 +44,9 @@ class Watched:
         self.extra = (memory("VmHWM:") - self.before) / max(weights, 1)
 found = {}
 def settled():
-    "The time, once all that was written before is on the disk: else whoever comes next waits for that."
-    os.sync()
+    "The time, once a large model that was written before is on the disk: else whoever comes next waits for it."
+    if megabytes:
+        os.sync()
     return clock()
 def note(name, store, seconds):
     found.setdefault(f"{name}, {store}", []).append(seconds)
@@ -152,7 +153,7 @@ def main() -> None:
             "mlwrap the model is READY then. In each process a small model is logged first, so that all are warm; "
             "as users call it MLflow loads the model in a child process to find its requirements. "
             "`model.save` alone takes turns with mlwrap, in one process. "
-            "Before each, what was written before is on the disk. "
+            "Before a large one, those that were written before are on the disk. "
             "The larger models are twenty dense layers.",
         )
         with Server(here) as one, Server(here, None) as four:
