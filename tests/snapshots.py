@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import h5py
+
+from mlwrap.savers._keras_snapshot import Snapshot
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -21,7 +24,10 @@ def hashes(folder: Path) -> dict[str, str]:
     return found
 
 
-def saved(model: object, folder: Path) -> dict[str, str]:
-    """Save a model, or a snapshot of one, and give the hashes of what was written."""
-    model.save(str(folder), zipped=False)
+def saved(model: Any, folder: Path) -> dict[str, str]:
+    """Save a model as Keras does it, or a snapshot of one, and give the hashes of what was written."""
+    if isinstance(model, Snapshot):
+        model.write_folder(folder)
+    else:
+        model.save(str(folder), zipped=False)
     return hashes(folder)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlwrap.errors import Unreachable
+from mlwrap._journal import Zip
+from mlwrap.errors import SpoolError, Unreachable
 
 MLMODEL = "MLmodel"
 _PIECE = 1 << 20  # bytes
+_PADDING = struct.Struct("<HHH")  # begins that of a header: its kind, its length, and to what is aligned
+_ZIPALIGN = 0xD935  # the kind that Android's zipalign writes
 _AT_ONCE = 4  # files; what hashes and copies them lets go of the interpreter
 
 
@@ -46,10 +50,20 @@ def files_of(folder: Path) -> list[str]:
 
 
 class _Hashed(io.RawIOBase):
-    """A new file that is hashed in a thread beside while it is written, from its first byte to its last."""
+    """A file that is hashed in a thread beside while it is written, from its first byte to its last.
 
-    def __init__(self, path: Path, mode: int) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    Args:
+        path: The file.
+        mode: If it is new, who may read it.
+        there: The bytes that are in it already, as they are to be: written to it, they are but hashed.
+    """
+
+    def __init__(self, path: Path, mode: int, there: range = range(0)) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+        if not there:
+            os.ftruncate(self._descriptor, 0)
+        self._there = there
+        self._at = 0
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
         self._hashing: Future[None] | None = None
@@ -67,13 +81,19 @@ class _Hashed(io.RawIOBase):
         else:
             self._hashing = self._thread.submit(self._hash.update, data)
         left = memoryview(data)
+        if self._at in self._there:
+            self._at += len(left)
+            return len(data)
         while left:
-            left = left[os.write(self._descriptor, left) :]
+            written = os.pwrite(self._descriptor, left, self._at)
+            self._at += written
+            left = left[written:]
         return len(data)
 
     def digest(self) -> str:
-        """Of what was written, in hexadecimal."""
+        """Of what was written, in hexadecimal; that is all that the file has then."""
         self._thread.shutdown()
+        os.ftruncate(self._descriptor, self._at)
         return self._hash.hexdigest()
 
     def close(self) -> None:
@@ -83,12 +103,12 @@ class _Hashed(io.RawIOBase):
         super().close()
 
 
-def assemble(staged: Path, zips: Mapping[str, str], into: Path) -> dict[str, str]:
+def assemble(staged: Path, zips: Mapping[str, Zip], into: Path) -> dict[str, str]:
     """Lay a model's files out as loaders want them; what an earlier delivery did is left alone.
 
     Args:
         staged: What the saver wrote.
-        zips: The path of each zip file to make, to that of the folder whose content it gets; uncompressed.
+        zips: The path of each zip file to make, to what it is made of; uncompressed.
         into: Where the files are to lie: ``staged`` itself, or an empty folder, and then ``staged`` stays as
             it is.
 
@@ -96,16 +116,17 @@ def assemble(staged: Path, zips: Mapping[str, str], into: Path) -> dict[str, str
         SHA-256 of every file but ``MLmodel``, by its relative path.
     """
     found = {}
-    for file, source in zips.items():
-        if (staged / source).is_dir():
-            found[file] = _zip_folder(staged / source, into / file)
-            if into == staged:
-                shutil.rmtree(staged / source)
-    zipped = tuple(f"{source}/" for source in zips.values())
+    for file, zipped in zips.items():
+        folder = staged / zipped.folder
+        if folder.is_dir() and not (staged / file).exists():  # else it was made, and the folder left
+            found[file] = _zip_folder(folder, zipped, into / file, in_place=into == staged)
+        if into == staged:
+            shutil.rmtree(folder, ignore_errors=True)
+    folders = tuple(f"{zipped.folder}/" for zipped in zips.values())
     others = [
         path
         for path in files_of(staged)
-        if path != MLMODEL and path not in found and not path.startswith(zipped)
+        if path != MLMODEL and path not in found and not path.startswith(folders)
     ]
 
     def take(path: str) -> str:
@@ -116,20 +137,56 @@ def assemble(staged: Path, zips: Mapping[str, str], into: Path) -> dict[str, str
     return dict(sorted(found.items()))
 
 
-def _zip_folder(folder: Path, target: Path) -> str:
+def _zip_folder(folder: Path, zipped: Zip, target: Path, *, in_place: bool) -> str:
+    """Make a zip file of a folder's content; its SHA-256.
+
+    Args:
+        folder: The folder.
+        zipped: What is known of it.
+        target: The zip file.
+        in_place: The file with room for a header may be made into it, and is gone then.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part, there = target.with_name(f".{target.name}.part"), range(0)
+    members = {}
+    if zipped.around:
+        around, content = folder / zipped.around, range(zipped.start, zipped.start + zipped.length)
+        members[around] = content  # the first: behind its header all stays where it is
+        if in_place:
+            part, there = around, content
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            members.setdefault(path, range(path.stat().st_size))
     # It can't seek, so that the hash is right at the end: the archive's directory tells sizes and checksums.
-    with _Hashed(part, 0o600) as stream:
+    with _Hashed(part, 0o600, there) as stream:
         with zipfile.ZipFile(stream, "w") as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # without the time of day
-                entry.file_size = path.stat().st_size
-                with path.open("rb", buffering=0) as content, archive.open(entry, "w") as member:
-                    shutil.copyfileobj(content, member, _PIECE)
+            for path, content in members.items():
+                _add(archive, path, content, path.relative_to(folder).as_posix())
         found = stream.digest()
     part.rename(target)
     return found
+
+
+def _add(archive: zipfile.ZipFile, path: Path, content: range, name: str) -> None:
+    """Add these bytes of a file; if others come before them, behind a header just as long as those."""
+    entry = zipfile.ZipInfo(name)  # without the time of day
+    entry.file_size = len(content)
+    if content.start:
+        entry.CRC = 0  # what the header is to say of it comes behind the content
+        room = content.start - len(entry.FileHeader(zip64=True))
+        entry.extra = _PADDING.pack(_ZIPALIGN, room - 4, 1).ljust(room, b"\0")
+    with (
+        path.open("rb", buffering=0) as source,
+        archive.open(entry, "w", force_zip64=content.start > 0) as member,  # as its length was reckoned with
+    ):
+        source.seek(content.start)
+        left = len(content)
+        while left:
+            piece = source.read(min(left, _PIECE))
+            if not piece:
+                raise SpoolError(f"{path} is {left:,} bytes shorter than it was when it had been saved.")
+            member.write(piece)
+            left -= len(piece)
 
 
 def _copy(source: Path, target: Path) -> str:

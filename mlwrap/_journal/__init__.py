@@ -27,6 +27,7 @@ from mlwrap._journal.records import (
     SystemMetrics,
     Tags,
     TensorSpec,
+    Zip,
     artifact_path,
     now,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Tags",
     "TensorSpec",
     "Writer",
+    "Zip",
     "artifact_path",
     "copy_regular",
     "header",

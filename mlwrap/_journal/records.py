@@ -159,6 +159,23 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...] = ()
 
 
+class Zip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A zip file that delivery is to make of a folder.
+
+    Attributes:
+        folder: Path of the folder.
+        around: Name of a file in it that has room for the zip file's header before its content, and becomes
+            the zip file; ``""`` if there is none, and all is copied.
+        start: Where the content of that file begins, in bytes.
+        length: How long it is, in bytes.
+    """
+
+    folder: str
+    around: str = ""
+    start: int = 0
+    length: int = 0
+
+
 class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a saver says of the files that it wrote: all that an ``MLmodel`` file needs.
 
@@ -171,7 +188,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         details: What this saver's own ``load`` wants to know again.
         packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
         modules: Names of the modules to import before loading: they register the model's own classes.
-        zips: Paths of zip files that delivery is to make, to those of the folders that it makes them of.
+        zips: Paths of zip files that delivery is to make, to what it makes them of.
     """
 
     flavors: dict[str, dict[str, Any]] = {}
@@ -180,7 +197,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: dict[str, Any] = {}
     packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
-    zips: dict[str, str] = {}
+    zips: dict[str, Zip] = {}
 
 
 class Model(Record, frozen=True, kw_only=True, tag="model"):

@@ -11,7 +11,6 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import shutil
 import sys
@@ -20,9 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlwrap._journal import Metrics, Saved
+from mlwrap._journal import Metrics, Saved, Zip
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers._archive import check_archive, read_config
+from mlwrap.savers._keras_folder import can_write_folders, write_folder
 from mlwrap.savers._keras_names import Names, names_of, not_here
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._kind import class_name, has_class, imported, owner
@@ -50,7 +50,7 @@ class KerasSaver:
     def snapshot(self, value: Any) -> Snapshot | None:
         """``value`` as it is now, to be saved in another thread, where that is possible."""
         package = owner(value, "Model", packages=_PACKAGES)
-        return snapshot(value) if package == "keras" and _can_write_folders(imported("keras")) else None
+        return snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
         """Write ``value``, a model or a snapshot of one, with its own Keras.
@@ -71,7 +71,7 @@ class KerasSaver:
         file = folder / _FILE
         file.parent.mkdir()
         zips = _write(written, file, keras)
-        names = names_of(read_config(folder / zips.get(_FILE, _FILE)), keras)
+        names = names_of(read_config(folder / (zips[_FILE].folder if zips else _FILE)), keras)
         if names.pickled:
             raise SaveError(
                 f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
@@ -136,18 +136,12 @@ def _has_weights(model: Any, keras: Any) -> bool:
     return bool(model.weights) or not waiting
 
 
-def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
-    """Write a model; what delivery is to zip.
-
-    Keras builds its zip file in memory, twice the model's size. Where it can it writes a folder, in a fifth
-    of the time, and the zip file is made off the training path.
-    """
-    zips = {_FILE: str(Path(_FILE).with_suffix(".unzipped"))} if _can_write_folders(keras) else {}
+def _write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
+    """Write a model; what delivery is to zip."""
     try:
-        if zips:
-            _write_folder(model, file.with_suffix(".unzipped"))
-        else:
-            model.save(str(file))
+        if can_write_folders(keras):
+            return {_FILE: _write_folder(model, file.with_suffix(".unzipped"))}
+        model.save(str(file))
     except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
         raise
     except Exception as error:
@@ -157,21 +151,18 @@ def _write(model: Any, file: Path, keras: Any) -> dict[str, str]:
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
         ) from error
-    return zips
+    return {}
 
 
-def _write_folder(model: Any, folder: Path) -> None:
+def _write_folder(model: Any, folder: Path) -> Zip:
     """Write a model, from a snapshot where that takes no memory: Keras copies a variable twice to read it."""
+    if isinstance(model, Snapshot):
+        return model.write_folder(folder)
     with contextlib.suppress(Exception):  # what is wrong is said below, in Keras's words
-        if not isinstance(model, Snapshot) and (shot := snapshot(model, free=True)) is not None:
-            shot.save(str(folder), zipped=False)
-            return
+        if (shot := snapshot(model, free=True)) is not None:
+            return shot.write_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    model.save(str(folder), zipped=False)
-
-
-def _can_write_folders(keras: Any) -> bool:
-    return "zipped" in inspect.signature(keras.saving.save_model).parameters
+    return write_folder(model, folder)
 
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:

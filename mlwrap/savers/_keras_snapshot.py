@@ -1,7 +1,7 @@
 """A Keras 3 model as it is now: saved by another thread while the training goes on.
 
 Within a ``keras.StatelessScope``, which holds for one thread alone, a variable has the value that the scope
-gives it. So what is kept is the value of every variable, and Keras's own ``model.save`` writes them.
+gives it. So what is kept is the value of every variable, and they are written as those of a model are.
 
 * TensorFlow's variables share their memory with what was read of them, and an update copies it first if
   somebody else holds it. So a value costs nothing until the training goes on. That of a variable on
@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from mlwrap._journal import Zip
 from mlwrap.errors import SaveError
+from mlwrap.savers._keras_folder import write_folder
 from mlwrap.savers._spare import spare_memory
 
 LEAST = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
@@ -53,35 +55,36 @@ class Snapshot:
         self._variables = variables
         self._values = values
 
-    def save(self, path: str, *, zipped: bool) -> None:
-        """Write the model as ``model.save`` would have when this was made.
+    def write_folder(self, folder: Path) -> Zip:
+        """Write the model as :func:`write_folder` would have when this was made.
 
         Raises:
             SaveError: A variable was read that is not in here.
         """
         try:
-            self._save(path, zipped=zipped)
+            return self._write(folder)
         except OSError:  # the disk's fault
             raise
         except BaseException:
             _unfit.add(self.model)
             raise
 
-    def _save(self, path: str, *, zipped: bool) -> None:
+    def _write(self, folder: Path) -> Zip:
         scope = _scope(self._values)
         for kind in _KINDS:
             _internal("backend.common.global_state").set_global_attribute(
                 f"saving_attr_skiplist_{kind}", _internal("saving.saving_lib").get_attr_skipset(kind)
             )
         with scope:
-            self.model.save(path, zipped=zipped)
+            written = write_folder(self.model, folder)
         if scope.missed:
             raise SaveError(
                 f"Keras read {', '.join(sorted(scope.missed))} while it saved the model {self.name!r} in the "
                 "background, of which no value was kept. From now on the training waits while it is saved.",
                 self.model,
             )
-        (Path(path) / "config.json").write_text(self._config)
+        (folder / "config.json").write_text(self._config)
+        return written
 
 
 def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:

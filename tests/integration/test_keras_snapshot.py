@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlwrap import model_run
+from mlwrap._journal import Zip
 from mlwrap.errors import MlwrapWarning
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import SaveOptions, _keras, _keras_snapshot
@@ -115,11 +116,11 @@ def test_what_is_written_is_what_was(kind: str, tmp_path: Path):
 
 def test_a_fit_goes_on_while_checkpoints_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Row 56. Each is the model of its epoch, although the next epoch has begun when it is written."""
-    went_on, real = threading.Event(), Snapshot.save
+    went_on, real = threading.Event(), Snapshot.write_folder
 
-    def late(self: Snapshot, path: str, *, zipped: bool) -> None:
+    def late(self: Snapshot, folder: Path) -> Zip:
         assert went_on.wait(60)
-        real(self, path, zipped=zipped)
+        return real(self, folder)
 
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -130,7 +131,7 @@ def test_a_fit_goes_on_while_checkpoints_are_saved(tmp_path: Path, monkeypatch: 
                 went_on.set()
 
     expected: list[dict[str, str]] = []
-    monkeypatch.setattr(Snapshot, "save", late)
+    monkeypatch.setattr(Snapshot, "write_folder", late)
     with model_run("r", delivery="off") as run:
         fit(dense(optimizer="adam"), 2, Keep(), MetricsCallback(checkpoint_every=1))
     logged = run._recorder.models.logged
@@ -208,7 +209,7 @@ def test_a_variable_that_was_not_found_is_an_error(tmp_path: Path):
     taken = snapshot(model)
     taken._values = dict(list(taken._values.items())[1:])
     with pytest.raises(_keras.SaveError, match="of which no value was kept"):
-        taken.save(str(tmp_path / "model"), zipped=False)
+        taken.write_folder(tmp_path / "model")
     assert snapshot(model) is None
 
 
@@ -234,14 +235,14 @@ def test_a_model_that_is_waited_for_is_copied_once_less(tmp_path: Path, monkeypa
 def test_a_model_whose_snapshot_fails_is_saved_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nothing is left of the attempt, and nobody hears of it."""
 
-    def fails(self, path, *, zipped):
-        Path(path, "half").mkdir(parents=True)
+    def fails(self, folder):
+        (folder / "half").mkdir(parents=True)
         raise ValueError("no snapshot")
 
     model = dense(optimizer="adam")
     fit(model)
     expected = saved(model, tmp_path / "by_keras")
-    monkeypatch.setattr(Snapshot, "save", fails)
+    monkeypatch.setattr(Snapshot, "write_folder", fails)
     assert logged_files(model, tmp_path / "logged") == expected
     assert not (tmp_path / "logged/data/model.unzipped/half").exists()
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from mlwrap._delivery.files import assemble, building_place, check_copied, digest
-from mlwrap.errors import Unreachable
+from mlwrap._journal import Zip
+from mlwrap.errors import SpoolError, Unreachable
 
-ZIPS = {"data/model.keras": "data/model.unzipped"}
+ZIPS = {"data/model.keras": Zip(folder="data/model.unzipped")}
+WEIGHTS = "data/model.unzipped/model.weights.h5"
+AROUND = {
+    "data/model.keras": Zip(
+        folder="data/model.unzipped", around="model.weights.h5", start=512, length=5_000_000
+    )
+}
 
 
 @pytest.fixture
@@ -105,6 +114,91 @@ def test_each_byte_is_read_once_and_written_once(staged: Path):
 def _io() -> dict[str, int]:
     lines = Path("/proc/self/io").read_text().splitlines()
     return {name: int(count) for name, count in (line.split(": ") for line in lines)}
+
+
+@pytest.fixture
+def roomy(staged: Path) -> Path:
+    """A stage whose large file has room for a header before its content."""
+    (staged / WEIGHTS).write_bytes(bytes(512) + b"weights!" * 625_000)
+    return staged
+
+
+def _is_whole(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["model.weights.h5", "assets/words.txt", "config.json"]
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.read("model.weights.h5") == b"weights!" * 625_000
+        assert archive.read("config.json") == b"{}"
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count bytes")
+def test_a_file_with_room_becomes_the_zip_file(roomy: Path):
+    """It is read once, and nothing is written of it."""
+    inode = (roomy / WEIGHTS).stat().st_ino
+    before = _io()
+    found = assemble(roomy, AROUND, roomy)
+    after = _io()
+    file = roomy / "data/model.keras"
+    assert after["rchar"] - before["rchar"] < 1.01 * 5_000_000
+    assert after["wchar"] - before["wchar"] < 10_000
+    assert file.stat().st_ino == inode
+    assert found == {"data/model.keras": digest(file)}
+    assert [path.name for path in file.parent.iterdir()] == ["model.keras"]
+    _is_whole(file)
+
+
+def test_on_another_filesystem_it_is_the_same_file(roomy: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Copied, and the stage is as it was."""
+    into = tmp_path_factory.mktemp("into")
+    found = assemble(roomy, AROUND, into)
+    assert (roomy / WEIGHTS).read_bytes()[:512] == bytes(512)
+    _is_whole(into / "data/model.keras")
+    assert assemble(roomy, AROUND, roomy) == found
+
+
+@pytest.mark.parametrize("died", ["in the header", "behind the content", "before the name", "after the name"])
+def test_a_delivery_that_died_in_the_file_is_gone_on_with(
+    died: str, roomy: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    """Whatever it had written there: the content is where it was."""
+    whole = shutil.copytree(roomy, tmp_path_factory.mktemp("whole") / "stage")
+    found = assemble(whole, AROUND, whole)
+    content = (whole / "data/model.keras").read_bytes()
+    there = (roomy / WEIGHTS).read_bytes()
+    (roomy / WEIGHTS).write_bytes(
+        {
+            "in the header": content[:20] + there[20:],
+            "behind the content": content[:-30],
+            "before the name": content,
+            "after the name": content,
+        }[died]
+    )
+    if died == "after the name":
+        (roomy / WEIGHTS).rename(roomy / "data/model.keras")
+    assert assemble(roomy, AROUND, roomy) == found
+    assert (roomy / "data/model.keras").read_bytes() == content
+    assert [path.name for path in (roomy / "data").iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize("zips", [ZIPS, AROUND])
+def test_other_programs_read_it(zips: dict[str, Zip], roomy: Path):
+    """They look at each header, where Python looks at the directory alone."""
+    assemble(roomy, zips, roomy)
+    unzip = shutil.which("unzip")
+    if unzip is None:
+        pytest.skip("there is no unzip")
+    subprocess.run([unzip, "-t", "-q", str(roomy / "data/model.keras")], check=True, capture_output=True)
+
+
+def test_content_that_was_lost_is_told(roomy: Path):
+    """And no model made of what is left; what is left stays."""
+    with (roomy / WEIGHTS).open("r+b") as file:
+        file.truncate(512 + 4_000_000)
+    with pytest.raises(SpoolError, match="1,000,000 bytes shorter than it was"):
+        assemble(roomy, AROUND, roomy)
+    assert not (roomy / "data/model.keras").exists()
+    assert (roomy / WEIGHTS).read_bytes()[512:4_000_512] == b"weights!" * 500_000
 
 
 def test_where_a_rename_will_do_the_stage_is_the_place(tmp_path: Path):
