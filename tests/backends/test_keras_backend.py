@@ -158,11 +158,11 @@ def test_what_is_saved_while_it_trains_is_what_was(
 ):
     """Row 56. These write into the memory of what was there before, so a snapshot is a copy; by hash."""
     monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
-    went_on, real = threading.Event(), _keras_snapshot.Snapshot.save
+    went_on, real = threading.Event(), _keras_snapshot.Snapshot.write_folder
 
-    def late(self: _keras_snapshot.Snapshot, path: str, *, zipped: bool) -> None:
+    def late(self, folder):
         assert went_on.wait(60)
-        real(self, path, zipped=zipped)
+        return real(self, folder)
 
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -175,7 +175,7 @@ def test_what_is_saved_while_it_trains_is_what_was(
                 went_on.set()
 
     expected: list[dict[str, str]] = []
-    monkeypatch.setattr(_keras_snapshot.Snapshot, "save", late)
+    monkeypatch.setattr(_keras_snapshot.Snapshot, "write_folder", late)
     model = keras.Sequential(
         [
             keras.layers.Input((4,)),
