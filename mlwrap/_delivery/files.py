@@ -132,8 +132,11 @@ def assemble(staged: Path, zips: Mapping[str, Zip], into: Path) -> dict[str, str
     def take(path: str) -> str:
         return digest(staged / path) if into == staged else _copy(staged / path, into / path)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found |= zip(others, pool.map(take, others), strict=True)
+    large = {path for path in others if (staged / path).stat().st_size > _PIECE}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # a small one takes less than to hand it over does
+        taken = {path: pool.submit(take, path) for path in large}
+        found |= {path: take(path) for path in others if path not in large}
+        found |= {path: future.result() for path, future in taken.items()}
     return dict(sorted(found.items()))
 
 
