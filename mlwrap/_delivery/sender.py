@@ -43,6 +43,7 @@ def main(listener: int, address: str) -> None:
         listener: Descriptor of the socket.
         address: Its path, removed at the end.
     """
+    _give_way()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each line is a descriptor
     abandoned = threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True)
@@ -53,6 +54,13 @@ def main(listener: int, address: str) -> None:
         abandoned.join(_ABANDONED_SECONDS)
         with short(Path(address)) as path, contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - a path through a descriptor
+
+
+def _give_way() -> None:
+    """Let whoever wakes this process go on first, where it would be put in its place: on Linux."""
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class Sender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,12 +55,15 @@ def test_a_run_is_delivered_by_another_process(script, store: str, spool: Path):
     assert list(spool.iterdir()) == []
 
 
-def test_a_run_is_seen_while_it_is_open(script, store: str):
-    """RUNNING, with the points so far."""
+def test_a_run_is_seen_while_it_is_open(script, store: str, spool: Path):
+    """RUNNING, with the points so far; and no thread of the sender's puts itself in a training's place."""
     process = script(TRAINING)
     assert process.stdout.readline() == "ready\n"
     until(lambda: status() == "RUNNING" and len(steps()) == 500)
     assert runs()["r"].data.params == {"a": "1"}
+    (sender,) = senders(spool)
+    if hasattr(os, "SCHED_BATCH"):
+        assert {os.sched_getscheduler(thread.id) for thread in sender.threads()} == {os.SCHED_BATCH}
 
 
 @pytest.mark.parametrize(
