@@ -15,8 +15,9 @@ The configuration is the one of that moment, too, for callbacks of the user's ma
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
     backend = keras.backend.backend()
     if free and not _shares_memory(backend):
         return None
-    if model in _unfit or not _keras_writes(model, "save"):
+    if not _is_large(model) or model in _unfit or not _keras_writes(model, "save"):
         return None
     variables: dict[int, Any] = {}
     for item in _parts(model):
@@ -108,8 +109,8 @@ def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
             variables[id(item)] = item
         elif not all(_keras_writes(item, method) for method in ("save_own_variables", "save_assets")):
             return None
-    size = sum(_ELEMENT * _elements(variable.shape) for variable in variables.values())
-    if size < LEAST or not (free or spare_memory() >= 2 * size):
+    size = _size(variables.values())
+    if not (free or spare_memory() >= 2 * size):
         return None
     with _internal("saving.serialization_lib").ObjectSharingScope():
         config = json.dumps(keras.saving.serialize_keras_object(model))
@@ -128,6 +129,17 @@ def _is_alone(model: Any, keras: Any) -> bool:
         return False
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
     return strategy is None or type(strategy).__name__ == "_DefaultDistributionStrategy"
+
+
+def _is_large(model: Any) -> bool:
+    """By what the model and its optimizer say of themselves; to look at all of their parts takes longer."""
+    optimizer = getattr(model, "optimizer", None)
+    return _size([*model.variables, *getattr(optimizer, "variables", ())]) >= LEAST
+
+
+def _size(variables: Iterable[Any]) -> int:
+    """Of their values, in bytes."""
+    return sum(_ELEMENT * math.prod(variable.shape) for variable in variables)
 
 
 def _keras_writes(item: object, method: str) -> bool:
@@ -152,13 +164,6 @@ def _parts(model: Any) -> Iterator[Any]:
         elif any(cls.__module__.startswith("keras.") for cls in type(item).__mro__):
             yield item
             stack.extend(getattr(item, "__dict__", {}).values())
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= int(size)
-    return count
 
 
 def _shares_memory(backend: str) -> bool:
