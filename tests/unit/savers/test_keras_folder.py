@@ -55,6 +55,7 @@ def shared():
     return keras.Model(x, keras.layers.Concatenate()([inner(inner(x)), keras.layers.Dense(1)(x)]))
 
 
+@keras.saving.register_keras_serializable("tests")
 class OwnWay(keras.Sequential):
     """Its own way to be saved is the user's."""
 
@@ -109,7 +110,7 @@ def test_where_it_can_not_be_so_keras_writes_the_folder(
     assert zips[FILE].around == ""
     assert (tmp_path / "logged/data/model.unzipped/assets/own.txt").exists() == (why == "a way of its own")
     assemble(tmp_path / "logged", zips, tmp_path / "logged")
-    back = keras.saving.load_model(tmp_path / "logged" / FILE, {"OwnWay": OwnWay})
+    back = keras.saving.load_model(tmp_path / "logged" / FILE)
     np.testing.assert_array_equal(
         back.predict(np.ones((1, 4)), verbose=0), model.predict(np.ones((1, 4)), verbose=0)
     )
