@@ -63,7 +63,7 @@ def _write(model: Any, folder: Path, library: Any) -> int:
     with _Behind(folder / WEIGHTS) as file:
         try:
             _write_state(model, file, folder, library)
-        except Exception:
+        except Exception:  # HDF5's words for what the disk did are of no use: the disk's own are raised below
             if file.trouble is None:
                 raise
     if file.trouble is not None:

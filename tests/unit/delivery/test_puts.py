@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
@@ -20,7 +21,7 @@ NAMES = ["plain.txt", "two words.txt", "folder/deep/a%20b.bin", "größe.json", 
 
 
 class Kept(BaseHTTPRequestHandler):
-    """Keeps what it is sent, by the path as it came; sends on what begins with /moved; breaks at /broken."""
+    """Keeps what it is sent, by the path as it came; sends on what begins with /moved; breaks, or refuses."""
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -30,10 +31,14 @@ class Kept(BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers:  # as MLflow's client sends an empty file
             assert self.rfile.readline() + self.rfile.readline() == b"0\r\n\r\n"
         moved = self.path.startswith("/moved")
-        if not moved and self.path not in self.server.broken:
+        failed = (
+            500 if self.path in self.server.broken else 403 if self.path in self.server.forbidden else None
+        )
+        if not moved and not failed:
             self.server.files[self.path] = body
             self.server.seen.append(dict(self.headers))
-        self.send_response(307 if moved else 500 if self.path in self.server.broken else 200)
+        self.server.sent_on += moved
+        self.send_response(307 if moved else failed or 200)
         if moved:
             self.send_header("Location", self.path.removeprefix("/moved"))
         self.send_header("Content-Length", "0")
@@ -49,7 +54,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with ThreadingHTTPServer(("127.0.0.1", 0), Kept) as made:
-        made.files, made.seen, made.broken = {}, [], set()
+        made.files, made.seen, made.sent_on = {}, [], 0
+        made.broken, made.forbidden = set(), set()
         made.uri = f"http://127.0.0.1:{made.server_port}"
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
@@ -114,13 +120,24 @@ def test_after_a_failure_it_is_worked_out_anew(server: Any, tmp_path: Path, aske
     one, *_, two = made(tmp_path)
     ours.upload(one, one.name)
     server.broken.add(f"/ours/{two.name}")
-    with pytest.raises(MlflowException, match=r"failed with exception .*500"):
+    with pytest.raises(MlflowException, match=r"failed with exception .*500") as failure:
         ours.upload(two, two.name)
+    assert f"{server.uri}/ours/{two.name}" in str(failure.value)
     assert len(asked) == 1
     server.broken.clear()
     ours.upload(two, two.name)
     assert len(asked) == 2
     assert server.files[f"/ours/{two.name}"] == two.read_bytes()
+
+
+def test_a_refusal_names_the_file(server: Any, tmp_path: Path):
+    """By its whole address, as MLflow's client does."""
+    ours = Puts(HttpArtifactRepository(f"{server.uri}/ours"))
+    one, two, *_ = made(tmp_path)
+    ours.upload(one, one.name)
+    server.forbidden.add("/ours/two%20words.txt")
+    with pytest.raises(requests.HTTPError, match=f"403 .*{server.uri}/ours/two%20words.txt"):
+        ours.upload(two, two.name)
 
 
 @pytest.mark.parametrize("moved", ["all", "later"])
@@ -131,8 +148,11 @@ def test_what_is_sent_on_arrives(server: Any, tmp_path: Path, moved: str):
     ours.upload(one, one.name)
     if moved == "later":
         ours.store.artifact_uri = f"{server.uri}/moved/ours"
+        assert ours._head is not None
+        ours._head = ours._head._replace(folder="/moved/ours")
     ours.upload(two, two.name)
     ours.upload(three, three.name)
+    assert server.sent_on == 3
     assert server.files == {f"/ours/{file.name}": file.read_bytes() for file in (one, two, three)}
 
 
