@@ -20,6 +20,8 @@ from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header,
 from mlwrap.errors import DeliveryError, JournalError, Unreachable
 
 _LOOK_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+_FULL_BYTES = 100_000  # in the journal; about a thousand points, which is what one request takes
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
 
 
@@ -50,6 +52,22 @@ def get_ready() -> None:
     be_prompt()
 
 
+def due(woken: float, last: float, joined: float, waiting: int) -> float:
+    """When a run is to be delivered that nobody waits for; all times in seconds, of one clock.
+
+    One that has just begun is watched, perhaps; later the server is spared, which may have many.
+
+    Args:
+        woken: When something came.
+        last: When it was delivered last.
+        joined: When it began.
+        waiting: How many bytes of its journal wait; those of a whole request gain nothing by waiting.
+    """
+    if waiting >= _FULL_BYTES:
+        return max(woken, last + _LOOK_SECONDS)
+    return max(woken + _LOOK_SECONDS, last + min(last - joined, _LONGEST_PAUSE_SECONDS))
+
+
 class Served:
     """A run that is delivered when its line says so, or when it is time.
 
@@ -72,7 +90,8 @@ class Served:
         self._dead = False
         self._refused = False
         self._news = False
-        self._woken = 0.0
+        self._joined = self._woken = self._began = 0.0
+        self._taken = 0  # bytes of the journal that are delivered
         self._pauses = Pauses()
         self._pause_ends = 0.0  # until then records that come wake nobody
         self._alone_until = 0.0  # until then nothing does: MLflow asked for it
@@ -95,7 +114,8 @@ class Served:
         with self._lock:
             self._connection = connection
         self._asked = self._dead = False
-        self._hear(time.monotonic())  # the run is made in MLflow while the training begins
+        self._joined = time.monotonic()
+        self._hear(self._joined)  # the run is made in MLflow while the training begins
 
     def heard(self, data: bytes) -> None:
         """Something came on the line."""
@@ -138,7 +158,15 @@ class Served:
         now = time.monotonic()
         if self._asked or self._dead:
             return max(now, self._alone_until)
-        return math.inf if self._refused else max(now + _LOOK_SECONDS, self._pause_ends)
+        return math.inf if self._refused else max(self._look(now), self._pause_ends)
+
+    def _look(self, woken: float) -> float:
+        """When to deliver what came since."""
+        try:
+            waiting = self.folder.journal.stat().st_size - self._taken
+        except OSError:  # delivered and gone
+            waiting = 0
+        return due(woken, self._began, self._joined, waiting)
 
     def begin(self) -> None:
         """Get ready for :meth:`work`; what comes from now on is news."""
@@ -187,7 +215,7 @@ class Served:
         from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
         folder, uri = self.folder, ""
-        began = time.monotonic()
+        self._began = time.monotonic()
         if (known := outcomes.of(folder.key)) is not None:
             self._say(Told(progress=known, done=True))
             return None
@@ -207,13 +235,15 @@ class Served:
             return None if last else math.inf
         _away.answered(uri)
         self._pauses.over()
+        self._taken = progress.offset
         self._say(Told(progress=progress, done=progress.ended))
         if progress.ended or dead:
             return None
         # A record that came within the second after a wake has sent none of its own: look once more.
-        look = self._woken + _LOOK_SECONDS
+        if self._woken + _LOOK_SECONDS > self._began:
+            return self._look(self._woken)
         period = self._watch.period if self._watch is not None else math.inf
-        return look if look > began else time.monotonic() + max(period, _LOOK_SECONDS)
+        return time.monotonic() + max(period, _LOOK_SECONDS)
 
     def _say(self, told: Told) -> None:
         """Tell how it goes, if somebody waits for that."""

@@ -1,0 +1,117 @@
+"""When a run is delivered that nobody waits for."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlwrap._delivery import served
+from mlwrap._delivery.line import WAKE
+from mlwrap._delivery.served import Served, due
+from mlwrap._journal import Metrics, OpenRun, RunEnded, RunStarted, open_run, spool_root
+
+WAKE_SECONDS = 0.5  # a training does not wake the sender more often
+
+
+TIMES = st.tuples(*[st.floats(0, 1e6)] * 3).map(sorted)
+
+
+@given(TIMES, st.integers(0, 10**9))
+def test_a_delivery_is_soon(times: list[float], waiting: int):
+    """Five seconds after the one before at the latest, or one after what came; the more waits, the sooner."""
+    joined, last, woken = times
+    found = due(woken, last, joined, waiting)
+    assert woken <= found <= max(woken + 1, last + 5)
+    assert found >= last + 1 or waiting < 10**5
+    assert due(woken, last, joined, waiting + 10**6) <= found
+
+
+class Training:
+    """A run that is served, in a time of its own.
+
+    Attributes:
+        delivered: When it was, in seconds from its beginning.
+    """
+
+    def __init__(self, run: OpenRun, line: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run = run
+        self.delivered: list[float] = []
+        self._steps, self._clock, self._awake = 0, 1000.0, 0.0
+        monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: self._clock))
+        self._served = Served(run.folder)
+        self._served.join(line)
+
+    def goes_on(self, seconds: int, points: int) -> None:
+        """So many points are logged in each tenth of a second."""
+        for _ in range(seconds * 10):
+            self._clock += 0.1
+            for _ in range(points):
+                self._steps += 1
+                self.run.append(Metrics(values={"loss": 0.5}, step=self._steps, time=1_700_000_000_000))
+            if points and self._clock >= self._awake:
+                self._awake = self._clock + WAKE_SECONDS
+                self._served.heard(WAKE)
+            if self._served.due <= self._clock:
+                self.delivered.append(round(self._clock - 1000, 1))
+                self._served.begin()
+                self._served.work()
+                assert self._served.rest()
+
+
+@pytest.fixture
+def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
+    """A run that has just begun; MLflow is imported, as in a sender that is warm."""
+    ready = threading.Event()
+    ready.set()
+    monkeypatch.setattr(served, "_ready", ready)
+    first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
+    run = open_run(spool_root(str(spool)), first)
+    ours, theirs = socket.socketpair()
+    with closing(theirs), closing(ours):
+        yield Training(run, ours, monkeypatch)
+        run.end(RunEnded(status="FINISHED", time=1))
+        run.release()
+
+
+def points_of(run: Training) -> int:
+    """How many MLflow has."""
+    (found,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return len(mlflow.MlflowClient().get_metric_history(found.info.run_id, "loss"))
+
+
+def test_a_run_that_goes_on_is_delivered_less_often(training: Training):
+    """At once, each second at first, then each five; what was logged is there."""
+    training.goes_on(32, points=2)
+    pauses = [after - before for before, after in itertools.pairwise(training.delivered)]
+    assert training.delivered[0] == 0.1
+    assert [round(pause) for pause in pauses] == [1, 1, 2, 4, 5, 5, 5, 5]
+    assert points_of(training) == round(training.delivered[-1] * 20)
+
+
+def test_what_comes_after_a_rest_is_there_soon(training: Training):
+    """An epoch a minute is not held back: nothing else would go with it."""
+    training.goes_on(60, points=0)
+    assert training.delivered == [0.1]
+    training.goes_on(1, points=1)
+    training.goes_on(20, points=0)
+    assert len(training.delivered) <= 3
+    assert training.delivered[1] <= 61.2
+    assert points_of(training) == 10
+
+
+def test_a_whole_request_does_not_wait(training: Training):
+    """Nothing is gained by it, and the end of the run would have to wait for more."""
+    training.goes_on(10, points=200)
+    late = [seconds for seconds in training.delivered if seconds > 5]
+    assert max(after - before for before, after in itertools.pairwise(late)) <= 1.6
