@@ -25,15 +25,12 @@ from weakref import WeakSet
 
 from mlwrap._journal import Zip
 from mlwrap.errors import SaveError
-from mlwrap.savers._keras_folder import write_folder
+from mlwrap.savers._keras_folder import left_out, write_folder
 from mlwrap.savers._spare import spare_memory
 
 LEAST = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
 _ELEMENT = 4  # bytes; nearly all variables are of 32 bits
 _PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")
-# Of each of these Keras makes an object whenever it saves, to see which attributes all of its kind have. An
-# optimizer has variables, and none may be made in a scope: so the lists are made before.
-_KINDS = ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer", "Loss")
 _unfit: WeakSet[Any] = WeakSet()  # models that could not be saved this way
 
 
@@ -72,10 +69,7 @@ class Snapshot:
 
     def _write(self, folder: Path) -> Zip:
         scope = _scope(self._values)
-        for kind in _KINDS:
-            _internal("backend.common.global_state").set_global_attribute(
-                f"saving_attr_skiplist_{kind}", _internal("saving.saving_lib").get_attr_skipset(kind)
-            )
+        left_out()  # is found by making an optimizer, whose variables can't be made in a scope
         with scope:
             written = write_folder(self.model, folder)
         if scope.missed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import resource
 import threading
 import zipfile
@@ -159,3 +160,19 @@ def test_several_threads_write_at_once(tmp_path: Path):
     for number, model in enumerate(models):
         folder = tmp_path / f"logged{number}/data/model.unzipped"
         assert hashes(folder) == saved(model, tmp_path / f"by_keras{number}")
+
+
+def test_saving_makes_no_layers(tmp_path: Path):
+    """As Keras does to see what all of them have, in each save; what Keras keeps for its own is as before."""
+    state = importlib.import_module("keras.src.backend.common.global_state")
+    kept = state.get_global_attribute("saving_attr_skiplist_Layer")
+
+    def number() -> int:
+        return int(keras.layers.Layer().name.removeprefix("layer").removeprefix("_") or 0)
+
+    model = dense()
+    write(model, tmp_path / "first")
+    before = number()
+    write(model, tmp_path / "second")
+    assert number() == before + 1
+    assert state.get_global_attribute("saving_attr_skiplist_Layer") is kept
