@@ -179,7 +179,7 @@ class MetricsCallback:
         if batch >= self._done:
             self._done = batch + 1
             points.counts[self._batches] = step
-        if step - self._last_told >= self._every or now - self._last_time >= self._every_seconds:
+        if abs(step - self._last_told) >= self._every or now - self._last_time >= self._every_seconds:
             self._last_told, self._last_time = step, now
             known = self._batch_names.get
             try:

@@ -290,6 +290,21 @@ def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: 
         np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_no_batch_is_lost_by_being_overtaken(order):
+    """On JAX and PyTorch Keras calls from several threads at once: each batch is told, whenever it comes."""
+    with capture_runs() as runs, model_run("r"):
+        callback = MetricsCallback(every=1)
+        callback.on_train_begin()
+        for epoch in range(2):
+            callback.on_epoch_begin(epoch)
+            for batch in order:
+                callback.on_train_batch_end(batch, {"loss": float(batch)})
+            callback.on_epoch_end(epoch)
+        callback.on_train_end()
+    assert sorted(runs[0].metrics["batch/loss"]) == [(step + 1, step % 4) for step in range(8)]
+
+
 def test_what_is_best(keras):
     """The lowest loss, the highest accuracy, or what was asked for; a name that is not there is said."""
     values = iter([0.5, 0.25, 0.75] * 3)
