@@ -82,8 +82,7 @@ def inherited() -> Around | None:
     if (around := _handed.get()) is not None:
         return around
     process, _, path = os.environ.get(_VARIABLE, "").partition(":")
-    folder = RunFolder(Path(path))
-    if not path or process == str(os.getpid()) or not folder.is_open():
+    if not path or process == str(os.getpid()) or not (folder := RunFolder(Path(path))).is_open():
         return None
     try:
         first = header(folder.journal)

@@ -121,7 +121,8 @@ class _Delivery:
         for record, end in read(self._folder.journal, self._progress.offset):
             self._take(record, run_id, taken)
             taken = end
-        self._flush(run_id, taken)
+        if not self._progress.ended:  # else the folder goes, and all that is noted in it
+            self._flush(run_id, taken)
         return self._progress
 
     def _take(self, record: AnyRecord | None, run_id: str, before: int) -> None:
