@@ -65,7 +65,7 @@ def due(woken: float, last: float, joined: float, waiting: int) -> float:
     """
     if waiting >= _FULL_BYTES:
         return max(woken, last + _LOOK_SECONDS)
-    return max(woken + _LOOK_SECONDS, last + min(last - joined, _LONGEST_PAUSE_SECONDS))
+    return max(woken + _LOOK_SECONDS, last + min(2 * (last - joined), _LONGEST_PAUSE_SECONDS))
 
 
 class Served:
