@@ -27,6 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 RESULTS = Path(__file__).parent / "results"
 # A server as `pip install mlflow` gives it. The rivals bring parsers of HTTP along that uvicorn then takes.
 SERVER = Path(__file__).parents[1] / ".venv/bin/mlflow"
@@ -34,6 +36,7 @@ PACKAGES = ("mlwrap", "mlflow", "keras", "tensorflow-cpu")
 RIVALS = ("wandb", "trackio", "tensorboardx", "dvclive")
 OURS = "mlwrap"  # what ours is called among the sources that take turns
 NOTHING = "-"
+_REST = 0.5  # seconds that a server is watched for
 
 _found: dict[str, Any] = {}  # what this script will be kept as
 _store: list[Path] = []  # an empty store of MLflow's, made once
@@ -341,6 +344,7 @@ class Server:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=made)
         until(self._answers, 120)
+        until(self._at_rest, 120)  # one worker answers, and the others start for seconds more
 
     def __enter__(self) -> Server:  # noqa: PYI034 - Self is of typing from 3.11 on
         return self
@@ -356,6 +360,16 @@ class Server:
     def requests(self) -> int:
         """Lines of the access log, health checks left out."""
         return sum(' HTTP/1.1" ' in line and "/health" not in line for line in self._log.open())
+
+    def _at_rest(self) -> bool:
+        def busy() -> float:
+            processes = [server, *server.children(recursive=True)]
+            return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+        server = psutil.Process(self.process.pid)
+        before = busy()
+        time.sleep(_REST)
+        return busy() - before < _REST / 10
 
     def _answers(self) -> bool:
         try:

@@ -53,8 +53,8 @@ def log(full):
 }
 TIMED = """
 log(False)
-empty, full, after = log(False), log(True), log(False)
-print(json.dumps({"empty": [empty, after], "full": full}))
+empty, full = zip(*((log(False), log(True)) for _ in range(5)))
+print(json.dumps({"empty": empty, "full": full}))
 """
 
 
