@@ -94,8 +94,9 @@ def head(title: str, about: str = "", packages: Sequence[str] = PACKAGES) -> Non
     """
     versions = {name: _version(name) for name in packages}
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    system = f"{platform.system()} {platform.machine()}"
-    _found.setdefault("machine", {"system": system, "cores": os.cpu_count(), "memory_gb": round(memory)})
+    system, disk = f"{platform.system()} {platform.machine()}", _disk()
+    machine = {"system": system, "cores": os.cpu_count(), "memory_gb": round(memory), "disk": disk}
+    _found.setdefault("machine", machine)
     _found.setdefault("script", _script())
     _found.setdefault("title", title)
     _found.setdefault("about", about)
@@ -106,8 +107,22 @@ def head(title: str, about: str = "", packages: Sequence[str] = PACKAGES) -> Non
         _found.setdefault(what, [])
     said = ", ".join(f"{name} {number}" for name, number in _found["versions"].items())
     print(f"## {title}\n\n{said}.")
-    print(f"{system}, {os.cpu_count()} cores, {memory:.0f} GB, load {os.getloadavg()[0]:.1f}.\n")
+    print(f"{system}, {os.cpu_count()} cores, {memory:.0f} GB, {disk}, load {os.getloadavg()[0]:.1f}.\n")
     print("| # | what | mlwrap | rival | ratio | target |\n|---|---|---|---|---|---|", flush=True)
+
+
+def _disk() -> str:
+    """The file system of the working folder, and how long it takes there to make a file."""
+    here, taken = Path.cwd(), []
+    above = [disk for disk in psutil.disk_partitions(all=True) if here.is_relative_to(disk.mountpoint)]
+    for number in range(100):
+        file = here / f"probe-{number}"
+        began = time.perf_counter()
+        file.touch()
+        taken.append(time.perf_counter() - began)
+        file.unlink()
+    kind = max(above, key=lambda disk: len(disk.mountpoint)).fstype
+    return f"{kind} that makes a file in {time_text(statistics.median(taken))}"
 
 
 def row(

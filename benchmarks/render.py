@@ -58,7 +58,8 @@ INTRODUCTION = (
     `benchmarks/render.py` only renders.""",
     """Times are medians over several processes of each, which take turns on one machine. The ratio is mlwrap's over
     the rival's in the same run: less is better. Targets were set before; rows that a rival wins stay, and a
-    rival that failed says why.""",
+    rival that failed says why. `TMPDIR` names the disk to measure on. Not an ext4 without a journal: after many
+    files were deleted, as benchmarks do, making one takes up to thirty times as long for minutes.""",
 )
 MARKS = {True: "reached", False: "**not reached**", None: ""}
 
@@ -127,12 +128,13 @@ def _section(name: str, result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     load = " to ".join(f"{each:g}" for each in machine["load"])
     asked = " ".join(result["arguments"])
+    disk = f"{machine['disk']}, " if "disk" in machine else ""  # it was not always told
     lines = [
         f"## {result['title']}",
         *([_filled(result["about"])] if result["about"] else []),
         _filled(
             f"`benchmarks/{name}.py{f' {asked}' if asked else ''}`, {result['date']}, {result['seconds']} s, on {machine['system']}, "
-            f"{machine['cores']} cores, {machine['memory_gb']} GB, load {load}; {versions}."
+            f"{machine['cores']} cores, {machine['memory_gb']} GB, {disk}load {load}; {versions}."
         ),
         "\n".join(
             [
