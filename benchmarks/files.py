@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import NOTHING, OURS, Server, against, argument, folder, head, interleaved, row
+from harness import NOTHING, OURS, TIMED, Server, against, argument, folder, head, interleaved, row
 
 REPEATS = argument(1, 2)
 FILES = argument(2, 200)
 ESTIMATOR = Path(__file__).parents[1] / ".venv-estimator/bin/python"
 SAVED_MODEL = """
-import json, os, pathlib, sys, tempfile, time
+import json, os, pathlib, sys, tempfile
 import mlflow, tensorflow as tf
 uri, files = sys.argv[1], int(sys.argv[2])
 made = pathlib.Path(tempfile.mkdtemp(dir="."))
@@ -27,17 +27,8 @@ def word(number):
     return path.resolve()
 module = Module()
 tf.saved_model.save(module, str(made / "saved"))
-clock = time.perf_counter
-def timed(call, times=5):  # each worker of a server answers its first upload 0.2 s late, and may be met late
-    call()
-    taken = []
-    for _ in range(times):
-        began = clock()
-        call()
-        taken.append(clock() - began)
-    return taken
 """
-MAKE = {
+MAKE = {  # five calls each: a worker of a server answers its first upload 0.2 s late, and may be met late
     OURS: """
 import mlwrap
 mlwrap.configure(experiment="bench", tracking_uri=uri, deadline=60)
@@ -45,7 +36,7 @@ def log(value):
     with mlwrap.model_run("r") as run:
         run.log_model(value)
     assert run.models[0].status == "READY", run.models
-found = {"module": timed(lambda: log(module)), "folder": timed(lambda: log(made / "saved"))}
+found = {"module": timed(lambda: log(module), 5), "folder": timed(lambda: log(made / "saved"), 5)}
 print(json.dumps(found))
 """,
     "MLflow": """
@@ -57,11 +48,11 @@ def module_logged():
 def folder_logged():
     with mlflow.start_run():
         mlflow.log_artifacts(str(made / "saved"), "saved_model")
-print(json.dumps({"module": timed(module_logged), "folder": timed(folder_logged)}))
+print(json.dumps({"module": timed(module_logged, 5), "folder": timed(folder_logged, 5)}))
 """,
 }
 CHECKPOINT = """
-import json, os, sys, time, tempfile
+import json, os, sys, tempfile
 import numpy as np, tensorflow as tf
 uri = os.environ["STORE"] if sys.argv[1] == "sqlite" else sys.argv[1]
 features = {"x": np.random.default_rng(0).normal(size=(256, 20)).astype("float32")}
@@ -71,15 +62,6 @@ estimator = tf.estimator.DNNClassifier(
     hidden_units=(512, 512), feature_columns=[tf.feature_column.numeric_column("x", (20,))],
     model_dir=tempfile.mkdtemp(dir="."))
 estimator.train(data, steps=20)
-clock = time.perf_counter
-def timed(call, times=3):
-    call()
-    taken = []
-    for _ in range(times):
-        began = clock()
-        call()
-        taken.append(clock() - began)
-    return taken
 """
 MAKE_CHECKPOINT = {
     OURS: """
@@ -88,7 +70,7 @@ def log():
     with mlwrap.model_run("r", experiment="bench", tracking_uri=uri) as run:
         run.log_model(estimator)
     assert run.models[0].status == "READY", run.models
-print(json.dumps({"seconds": timed(log)}))
+print(json.dumps({"seconds": timed(log, 3)}))
 """,
     "MLflow": """
 import mlflow
@@ -96,7 +78,7 @@ mlflow.set_tracking_uri(uri); mlflow.set_experiment("bench")
 def log():
     with mlflow.start_run():
         mlflow.log_artifacts(estimator.model_dir, "checkpoint")
-print(json.dumps({"seconds": timed(log)}))
+print(json.dumps({"seconds": timed(log, 3)}))
 """,
 }
 
@@ -111,7 +93,7 @@ def main() -> None:
         )
         with Server(here) as one, Server(here, None) as four:
             stores = {"HTTP, one worker": one.uri, "HTTP, default server": four.uri}
-            sources = {name: SAVED_MODEL + code for name, code in MAKE.items()}
+            sources = {name: TIMED + SAVED_MODEL + code for name, code in MAKE.items()}
             for store, uri in stores.items():
                 found = interleaved(REPEATS, sources, uri, str(FILES))
                 folder_, module = (
@@ -147,7 +129,7 @@ def checkpoints(stores: dict[str, str]) -> None:
         told = "not measured: there is no `.venv-estimator`; `make setup` makes it"
         row("models", "an Estimator's checkpoint", told, NOTHING, NOTHING, NOTHING)
         return
-    sources = {name: CHECKPOINT + code for name, code in MAKE_CHECKPOINT.items()}
+    sources = {name: TIMED + CHECKPOINT + code for name, code in MAKE_CHECKPOINT.items()}
     for store, uri in stores.items():
         found = interleaved(min(2, REPEATS), sources, uri, interpreter=ESTIMATOR)
         what = f"an Estimator's checkpoint, {store}, TensorFlow 2.15"

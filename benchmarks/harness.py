@@ -36,6 +36,17 @@ PACKAGES = ("mlwrap", "mlflow", "keras", "tensorflow-cpu")
 RIVALS = ("wandb", "trackio", "tensorboardx", "dvclive")
 OURS = "mlwrap"  # what ours is called among the sources that take turns
 NOTHING = "-"
+TIMED = """
+import time
+def timed(call, times):
+    call()
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return taken
+"""  # for the source of a child: the seconds that each of some warm calls takes
 _REST = 0.5  # seconds that a server is watched for
 
 _found: dict[str, Any] = {}  # what this script will be kept as

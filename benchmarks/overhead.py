@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 
-from harness import NOTHING, OURS, Server, against, argument, folder, head, interleaved, row, time_text
+from harness import NOTHING, OURS, TIMED, Server, against, argument, folder, head, interleaved, row, time_text
 
 REPEATS = argument(1, 3)
 CALL = """
-import json, os, sys, time
+import json, os, sys
 stores = json.loads(sys.argv[1]) | {"sqlite": os.environ["STORE"]}
-def timed(call, times=20):
-    call()
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return taken
 found = {}
 """
 TRACKED = """
@@ -27,7 +19,7 @@ def train(*, units=16, rate=0.1, epochs=3):
     return {"loss": 0.1, "accuracy": 0.9}
 for store, uri in stores.items():
     mlwrap.configure(tracking_uri=uri)
-    found[store] = timed(train)
+    found[store] = timed(train, 20)
 print(json.dumps(found), flush=True)
 """
 CALLS = {
@@ -41,7 +33,7 @@ def train():
         mlflow.log_metrics({"loss": 0.1, "accuracy": 0.9})
 for store, uri in stores.items():
     mlflow.set_tracking_uri(uri); mlflow.set_experiment("bench")
-    found[store] = timed(train)
+    found[store] = timed(train, 20)
 print(json.dumps(found))
 """,
     "client": """
@@ -57,7 +49,7 @@ for store, uri in stores.items():
     client = mlflow.MlflowClient(uri)
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.set_experiment("bench").experiment_id
-    found[store] = timed(three_calls)
+    found[store] = timed(three_calls, 20)
 print(json.dumps(found))
 """,
 }
@@ -127,7 +119,7 @@ def main() -> None:
 
 def calls(servers: dict[str, str]) -> None:
     """P10: a whole small call."""
-    sources = {name: CALL + code for name, code in CALLS.items()}
+    sources = {name: TIMED + CALL + code for name, code in CALLS.items()}
     found = interleaved(REPEATS, sources, json.dumps(servers))
     unwaited = {**found, OURS: found["not waited for"]}
     for store in ("sqlite", *servers):

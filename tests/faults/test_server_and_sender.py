@@ -180,7 +180,7 @@ def test_a_run_that_was_deleted_while_it_goes_on(
     there = run(on_sqlite, name)
     MlflowClient(on_sqlite.uri).delete_run(there.info.run_id)
     proxy.asked.clear()
-    for _ in range(2):
+    for _ in range(2):  # on to step 250, where it waits until the sender was refused; then to the end
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "ready\n"
