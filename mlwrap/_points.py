@@ -261,7 +261,7 @@ class Points:
                 why = told(error)
             self._say("a step", f"a step is no whole number, and the next one is taken for it: {why}")
         with self._lock:
-            stream.last = max(other.last for other in stream.kin) + 1
+            stream.last = min(max(other.last for other in stream.kin) + 1, _LARGEST)
             return stream.last
 
     def _went_back(self, stream: _Stream, step: int) -> None:

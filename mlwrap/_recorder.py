@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import msgspec
 
 from mlwrap import savers
+from mlwrap._artifacts import Artifacts
 from mlwrap._capture import Captured, Redactor, rename
 from mlwrap._delivery import Line
 from mlwrap._journal import (
     KEPT,
     AnyRecord,
-    Artifact,
     Metrics,
     OpenRun,
     Params,
     Progress,
     RunEnded,
+    RunFolder,
     RunStarted,
     Status,
     Tags,
-    artifact_path,
     now,
     open_run,
     vain_root,
@@ -40,6 +39,7 @@ from mlwrap._logged_model import LoggedModel
 from mlwrap._models import Models
 from mlwrap._points import Points
 from mlwrap._said import Parameters
+from mlwrap._stage_checksums import StageChecksums
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
 from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
@@ -68,13 +68,17 @@ class Recorder(Unrecorded):
         self.line: Line | None = None
         self._journal: OpenRun | None = None
         self._params = Parameters()
+        checksums = StageChecksums(self.append)
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
+        folder: Callable[[], RunFolder] = lambda: self.journal.folder  # noqa: E731 - of a run that is open
+        self._artifacts = Artifacts(folder, self.append, self.warn, self.redactor, checksums)
         self.models = Models(
             name,
-            lambda: self.journal.folder,
+            folder,
             self.append,
             self.warn,
             self.redactor,
+            checksums=checksums,
             failing=functools.partial(setattr, self, "ready", False),
             strict=strict,
         )
@@ -169,26 +173,15 @@ class Recorder(Unrecorded):
 
     def copy(self, source: Path, folder: str | None) -> None:
         """Stage a copy of a file or folder as an artifact."""
-        under = artifact_path(folder) if folder else PurePosixPath()
-        staged = self.journal.folder.stage_copy(source.absolute())
-        self.append(Artifact(staged=self.journal.folder.relative(staged), path=str(under / staged.name)))
+        self._artifacts.copy(source, folder)
 
     def text(self, text: str, artifact_file: str) -> None:
         """Stage text as an artifact, secrets left out."""
-        data = self.redactor.text(text).encode("utf-8", "backslashreplace")
-        self.file(artifact_file, lambda path: path.write_bytes(data))
+        self._artifacts.text(text, artifact_file)
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""
-        folder = self.journal.folder
-        path = artifact_path(artifact_file)
-        file = folder.stage(path.name) / path.name
-        try:
-            write(file)
-        except BaseException:
-            shutil.rmtree(file.parent, ignore_errors=True)
-            raise
-        self.append(Artifact(staged=folder.relative(file), path=str(path)))
+        self._artifacts.file(artifact_file, write)
 
     def model(
         self,
@@ -270,6 +263,10 @@ class Recorder(Unrecorded):
             pass  # the training is over
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             self.warn(f"its last metrics could not be written: {told(failure)}")
+        try:
+            self._artifacts.finish()
+        except Exception as failure:  # noqa: BLE001 - likewise
+            self.warn(f"the names of its artifacts could not be written: {told(failure)}")
 
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""

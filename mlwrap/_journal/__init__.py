@@ -15,6 +15,7 @@ from mlwrap._journal.records import (
     FORMAT,
     AnyRecord,
     Artifact,
+    Checksums,
     Metrics,
     Model,
     Number,
@@ -23,6 +24,7 @@ from mlwrap._journal.records import (
     RunStarted,
     Saved,
     Signature,
+    StagedFile,
     Status,
     SystemMetrics,
     Tags,
@@ -33,17 +35,20 @@ from mlwrap._journal.records import (
 )
 from mlwrap._journal.registered import Registered
 from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
+from mlwrap._journal.staged_files import LARGE, staged_files, total_size, with_checksums
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
 from mlwrap._journal.writer import KEPT, Writer
 
 __all__ = [
     "FORMAT",
     "KEPT",
+    "LARGE",
     "LOST",
     "POINT",
     "SWEEP",
     "AnyRecord",
     "Artifact",
+    "Checksums",
     "Entry",
     "Example",
     "Metrics",
@@ -61,6 +66,7 @@ __all__ = [
     "Saved",
     "Seen",
     "Signature",
+    "StagedFile",
     "Status",
     "SystemMetrics",
     "Tags",
@@ -76,7 +82,10 @@ __all__ = [
     "read",
     "run_folders",
     "spool_root",
+    "staged_files",
     "sweep",
+    "total_size",
     "vain_root",
     "waiting_points",
+    "with_checksums",
 ]

@@ -126,16 +126,45 @@ def _spelled(value: float) -> Number:
     return "Infinity" if value > 0 else "-Infinity"
 
 
+class StagedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a file of a stage was when it had been written.
+
+    Attributes:
+        size: Bytes.
+        crc: CRC-32 of them; ``None`` until a record of :class:`Checksums` tells it.
+        start: Where they begin in the file.
+    """
+
+    size: int
+    crc: int | None = None
+    start: int = 0
+
+
+class Checksums(Record, frozen=True, kw_only=True, tag="checksums"):
+    """The files of a stage that was too large to read while the training waited, with their checksums.
+
+    Attributes:
+        staged: The stage, as the record of its model or artifact names it.
+        files: By their paths relative to the stage's folder.
+    """
+
+    staged: str
+    files: dict[str, StagedFile]
+
+
 class Artifact(Record, frozen=True, kw_only=True, tag="artifact"):
     """A file or folder of the run's own artifacts.
 
     Attributes:
         staged: What lies in the run folder, relative to it.
         path: The run-relative artifact path that it is to have.
+        files: What is staged, by paths relative to the folder that ``staged`` is in; empty in journals that
+            are older than this field.
     """
 
     staged: str
     path: str
+    files: dict[str, StagedFile] = {}
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,6 +246,8 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
         verify: ``"load"`` if it is to be loaded once it is logged.
         metrics: Points of the run that tell how good it is.
+        files: What is staged, by paths relative to ``staged``; empty in journals that are older than this
+            field.
     """
 
     name: str
@@ -232,6 +263,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     register_as: str | None = None
     verify: Literal["static", "load"] = "static"
     metrics: Metrics | None = None
+    files: dict[str, StagedFile] = {}
 
 
 class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
@@ -248,7 +280,7 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
     error: str | None = None
 
 
-AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | RunEnded
+AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums | RunEnded
 
 
 def now() -> int:

@@ -19,7 +19,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -85,15 +85,20 @@ class RunFolder:
         folder.mkdir()
         return folder
 
-    def stage_copy(self, source: Path) -> Path:
+    def stage_copy(self, source: Path, name: str, rename: Callable[[str], str]) -> Path:
         """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
+
+        Args:
+            source: What is copied.
+            name: What the copy is called.
+            rename: Gives the name of the copy of each file and folder below ``source``.
 
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
-        target = self.stage(source.name) / source.name
+        target = self.stage(name) / name
         try:
-            copy_regular(source, target)
+            copy_regular(source, target, rename)
         except BaseException:
             shutil.rmtree(target.parent, ignore_errors=True)
             raise
