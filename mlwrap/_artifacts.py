@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-
-import msgspec
 
 from mlwrap._capture import ArtifactNames, Redactor, storable_name
 from mlwrap._journal import AnyRecord, Artifact, RunFolder, artifact_path
@@ -39,7 +38,7 @@ class Artifacts:
         self._names = ArtifactNames()
 
     def copy(self, source: Path, folder: str | None) -> None:
-        """Stage a copy of a file or folder as it is now, with its own name, in the artifact folder ``folder``."""
+        """Stage a copy of a file or folder as it is now, as an artifact in ``folder``."""
         under = artifact_path(folder) if folder else PurePosixPath()
         wanted = under / source.absolute().name
         path = self._names.storable(wanted, is_folder=source.is_dir())
@@ -65,7 +64,7 @@ class Artifacts:
     def finish(self) -> None:
         """Stage the table of the artifacts that are stored under another name, if there are any."""
         if renamed := dict(sorted(self._names.renamed.items())):
-            self.text(msgspec.json.format(msgspec.json.encode(renamed), indent=2).decode(), _NAMES)
+            self.text(json.dumps(renamed, indent=2), _NAMES)  # which writes what is no UTF-8, too
 
     def _write_down(self, staged: Path, path: PurePosixPath, wanted: PurePosixPath) -> None:
         name = self._folder().relative(staged)

@@ -87,6 +87,11 @@ class Client:
             raise sort_error(error, uri) from error
         self._stores: dict[str, Puts] = {}
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether MLflow is asked over HTTP."""
+        return self.tracking_uri.startswith(("http:", "https:"))
+
     @sorted_errors
     def experiment_id(self, name: str | None) -> str:
         """The id of the experiment called ``name``, made if there is none; ``None``: the default one."""
@@ -271,6 +276,11 @@ class Client:
         at = (record.time, record.step)
         points = [Metric(name, value, *at, model_id=model_id) for name, value in record.numbers().items()]
         self._mlflow.log_batch(run_id, points, synchronous=True)
+
+    @sorted_errors
+    def tag_model(self, model_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a LoggedModel."""
+        self._mlflow.set_logged_model_tags(model_id, tags)
 
     @sorted_errors
     def finalize_model(self, model_id: str, *, ready: bool) -> None:

@@ -67,7 +67,9 @@ class Progress(msgspec.Struct, kw_only=True):
         damaged: Lines of the journal that could not be read.
         refused: Values that MLflow would not take, and why.
         degraded: What the server is too old for, and what was done instead.
-        held: Staged models and artifacts that MLflow would not take, and why; they stay in the run folder.
+        held: Staged models and artifacts that MLflow would not take, by their staged paths, each with a
+            sentence that names it and says why; they stay in the run folder.
+        refused_tag: What the run's tag says of all that was refused.
         ended: All is delivered, the run's end too.
         seconds: That were spent where nothing else changes here: a sign of life.
         error: What stood in the way of the last delivery.
@@ -84,6 +86,8 @@ class Progress(msgspec.Struct, kw_only=True):
     refused: dict[str, str] = {}
     degraded: str | None = None
     held: dict[str, str] = {}
+    refused_tag: str = ""
     ended: bool = False
+    rebuilt: bool = False
     seconds: int = 0
     error: str | None = None

@@ -104,6 +104,9 @@ class RunFolder:
             raise
         return target
 
+    def staged_path(self, relative: str) -> Path:
+        return self.path / relative
+
     def relative(self, path: Path) -> str:
         """``path`` as the journal names it."""
         return path.relative_to(self.path).as_posix()

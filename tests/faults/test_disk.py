@@ -320,7 +320,7 @@ def test_an_artifact_store_without_room(elsewhere: Path, spool: Path):
 
 
 def test_a_place_that_is_taken(store: str, spool: Path, monkeypatch: pytest.MonkeyPatch):
-    """Somebody's files lie where the model is to go: they are left alone, and the model waits."""
+    """Somebody's files lie where the model is to go: they are left alone; it is FAILED until they are gone."""
     real = Client.create_model
 
     def taken(self: Client, *args: object):
@@ -334,7 +334,8 @@ def test_a_place_that_is_taken(store: str, spool: Path, monkeypatch: pytest.Monk
     with pytest.warns(MlwrapWarning, match="'mlwrap sync' delivers it"), mlwrap.model_run("r") as run:
         run.log_model(Weights())
     (model,) = models()
-    assert model.status.value == "PENDING"
+    assert model.status.value == "FAILED"
+    assert only_run().info.status == "FINISHED"
     place = Path(model.artifact_location.removeprefix("file://"))
     assert [path.name for path in place.iterdir()] == ["theirs"]
     shutil.rmtree(place)
