@@ -320,7 +320,7 @@ def test_an_artifact_store_without_room(elsewhere: Path, spool: Path):
 
 
 def test_a_place_that_is_taken(store: str, spool: Path, monkeypatch: pytest.MonkeyPatch):
-    """Somebody's files lie where the model is to go: they are left alone; it is FAILED until they are gone."""
+    """Somebody's files lie where the model is to go: they are left alone, and it is FAILED."""
     real = Client.create_model
 
     def taken(self: Client, *args: object):
