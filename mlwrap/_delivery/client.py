@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlwrap._delivery.answers import sort_error
+from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._journal import Metrics, Status
@@ -66,6 +67,7 @@ class Client:
 
     Attributes:
         tracking_uri: The same, without a password.
+        may_repeat: Whether what is logged may have been logged before, by a delivery that was cut short.
 
     Raises:
         Refused: Its password is not known here.
@@ -86,6 +88,12 @@ class Client:
         except Exception as error:
             raise sort_error(error, uri) from error
         self._stores: dict[str, Puts] = {}
+        self.may_repeat = False
+
+    @property
+    def is_file_store(self) -> bool:
+        """Whether MLflow keeps its runs in plain files, where a point that is logged again is there twice."""
+        return local_path(self.tracking_uri) is not None
 
     @property
     def is_remote(self) -> bool:
@@ -184,6 +192,8 @@ class Client:
     ) -> None:
         """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit."""
         waiting_params = [Param(*p) for p in params]
+        if self.may_repeat and self.is_file_store:
+            metrics = self._not_logged(run_id, metrics)
         waiting_metrics = [Metric(*m) for m in metrics]
         waiting_tags = [RunTag(*t) for t in tags]
         while waiting_params or waiting_metrics or waiting_tags:
@@ -192,6 +202,17 @@ class Client:
             room = BATCH - len(some_params) - len(some_tags)
             some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
             self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
+
+    def _not_logged(
+        self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
+    ) -> list[tuple[str, float, int, int]]:
+        """The metrics that MLflow does not have; NaN is the same as NaN."""
+        logged = {
+            (name, repr(point.value), point.timestamp, point.step)
+            for name in {name for name, *_ in metrics}
+            for point in self._mlflow.get_metric_history(run_id, name)
+        }
+        return [m for m in metrics if (m[0], repr(float(m[1])), m[2], m[3]) not in logged]
 
     @sorted_errors
     def log_artifact(self, run_id: str, source: Path, path: str) -> None:
@@ -275,6 +296,9 @@ class Client:
         """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
         at = (record.time, record.step)
         points = [Metric(name, value, *at, model_id=model_id) for name, value in record.numbers().items()]
+        if self.is_file_store:
+            logged = {(m.key, m.step) for m in self._mlflow.get_logged_model(model_id).metrics or ()}
+            points = [point for point in points if (point.key, point.step) not in logged]
         self._mlflow.log_batch(run_id, points, synchronous=True)
 
     @sorted_errors

@@ -107,6 +107,7 @@ class _Delivery:
         self._told = told
         self._progress = folder.progress()
         self._progress.error = None
+        client.may_repeat = self._progress.sending or self._progress.rebuilt
         self._items = Items(client, folder, self._progress, self._save)
         self._thinning = Thinning(first.thin_after, self._progress.seen)
         self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
@@ -157,7 +158,11 @@ class _Delivery:
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""
+        if self._client.is_file_store and not self._progress.sending:
+            self._progress.sending = True
+            self._save()
         self._progress.refused |= self._batch.send(self._client, run_id)
+        self._progress.sending = False
         if taken != self._progress.offset:
             self._progress.offset = taken
             self._save()

@@ -70,6 +70,7 @@ class Progress(msgspec.Struct, kw_only=True):
         held: Staged models and artifacts that MLflow would not take, by their staged paths, each with a
             sentence that names it and says why; they stay in the run folder.
         refused_tag: What the run's tag says of all that was refused.
+        sending: What comes after ``offset`` may be in MLflow already; noted for a store that would double it.
         ended: All is delivered, the run's end too.
         seconds: That were spent where nothing else changes here: a sign of life.
         error: What stood in the way of the last delivery.
@@ -87,6 +88,7 @@ class Progress(msgspec.Struct, kw_only=True):
     degraded: str | None = None
     held: dict[str, str] = {}
     refused_tag: str = ""
+    sending: bool = False
     ended: bool = False
     rebuilt: bool = False
     seconds: int = 0
