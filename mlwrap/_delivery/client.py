@@ -203,6 +203,12 @@ class Client:
             some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
             self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
 
+    @sorted_errors
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """Remove a tag of a run, if it has it."""
+        if name in self._mlflow.get_run(run_id).data.tags:
+            self._mlflow.delete_tag(run_id, name)
+
     def _not_logged(
         self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
     ) -> list[tuple[str, float, int, int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mlwrap._delivery.uploads import has_arrived
 from mlwrap._journal import (
     Artifact,
     Checksums,
+    Failing,
     Model,
     Progress,
     RunFolder,
@@ -33,7 +33,7 @@ from mlwrap._journal import (
 )
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
 
-_RETRY_PAUSES = (0.25, 0.5)  # seconds
+_TRIES = 2  # after the first
 _SERVER_ERROR = 500
 # What an operating system says of a name, or of what is in its way: not of a disk, or of a line.
 _REFUSALS = {
@@ -62,31 +62,35 @@ class Items:
         self._set_aside = set(progress.held)  # by an earlier delivery
         self._unreachable: set[str] = set()  # of those that are set aside
 
-    def deliver(self, record: Artifact | Model, run_id: str) -> None:
+    def deliver(self, record: Artifact | Model, run_id: str, *, is_last_chance: bool = False) -> None:
         """Put what is staged in its place, or set it aside.
 
+        Args:
+            record: The item.
+            run_id: Its run.
+            is_last_chance: Whether it is not tried again by this delivery.
+
         Raises:
-            Unreachable: The server does not answer at all, or asked to be left alone.
+            Unreachable: The server does not answer, or it does and this item may arrive at the next try.
             Refused: The run is deleted.
         """
-        before = ""
-        for pause in (*_RETRY_PAUSES, None):
-            try:
-                self._put(record, run_id)
-            except Exception as error:
-                if getattr(error, "retry_after", None):
-                    raise
-                self._client.check_run(run_id)
-                why, is_final = self._reason(error, before)
-                if pause is None or is_final:
-                    break
-                before = why
-            else:
-                self._progress.held.pop(record.staged, None)
-                self._unreachable.discard(record.staged)
-                return
-            time.sleep(pause)
-        self.set_aside(record, why, is_final=is_final)
+        progress = self._progress
+        try:
+            self._put(record, run_id)
+        except Exception as error:
+            if getattr(error, "retry_after", None):
+                raise
+            self._client.check_run(run_id)
+            before = progress.failing if progress.failing.staged == record.staged else Failing()
+            why, is_final = self._reason(error, before.reason)
+            if not is_final and not is_last_chance and before.tries < _TRIES:
+                progress.failing = Failing(staged=record.staged, reason=why, tries=before.tries + 1)
+                self._save()
+                raise Unreachable(f"{_label(record)}: {why}") from error
+            self.set_aside(record, why, is_final=is_final)
+        else:
+            progress.held.pop(record.staged, None)
+            self._unreachable.discard(record.staged)
 
     def set_aside(self, record: Artifact | Model, why: str, *, is_final: bool) -> None:
         """Note that an item is not in MLflow.
@@ -104,7 +108,7 @@ class Items:
         waiting = self._set_aside | self._unreachable
         for record, _ in read(self._folder.journal) if waiting else ():
             if isinstance(record, Artifact | Model) and record.staged in waiting:
-                self.deliver(record, run_id)
+                self.deliver(record, run_id, is_last_chance=True)
 
     def close(self, run_id: str) -> None:
         """Say on the run what was refused, and close the models among it as FAILED."""
@@ -113,10 +117,16 @@ class Items:
             model = progress.models.get(staged)
             if model is not None and staged not in self._unreachable:
                 fail(self._client, model, why)
-        reasons = [f"{name}: {why}" for name, why in progress.refused.items()] + list(progress.held.values())
+        reasons = [f"{name}: {why}" for name, why in progress.refused.items()]
+        reasons += [why for staged, why in progress.held.items() if staged not in self._unreachable]
         text = "; ".join(reasons)[:MAX_REASON]
         if text != progress.refused_tag:
-            self._client.log_batch(run_id, [], [], [("mlwrap.refused", text)])
+            progress.refused_tag = None  # until it is known what the run says
+            self._save()
+            if text:
+                self._client.log_batch(run_id, [], [], [("mlwrap.refused", text)])
+            else:
+                self._client.delete_tag(run_id, "mlwrap.refused")
             progress.refused_tag = text
         self._save()
 

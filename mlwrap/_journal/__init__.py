@@ -9,7 +9,7 @@ imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.example import Example
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
-from mlwrap._journal.progress import ModelProgress, Progress, Seen
+from mlwrap._journal.progress import Failing, ModelProgress, Progress, Seen
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
@@ -51,6 +51,7 @@ __all__ = [
     "Checksums",
     "Entry",
     "Example",
+    "Failing",
     "Metrics",
     "Model",
     "ModelProgress",

@@ -53,6 +53,20 @@ class Seen(msgspec.Struct, array_like=True):
     held: dict[str, tuple[Number, int, int]] = {}
 
 
+class Failing(msgspec.Struct, kw_only=True, frozen=True):
+    """The model or artifact that failed last while the server answered.
+
+    Attributes:
+        staged: Its staged path; empty for none.
+        reason: Why.
+        tries: How often.
+    """
+
+    staged: str = ""
+    reason: str = ""
+    tries: int = 0
+
+
 class Progress(msgspec.Struct, kw_only=True):
     """How far delivery got with a run folder, and the ids that MLflow gave.
 
@@ -69,7 +83,8 @@ class Progress(msgspec.Struct, kw_only=True):
         degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, by their staged paths, each with a
             sentence that names it and says why; they stay in the run folder.
-        refused_tag: What the run's tag says of all that was refused.
+        failing: The item that comes next, if it failed.
+        refused_tag: What the run's tag says of all that was refused; ``None`` if that is not known.
         sending: What comes after ``offset`` may be in MLflow already; noted for a store that would double it.
         ended: All is delivered, the run's end too.
         seconds: That were spent where nothing else changes here: a sign of life.
@@ -87,7 +102,8 @@ class Progress(msgspec.Struct, kw_only=True):
     refused: dict[str, str] = {}
     degraded: str | None = None
     held: dict[str, str] = {}
-    refused_tag: str = ""
+    failing: Failing = Failing()
+    refused_tag: str | None = ""
     sending: bool = False
     ended: bool = False
     rebuilt: bool = False
