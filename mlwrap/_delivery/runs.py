@@ -118,7 +118,7 @@ class _Delivery:
             return self._progress
         run_id = self._ensure_run()
         taken = self._progress.offset
-        for record, end in read(self._folder.journal, self._progress.offset):
+        for record, end in read(self._folder.journal, self._progress.offset, self._progress.numbers):
             self._take(record, run_id, taken)
             taken = end
         if not self._progress.ended:  # else the folder goes, and all that is noted in it
@@ -131,7 +131,6 @@ class _Delivery:
         match record:
             case None:
                 self._progress.damaged += 1
-                self._batch.tags["mlwrap.damaged_records"] = str(self._progress.damaged)
             case Params(values=values):
                 self._batch.params.update(values)
             case Metrics():
@@ -142,6 +141,7 @@ class _Delivery:
                 self._flush(run_id, before)
                 self._publish(record, run_id)
             case RunEnded(status=status, time=time):
+                self._tag_damage(record)
                 self._batch.add_held()
                 self._flush(run_id, before)
                 self._publish_held(run_id)
@@ -152,6 +152,12 @@ class _Delivery:
                 self._progress.ended = True
             case RunStarted():
                 pass
+
+    def _tag_damage(self, last: RunEnded) -> None:
+        """Tell the run how many records are damaged, and which, now that no more can come."""
+        self._progress.damaged, damage = self._progress.numbers.damage(last)
+        if damage:
+            self._batch.tags["mlwrap.damaged_records"] = damage
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""

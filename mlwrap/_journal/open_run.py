@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
-from mlwrap._journal.records import RunEnded, RunStarted, Tags
+from mlwrap._journal.descriptors import above_standard_descriptors
+from mlwrap._journal.records import RunEnded, RunStarted
 from mlwrap._journal.spool import RESERVED, RunFolder, unusable
-from mlwrap._journal.writer import PatientWriter
+from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap.errors import SpoolError
 
-LOST = "mlwrap.lost_records"
 _TRIES = 3
 
 
@@ -44,6 +45,8 @@ class OpenRun:
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.
 
+        Where the journal takes no more, it goes on in a second file.
+
         Returns:
             How many records are lost, which the run is tagged with.
 
@@ -54,15 +57,24 @@ class OpenRun:
         try:
             if not writer.flush():
                 self.folder.free_reserve()
-                writer.flush(RESERVED // 2)  # the other half is for what comes last
+                if not writer.flush(RESERVED // 2) and writer.stuck:  # the other half is for what comes last
+                    self._go_on()
                 writer.drop()
-            if writer.lost:
-                writer.append(Tags(values={LOST: str(writer.lost)}))
-            writer.append(last)
+            try:
+                writer.finish(last)
+            except OSError:
+                self._go_on()
+                writer.finish(last)
         finally:
             writer.close()
             self.folder.free_reserve()  # delivery has to write, too
         return writer.lost
+
+    def _go_on(self) -> None:
+        """Write to the journal's second file: the first one may be as large as this process may make it."""
+        self._writer.go_on_in(second_file(self.folder.journal))
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self._writer.flush(RESERVED // 2 if limit == resource.RLIM_INFINITY else limit - RESERVED // 2)
 
     def release(self) -> None:
         """Give the lease back: from now on the folder is anybody's to deliver."""
@@ -81,7 +93,8 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
     for _ in range(_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
         try:
             folder.path.mkdir(mode=0o700)
-            return OpenRun(folder, first)
+            with above_standard_descriptors():
+                return OpenRun(folder, first)
         except BaseException as error:
             folder.remove()
             if not isinstance(error, OSError):

@@ -16,8 +16,8 @@ import msgspec
 
 from mlwrap.errors import OptionError
 
-FORMAT = 1
-"""The journal format that this code writes, and the newest that it reads."""
+FORMAT = 2
+"""The journal format that this code writes, and the newest that it reads; format 1 has no checksums."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -44,7 +44,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     """The first record: who this run is and where it belongs.
 
     Attributes:
-        format: Journal format number.
+        format: Journal format number, which the writer sets; journals of format 1 don't say it.
         key: The run's own name for itself, made here; travels as the tag ``mlwrap.key``.
         name: The run's name in MLflow.
         time: Milliseconds since the epoch, UTC.
@@ -61,7 +61,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         system_metrics: How the machine is watched; ``None`` for not at all.
     """
 
-    format: int = FORMAT
+    format: int = 1
     key: str
     name: str
     time: int
@@ -273,11 +273,14 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
         status: As MLflow spells it.
         time: Milliseconds since the epoch, UTC.
         error: Type and message of the exception that ended it, redacted.
+        unwritten: How many of the training's numbers may have no record; ``None`` where nobody knows, for
+            another process wrote the end.
     """
 
     status: Status
     time: int
     error: str | None = None
+    unwritten: int | None = None
 
 
 AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums | RunEnded
