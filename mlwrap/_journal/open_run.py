@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
+from typing import Protocol
 
 from mlwrap._journal.descriptors import above_standard_descriptors
-from mlwrap._journal.records import RunEnded, RunStarted
+from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted
 from mlwrap._journal.spool import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap.errors import SpoolError
 
 _TRIES = 3
+
+
+class Waiter(Protocol):
+    """Who waits for records, and is woken once in a while."""
+
+    next_wake: float
+
+    def wake(self) -> None:
+        """Say that there are some."""
 
 
 class OpenRun:
@@ -41,6 +53,24 @@ class OpenRun:
         except BaseException:
             self._lease.release()
             raise
+
+    def appender(self, kept: Callable[[OSError], None], waiter: Waiter | None) -> Callable[[AnyRecord], None]:
+        """A function that writes one record; what it needs is looked up now, which saves each call some time.
+
+        Args:
+            kept: Called with the error of a record that is kept in memory.
+            waiter: Who is to be woken when there are records.
+        """
+        append = self.append
+
+        def append_and_wake(record: AnyRecord) -> None:
+            trouble = append(record)
+            if waiter is not None and monotonic() >= waiter.next_wake:
+                waiter.wake()
+            if trouble is not None:
+                kept(trouble)
+
+        return append_and_wake
 
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.

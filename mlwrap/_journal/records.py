@@ -1,8 +1,8 @@
 """The record types of a journal: one tagged JSON object a line, described once, here.
 
 The first record of every journal is a :class:`RunStarted`, which carries the format number. Later
-formats may add record types and fields; a reader of this format skips what it does not know only
-if the format number is its own.
+formats may add record types and fields; a reader refuses a format that is newer than its own. These are more
+than 300 lines, for the format is described in one place.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ Number = float | Literal["NaN", "Infinity", "-Infinity"]
 """JSON has no word for what is not finite, so the journal spells it."""
 
 
-class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
+class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # which holds no cycle
     """Some metrics of one step.
 
     Attributes:
