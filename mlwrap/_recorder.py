@@ -10,7 +10,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -67,6 +66,7 @@ class Recorder(Unrecorded):
         self.signal: str | None = None
         self.line: Line | None = None
         self._journal: OpenRun | None = None
+        self._append: Callable[[AnyRecord], None] | None = None
         self._params = Parameters()
         checksums = StageChecksums(self.append)
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
@@ -123,13 +123,14 @@ class Recorder(Unrecorded):
                 self.line = Line(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
+        self._append = self.points.write = self._journal.appender(self._warn_kept, self.line)
 
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
-        trouble = (self._journal or self.journal).append(record)
-        if self.line is not None and monotonic() >= self.line.next_wake:
-            self.line.wake()
-        if trouble is not None and not self._full and self.status == "RUNNING":  # else a thread came too late
+        (self._append or self.journal.append)(record)
+
+    def _warn_kept(self, trouble: OSError) -> None:
+        if not self._full and self.status == "RUNNING":  # else a thread came too late
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "

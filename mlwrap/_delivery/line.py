@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._journal import Progress, RunFolder
+from mlwrap._journal import Progress, RunFolder, above_standard_descriptors
 from mlwrap._passwords import with_password
 from mlwrap.errors import DeliveryError
 
@@ -168,7 +168,8 @@ class Line:
         self._starts += 1
         if self._starts > _STARTS:
             raise DeliveryError(f"the sender was lost {_STARTS} times")
-        self._socket = _connection(self._folder.path.parent)
+        with above_standard_descriptors():
+            self._socket = _connection(self._folder.path.parent)
         self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
         return self._socket
 

@@ -109,6 +109,7 @@ class _Delivery:
         self._progress.error = None
         client.may_repeat = self._progress.sending or self._progress.rebuilt
         self._items = Items(client, folder, self._progress, self._save)
+        self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
         self._thinning = Thinning(first.thin_after, self._progress.seen)
         self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
 
@@ -117,20 +118,28 @@ class _Delivery:
             return self._progress
         run_id = self._ensure_run()
         taken = self._progress.offset
-        for record, end in read(self._folder.journal, self._progress.offset):
-            self._take(record, run_id, taken, end)
+        for record, end in read(self._folder.journal, self._progress.offset, self._progress.numbers):
+            self._pass(run_id, taken)
+            self._take(record, run_id, taken)
             taken = end
         if not self._progress.ended:  # else the folder goes, and all that is noted in it
+            self._pass(run_id, taken)
             self._flush(run_id, taken)
         return self._progress
 
-    def _take(self, record: AnyRecord | None, run_id: str, before: int, end: int) -> None:
+    def _pass(self, run_id: str, taken: int) -> None:
+        """Note that the item before this byte is in MLflow, and only then remove its stage."""
+        if self._item is not None:
+            self._flush(run_id, taken)
+            self._items.remove(self._item)
+            self._item = None
+
+    def _take(self, record: AnyRecord | None, run_id: str, before: int) -> None:
         if self._batch.full:  # without this record: what progress says of those before it is true then
             self._flush(run_id, before)
         match record:
             case None:
                 self._progress.damaged += 1
-                self._batch.tags["mlwrap.damaged_records"] = str(self._progress.damaged)
             case Params(values=values):
                 self._batch.params.update(values)
             case Metrics():
@@ -140,10 +149,9 @@ class _Delivery:
             case Artifact() | Model():
                 self._flush(run_id, before)
                 self._items.deliver(record, run_id)
-                self._progress.offset = end
-                self._save()
-                self._items.remove(record)
+                self._item = record
             case RunEnded(status=status, time=time):
+                self._tag_damage(record)
                 self._batch.add_held()
                 self._flush(run_id, before)
                 self._items.deliver_set_aside(run_id)
@@ -155,6 +163,12 @@ class _Delivery:
                 self._progress.ended = True
             case RunStarted() | Checksums():
                 pass
+
+    def _tag_damage(self, last: RunEnded) -> None:
+        """Tell the run how many records are damaged, and which, now that no more can come."""
+        self._progress.damaged, damage = self._progress.numbers.damage(last)
+        if damage:
+            self._batch.tags["mlwrap.damaged_records"] = damage
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""

@@ -7,8 +7,9 @@ imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
 from mlwrap._journal.copies import copy_regular
+from mlwrap._journal.descriptors import above_standard_descriptors
 from mlwrap._journal.example import Example
-from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.open_run import OpenRun, open_run
 from mlwrap._journal.progress import Failing, ModelProgress, Progress, Seen
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
@@ -37,7 +38,7 @@ from mlwrap._journal.registered import Registered
 from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
 from mlwrap._journal.staged_files import LARGE, staged_files, total_size, with_checksums
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
-from mlwrap._journal.writer import KEPT, Writer
+from mlwrap._journal.writer import KEPT, LOST, Writer
 
 __all__ = [
     "FORMAT",
@@ -74,6 +75,7 @@ __all__ = [
     "TensorSpec",
     "Writer",
     "Zip",
+    "above_standard_descriptors",
     "artifact_path",
     "copy_regular",
     "header",

@@ -6,6 +6,7 @@ import sys
 
 import msgspec
 
+from mlwrap._journal.numbers import Numbers
 from mlwrap._journal.records import Number
 
 PROGRESS_FORMAT = 1
@@ -78,7 +79,8 @@ class Progress(msgspec.Struct, kw_only=True):
         experiment_id: MLflow's id of its experiment, once known.
         models: Progress with each model, by its staged path.
         seen: What was seen of each metric up to ``offset``, in runs that may be thinned.
-        damaged: Lines of the journal that could not be read.
+        numbers: Of the journal's records up to ``offset``.
+        damaged: Records that are damaged; while the run goes on, pieces of the journal that can't be read.
         refused: Values that MLflow would not take, and why.
         degraded: What the server is too old for, and what was done instead.
         held: Staged models and artifacts that MLflow would not take, by their staged paths, each with a
@@ -98,6 +100,7 @@ class Progress(msgspec.Struct, kw_only=True):
     experiment_id: str | None = None
     models: dict[str, ModelProgress] = {}
     seen: dict[str, Seen] = {}
+    numbers: Numbers = msgspec.field(default_factory=Numbers)
     damaged: int = 0
     refused: dict[str, str] = {}
     degraded: str | None = None

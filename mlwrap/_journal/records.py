@@ -1,8 +1,8 @@
 """The record types of a journal: one tagged JSON object a line, described once, here.
 
 The first record of every journal is a :class:`RunStarted`, which carries the format number. Later
-formats may add record types and fields; a reader of this format skips what it does not know only
-if the format number is its own.
+formats may add record types and fields; a reader refuses a format that is newer than its own. These are more
+than 300 lines, for the format is described in one place.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 
 from mlwrap.errors import OptionError
 
-FORMAT = 1
-"""The journal format that this code writes, and the newest that it reads."""
+FORMAT = 2
+"""The journal format that this code writes, and the newest that it reads; format 1 has no checksums."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -44,7 +44,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     """The first record: who this run is and where it belongs.
 
     Attributes:
-        format: Journal format number.
+        format: Journal format number, which the writer sets; journals of format 1 don't say it.
         key: The run's own name for itself, made here; travels as the tag ``mlwrap.key``.
         name: The run's name in MLflow.
         time: Milliseconds since the epoch, UTC.
@@ -61,7 +61,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         system_metrics: How the machine is watched; ``None`` for not at all.
     """
 
-    format: int = FORMAT
+    format: int = 1
     key: str
     name: str
     time: int
@@ -93,7 +93,7 @@ Number = float | Literal["NaN", "Infinity", "-Infinity"]
 """JSON has no word for what is not finite, so the journal spells it."""
 
 
-class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
+class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # which holds no cycle
     """Some metrics of one step.
 
     Attributes:
@@ -273,11 +273,14 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
         status: As MLflow spells it.
         time: Milliseconds since the epoch, UTC.
         error: Type and message of the exception that ended it, redacted.
+        unwritten: How many of the training's numbers may have no record; ``None`` where nobody knows, for
+            another process wrote the end.
     """
 
     status: Status
     time: int
     error: str | None = None
+    unwritten: int | None = None
 
 
 AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums | RunEnded

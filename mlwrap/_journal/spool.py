@@ -3,6 +3,7 @@
 A run folder is named for the run's key and holds::
 
     journal.jsonl      the records, written by the training process; what the machine does by the sender
+    journal-end.jsonl  its end, where a limit of the size of files kept that out of journal.jsonl
     staged/            models and files that wait to be delivered
     delivered.json     how far delivery got, written by delivery alone
     reserve            room on the disk for the journal's last records

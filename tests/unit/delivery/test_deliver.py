@@ -29,6 +29,7 @@ from mlwrap._journal import (
     Signature,
     Tags,
     TensorSpec,
+    Writer,
     open_run,
     spool_root,
 )
@@ -299,8 +300,10 @@ def test_a_damaged_line_is_counted_on_the_run(opened):
     folder = opened(Metrics.of({"loss": 1.0}, step=0, time=1))
     with folder.journal.open("ab") as file:
         file.write(b"\x00\x00\n")
-    with folder.journal.open("ab") as file:
-        file.write(b'{"type":"metrics","values":{"loss":0.5},"step":1,"time":2}\n')
+    writer = Writer(folder.journal)
+    writer.append(Metrics.of({"loss": 0.5}, step=1, time=2))
+    writer.append(ENDED)
+    writer.close()
     progress = deliver(folder)
     run = only_run()
     assert progress.damaged == 1
