@@ -68,8 +68,9 @@ class Artifacts:
 
     def _write_down(self, staged: Path, path: PurePosixPath, wanted: PurePosixPath) -> None:
         name = self._folder().relative(staged)
-        files = self._checksums.files(staged.parent, name)
+        files = self._checksums.files(staged.parent)
         self._append(Artifact(staged=name, path=str(path), files=files))
+        self._checksums.follow(staged.parent, name, files)
         first = not self._names.renamed
         self._names.add(path, wanted)
         for inner in files if staged.is_dir() else ():

@@ -194,11 +194,12 @@ class Models:
         saved = savers.save(saver, value, stage, options)
         savers.keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
-        files = self._checksums.files(stage, record.staged, saved.zips)
+        files = self._checksums.files(stage, saved.zips)
         self.seconds = time.monotonic() - began
         with self._writing:
             if record.staged in self._saving:
                 self._append(msgspec.structs.replace(record, saved=saved, requirements=pinned, files=files))
+                self._checksums.follow(stage, record.staged, files)
                 self.logged[record.staged].status = "STAGED"
                 del self._saving[record.staged]
             else:  # it was taken back in the meantime

@@ -26,7 +26,6 @@ from mlwrap._journal import (
     Model,
     Progress,
     RunFolder,
-    StagedFile,
     artifact_path,
     read,
     with_checksums,
@@ -209,11 +208,10 @@ class Items:
         """The record, with the checksums that came later for what was large."""
         if all(file.crc is not None for file in record.files.values()):
             return record
-        files: dict[str, StagedFile] = record.files
         for later, _ in read(self._folder.journal, self._progress.offset):
             if isinstance(later, Checksums) and later.staged == record.staged:
-                files = later.files
-        return msgspec.structs.replace(record, files=files)
+                return msgspec.structs.replace(record, files=later.files)
+        return record
 
     def _remove_stage(self, record: Artifact | Model) -> None:
         stage = self._folder.path / record.staged

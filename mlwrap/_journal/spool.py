@@ -86,17 +86,20 @@ class RunFolder:
         folder.mkdir()
         return folder
 
-    def stage_copy(self, source: Path, name: str, rename: Callable[[str], str]) -> Path:
+    def stage_copy(
+        self, source: Path, name: str | None = None, rename: Callable[[str], str] = str
+    ) -> Path:
         """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
 
         Args:
             source: What is copied.
-            name: What the copy is called.
+            name: What the copy is called; by default as ``source`` is.
             rename: Gives the name of the copy of each file and folder below ``source``.
 
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
+        name = source.name if name is None else name
         target = self.stage(name) / name
         try:
             copy_regular(source, target, rename)
