@@ -1,6 +1,7 @@
 """One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
 
 The only thing that the training half knows of a run. In a child made by ``fork`` it records nothing.
+It is some lines over the limit: each method writes one kind of record, or learns what became of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from mlwrap import savers
 from mlwrap._capture import Captured, Redactor, rename
-from mlwrap._delivery import Line
+from mlwrap._delivery import WAKE_SECONDS, Line
 from mlwrap._journal import (
     KEPT,
     AnyRecord,
@@ -32,6 +33,7 @@ from mlwrap._journal import (
     Status,
     Tags,
     artifact_path,
+    find_delivered,
     now,
     open_run,
     vain_root,
@@ -39,6 +41,7 @@ from mlwrap._journal import (
 from mlwrap._logged_model import LoggedModel
 from mlwrap._models import Models
 from mlwrap._points import Points
+from mlwrap._report import lost_folder
 from mlwrap._said import Parameters
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
@@ -79,7 +82,8 @@ class Recorder(Unrecorded):
             strict=strict,
         )
         self._whole: dict[str, tuple[str, Any]] = {}
-        self._full = False
+        self._full = self._gone = False
+        self._next_look = 0.0
 
     @property
     def recorded(self) -> bool:
@@ -123,14 +127,32 @@ class Recorder(Unrecorded):
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
         trouble = (self._journal or self.journal).append(record)
-        if self.line is not None and monotonic() >= self.line.next_wake:
-            self.line.wake()
+        if monotonic() >= self._next_look:
+            self._look()
         if trouble is not None and not self._full and self.status == "RUNNING":  # else a thread came too late
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
                 f"it can, the next {KEPT:,} records wait in memory, and those beyond are lost. Make room."
             )
+
+    def _look(self) -> None:
+        """Wake the sender, and see that there still is something to deliver."""
+        self._next_look = monotonic() + WAKE_SECONDS
+        if self.line is not None:
+            self.line.wake()
+        self.find_lost()
+
+    def find_lost(self) -> bool:
+        """Whether the run folder is gone and was not delivered, which is said once."""
+        if self._journal is not None and not self._gone and not self._journal.folder.exists():
+            self._gone = True
+            if (progress := find_delivered(self._journal.folder)) is not None:
+                self.delivered(progress)
+            else:
+                self.lost = True
+                self.warn(lost_folder(self._journal.folder.path))
+        return self.lost
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""

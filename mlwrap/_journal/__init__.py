@@ -7,8 +7,10 @@ imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
 from mlwrap._journal.copies import copy_regular
+from mlwrap._journal.delivered import find_delivered, note_delivered
 from mlwrap._journal.example import Example
 from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.ownership import ForeignFolder, make_private
 from mlwrap._journal.progress import ModelProgress, Progress, Seen
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
@@ -32,7 +34,17 @@ from mlwrap._journal.records import (
     now,
 )
 from mlwrap._journal.registered import Registered
-from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
+from mlwrap._journal.run_folder import RunFolder
+from mlwrap._journal.sockets import connect_socket, is_own_peer, listen_at, short_path
+from mlwrap._journal.spool import (
+    foreign_folders,
+    is_key,
+    run_folders,
+    spool_root,
+    spool_roots,
+    sweep,
+    vain_root,
+)
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
 from mlwrap._journal.writer import KEPT, Writer
 
@@ -46,6 +58,7 @@ __all__ = [
     "Artifact",
     "Entry",
     "Example",
+    "ForeignFolder",
     "Metrics",
     "Model",
     "ModelProgress",
@@ -68,14 +81,24 @@ __all__ = [
     "Writer",
     "Zip",
     "artifact_path",
+    "connect_socket",
     "copy_regular",
+    "find_delivered",
+    "foreign_folders",
     "header",
+    "is_key",
+    "is_own_peer",
     "last_values",
+    "listen_at",
+    "make_private",
+    "note_delivered",
     "now",
     "open_run",
     "read",
     "run_folders",
+    "short_path",
     "spool_root",
+    "spool_roots",
     "sweep",
     "vain_root",
     "waiting_points",

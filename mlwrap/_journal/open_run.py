@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import RunEnded, RunStarted, Tags
-from mlwrap._journal.spool import RESERVED, RunFolder, unusable
+from mlwrap._journal.run_folder import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter
 from mlwrap.errors import SpoolError
 
@@ -33,6 +34,7 @@ class OpenRun:
         self._lease.acquire(timeout=0)
         try:
             folder.note_start()
+            folder.save_progress(Progress())  # so that a run without one is known to have lost it
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)

@@ -61,7 +61,7 @@ def test_the_next_best_spool_is_never_somebody_elses(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("os.getuid", lambda: 424242)
-    with pytest.raises(SpoolError, match="belongs to somebody else"):
+    with pytest.raises(SpoolError, match="belongs to another user"):
         spool_root(None)
 
 
@@ -149,6 +149,7 @@ def test_progress_is_what_was_saved(tmp_path: Path):
     """And a fresh start where nothing was."""
     folder = open_run(tmp_path, first("k")).folder
     assert folder.progress() == Progress()
+    assert not folder.progress().asked
     progress = Progress(
         offset=7, run_id="r", models={"s": ModelProgress(name="m", model_id="i", location="l")}
     )
@@ -157,13 +158,38 @@ def test_progress_is_what_was_saved(tmp_path: Path):
     assert stat.S_IMODE((folder.path / "delivered.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(("text", "words"), [('{"format":99}', "Upgrade"), ("{", "can't be read")])
-def test_a_progress_that_is_not_ours_is_refused(tmp_path: Path, text: str, words: str):
-    """A newer one, or a damaged one: a sentence, and nothing is delivered twice."""
+@pytest.mark.parametrize("text", ['{"format":99}', '{"format":99,"offset":"of another type"}'])
+def test_a_progress_of_a_newer_mlwrap_is_refused(tmp_path: Path, text: str):
+    """A sentence, and nothing is delivered twice."""
     folder = open_run(tmp_path, first("k")).folder
     (folder.path / "delivered.json").write_text(text)
-    with pytest.raises(JournalError, match=words):
+    with pytest.raises(JournalError, match="Upgrade"):
         folder.progress()
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"", bytes(80), b'{"format":1,"off', b"[" * 100_000, b'{"offset":"x"}']
+)
+def test_a_progress_that_is_lost_is_looked_up(tmp_path: Path, text: bytes | None):
+    """Removed, empty, zeroed, cut or damaged: MLflow is asked for the run before it is made."""
+    folder = open_run(tmp_path, first("k")).folder
+    (folder.path / "delivered.json").unlink()
+    if text is not None:
+        (folder.path / "delivered.json").write_bytes(text)
+    progress = folder.progress()
+    assert (progress.asked, progress.rebuilt, progress.offset) == (True, True, 0)
+    assert (progress.error is None) == (text is None)
+
+
+def test_what_stands_in_the_way_is_no_progress():
+    """An error whose text changes each time, and what was refused, are not what MLflow has got."""
+    before = Progress(offset=1, models={"m": ModelProgress(name="m", uploaded={"a"})})
+    after = Progress(
+        offset=1, models={"m": ModelProgress(name="m", uploaded={"a"})}, error="at 0x7f", held={"x": "y"}
+    )
+    assert after.delivered() == before.delivered()
+    after.models["m"].uploaded.add("b")
+    assert after.delivered() != before.delivered()
 
 
 def test_a_copy_is_of_regular_files_only(tmp_path: Path):
