@@ -14,12 +14,15 @@ from mlwrap._journal import (
     Progress,
     RunFolder,
     RunStarted,
+    foreign_folders,
     open_run,
     run_folders,
     spool_root,
+    spool_roots,
     sweep,
 )
 from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
+from tests.users import as_nobody, give_away, let_through, needs_root
 
 
 def first(key: str) -> RunStarted:
@@ -213,3 +216,82 @@ def test_removing_a_folder_leaves_nothing(tmp_path: Path):
     run.release()
     RunFolder(root / "k").remove()
     assert list(root.iterdir()) == []
+
+
+def test_a_spool_that_others_can_write_to_has_a_folder_for_each_user(tmp_path: Path):
+    """As a folder that a group shares, or one under /tmp; nobody else can look into it."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for mode in (0o1777, 0o770):
+        shared.chmod(mode)
+        root = spool_root(str(shared))
+        assert root == shared / f"user-{os.getuid()}"
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700
+        assert spool_roots(str(shared)) == [root, shared]
+    shared.chmod(0o700)
+    assert spool_root(str(shared)) == shared
+
+
+@pytest.mark.parametrize("how", ["link", "file", "open to others"])
+def test_a_folder_in_a_shared_spool_that_others_laid_there_is_refused(tmp_path: Path, how: str):
+    """With a sentence; nothing is written into it."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    own = shared / f"user-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    if how == "link":
+        own.symlink_to(tmp_path / "elsewhere")
+    elif how == "file":
+        own.touch()
+    else:
+        own.mkdir()
+        own.chmod(0o777)
+    with pytest.raises(SpoolError, match=r"the spool .*shared can't be written \(.*Set MLWRAP_SPOOL"):
+        spool_root(str(shared))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@needs_root
+def test_a_folder_in_a_shared_spool_of_another_user_is_refused(tmp_path: Path):
+    """Its name alone does not make it ours."""
+    shared = tmp_path / "shared"
+    (shared / f"user-{os.getuid()}").mkdir(parents=True)
+    shared.chmod(0o1777)
+    give_away(shared)
+    with pytest.raises(SpoolError, match="belongs to another user"):
+        spool_root(str(shared))
+
+
+@needs_root
+def test_folders_of_other_users_are_never_touched(tmp_path: Path):
+    """Neither listed among ours nor swept, and no lock is made in them; they are named as foreign."""
+    ours, begun, starting = (character * 32 for character in "abc")
+    open_run(tmp_path, first(ours)).release()
+    open_run(tmp_path, first(begun)).release()
+    (tmp_path / starting).mkdir(mode=0o700)
+    for key in (begun, starting):
+        give_away(tmp_path / key)
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert [folder.key for folder in run_folders(tmp_path)] == [ours]
+    assert sorted(folder.key for folder in foreign_folders(tmp_path)) == [begun, starting]
+    assert not RunFolder(tmp_path / begun).is_open()
+    sweep(tmp_path)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@needs_root
+def test_a_folder_that_can_not_be_looked_into_hides_no_other(tmp_path: Path):
+    """Of a user who is not root: another's folder of 0700 is passed over."""
+    root = tmp_path / "spool"
+    (root / ("f" * 32)).mkdir(mode=0o700, parents=True)
+    let_through(tmp_path)
+    root.chmod(0o777)
+
+    def look() -> None:
+        open_run(root, first("e" * 32)).release()
+        assert [folder.key for folder in run_folders(root)] == ["e" * 32]
+        assert [folder.key for folder in foreign_folders(root)] == ["f" * 32]
+        sweep(root)
+
+    assert as_nobody(look)
