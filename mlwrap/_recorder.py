@@ -1,6 +1,7 @@
 """One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
 
 The only thing that the training half knows of a run. In a child made by ``fork`` it records nothing.
+It is some lines over the limit: each method writes one kind of record, or learns what became of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from mlwrap import savers
 from mlwrap._artifacts import Artifacts
 from mlwrap._capture import Captured, Redactor, rename
-from mlwrap._delivery import Line
+from mlwrap._delivery import WAKE_SECONDS, Line
 from mlwrap._journal import (
     KEPT,
     AnyRecord,
@@ -30,6 +31,7 @@ from mlwrap._journal import (
     RunStarted,
     Status,
     Tags,
+    find_delivered,
     now,
     open_run,
     vain_root,
@@ -37,6 +39,7 @@ from mlwrap._journal import (
 from mlwrap._logged_model import LoggedModel
 from mlwrap._models import Models
 from mlwrap._points import Points
+from mlwrap._report import lost_folder
 from mlwrap._said import Parameters
 from mlwrap._stage_checksums import StageChecksums
 from mlwrap._unrecorded import Unrecorded
@@ -83,7 +86,7 @@ class Recorder(Unrecorded):
             strict=strict,
         )
         self._whole: dict[str, tuple[str, Any]] = {}
-        self._full = False
+        self._full = self._gone = False
 
     @property
     def recorded(self) -> bool:
@@ -123,7 +126,7 @@ class Recorder(Unrecorded):
                 self.line = Line(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
-        self._append = self.points.write = self._journal.appender(self._warn_kept, self.line)
+        self._append = self.points.write = self._journal.appender(self._warn_kept, self._look, WAKE_SECONDS)
 
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
@@ -136,6 +139,23 @@ class Recorder(Unrecorded):
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
                 f"it can, the next {KEPT:,} records wait in memory, and those beyond are lost. Make room."
             )
+
+    def _look(self) -> None:
+        """Wake the sender, and see that there still is something to deliver."""
+        if self.line is not None:
+            self.line.wake()
+        self.find_lost()
+
+    def find_lost(self) -> bool:
+        """Whether the run folder is gone and was not delivered, which is said once."""
+        if self._journal is not None and not self._gone and not self._journal.folder.exists():
+            self._gone = True
+            if (progress := find_delivered(self._journal.folder)) is not None:
+                self.delivered(progress)
+            else:
+                self.lost = True
+                self.warn(lost_folder(self._journal.folder.path))
+        return self.lost
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""

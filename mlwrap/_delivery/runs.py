@@ -7,13 +7,12 @@ import shutil
 import time
 from collections.abc import Callable
 
-import filelock
-
-from mlwrap._delivery import experiments, outcomes
+from mlwrap._delivery import experiments
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.items import Items
+from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
 from mlwrap._delivery.standing import working_folder
@@ -32,25 +31,28 @@ from mlwrap._journal import (
     RunStarted,
     Tags,
     header,
+    is_key,
     read,
 )
 from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
+from mlwrap.errors import told as description
 
 _LEASE_SECONDS = 10.0
+_PARENT_SECONDS = 1.0  # that a child waits for another delivery of its parent
 _PATIENCE_SECONDS = 10.0  # without progress; of a delivery that somebody waits for
 
 
-def deliver_patiently(folder: RunFolder) -> Progress:
-    """See the room's own :func:`mlwrap._delivery.deliver`."""
+def deliver_patiently(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
+    """See the room's own :func:`mlwrap._delivery.deliver`; ``told`` is called with each progress."""
     pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
     while True:
-        before = folder.progress()
+        before = folder.progress().delivered()
         try:
-            return deliver(folder)
+            return deliver(folder, told)
         except NobodyListens:
             raise
         except Unreachable as error:
-            if folder.progress() != before:
+            if folder.progress().delivered() != before:
                 pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
             pause = pauses.after(error)
             if time.monotonic() + pause > until:
@@ -60,25 +62,18 @@ def deliver_patiently(folder: RunFolder) -> Progress:
 
 def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
     """Try once; ``told`` is called with each progress."""
-    lease = folder.delivery_lease()
-    try:
-        lease.acquire(timeout=_LEASE_SECONDS)
-    except filelock.Timeout:
-        raise Unreachable(f"{folder.path} is being delivered by another process.") from None
-    try:
-        if folder.gone():
-            raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
-        first = header(folder.journal)
-        with asking_once():
-            progress = _Delivery(folder, first, opened(first), told).run()
+    with leased(folder, _LEASE_SECONDS):
+        try:
+            first = header(folder.journal)
+            with asking_once():
+                progress = _Delivery(folder, first, opened(first), told).run()
+        except JournalError:  # which ``mlwrap status`` finds out for itself
+            raise
+        except Exception as error:
+            note_error(folder, description(error))
+            raise
         if progress.ended:  # under the lease: another delivery would find a part of it, and begin anew
-            outcomes.note(folder.key, progress)
-            folder.remove()
-    except DeliveryError as error:
-        _note(folder, str(error))
-        raise
-    finally:
-        lease.release()
+            remove_delivered(folder, progress)
     return progress
 
 
@@ -86,13 +81,6 @@ def opened(first: RunStarted) -> Client:
     """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
     with working_folder(first):
         return Client(first.tracking_uri)
-
-
-def _note(folder: RunFolder, error: str) -> None:
-    """Keep what stood in the way, for ``mlwrap status``."""
-    progress = folder.progress()
-    progress.error = error
-    folder.save_progress(progress)
 
 
 class _Delivery:
@@ -116,7 +104,7 @@ class _Delivery:
     def run(self) -> Progress:
         if self._progress.ended:
             return self._progress
-        run_id = self._ensure_run()
+        run_id = self.ensure_run()
         taken = self._progress.offset
         for record, end in read(self._folder.journal, self._progress.offset, self._progress.numbers):
             self._pass(run_id, taken)
@@ -153,6 +141,8 @@ class _Delivery:
             case RunEnded(status=status, time=time):
                 self._tag_damage(record)
                 self._batch.add_held()
+                if self._progress.parent_unknown:  # it may have a run by now
+                    self._batch.tags |= self._parent_tags(self._progress.experiment_id or "")
                 self._flush(run_id, before)
                 self._items.deliver_set_aside(run_id)
                 self._publish_thinned(run_id)
@@ -205,15 +195,17 @@ class _Delivery:
         self._progress.seconds += 1
         self._save()
 
-    def _ensure_run(self) -> str:
+    def ensure_run(self) -> str:
+        """Make MLflow's run, if there is none yet; its id."""
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
         with working_folder(first):
             experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
-        if progress.asked:  # and died before the answer was written down
+        if progress.asked:  # and died before the answer was written down, or what was written is lost
             progress.run_id = self._client.find_run(first.key, experiment_id)
+            progress.rebuilt = progress.run_id is not None and progress.rebuilt
         if progress.run_id is None:
             progress.asked = True
             self._save()
@@ -229,11 +221,20 @@ class _Delivery:
         return progress.run_id
 
     def _parent_tags(self, experiment_id: str) -> dict[str, str]:
-        parent = self._first.parent_run_id
-        if self._first.parent_key is not None:
-            folder = RunFolder(self._folder.path.parent / self._first.parent_key)
-            with contextlib.suppress(JournalError):  # delivered and gone in this very moment
-                if folder.journal.exists():  # still open: make its run, so that there is a parent to name
-                    parent = folder.progress().run_id or deliver(folder).run_id
-            parent = parent or self._client.find_run(self._first.parent_key, experiment_id)
+        key, parent = self._first.parent_key, self._first.parent_run_id
+        if key is not None and is_key(key):
+            made = self._parent_run(RunFolder(self._folder.path.with_name(key)))
+            parent = made or parent or self._client.find_run(key, experiment_id)
+        self._progress.parent_unknown = key is not None and parent is None
         return {"mlflow.parentRunId": parent} if parent else {}
+
+    def _parent_run(self, folder: RunFolder) -> str | None:
+        """The id of a parent's run, which is made if need be; the rest of it, which may take long, is not."""
+        with contextlib.suppress(DeliveryError, JournalError, OSError):
+            if folder.is_ours() and (known := folder.progress().run_id) is not None:
+                return known
+            with leased(folder, _PARENT_SECONDS):
+                first = header(folder.journal)
+                if first.tracking_uri == self._first.tracking_uri:
+                    return _Delivery(folder, first, self._client, None).ensure_run()
+        return None

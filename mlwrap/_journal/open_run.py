@@ -6,24 +6,15 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 
 from mlwrap._journal.descriptors import above_standard_descriptors
+from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted
-from mlwrap._journal.spool import RESERVED, RunFolder, unusable
+from mlwrap._journal.run_folder import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap.errors import SpoolError
 
 _TRIES = 3
-
-
-class Waiter(Protocol):
-    """Who waits for records, and is woken once in a while."""
-
-    next_wake: float
-
-    def wake(self) -> None:
-        """Say that there are some."""
 
 
 class OpenRun:
@@ -46,6 +37,7 @@ class OpenRun:
         self._lease.acquire(timeout=0)
         try:
             folder.note_start()
+            folder.save_progress(Progress())  # so that a run without one is known to have lost it
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)
@@ -54,23 +46,29 @@ class OpenRun:
             self._lease.release()
             raise
 
-    def appender(self, kept: Callable[[OSError], None], waiter: Waiter | None) -> Callable[[AnyRecord], None]:
+    def appender(
+        self, kept: Callable[[OSError], None], look: Callable[[], object], seconds: float
+    ) -> Callable[[AnyRecord], None]:
         """A function that writes one record; what it needs is looked up now, which saves each call some time.
 
         Args:
             kept: Called with the error of a record that is kept in memory.
-            waiter: Who is to be woken when there are records.
+            look: Called with the first record, and then with one after so many seconds.
+            seconds: How many.
         """
         append = self.append
+        next_look = 0.0
 
-        def append_and_wake(record: AnyRecord) -> None:
+        def append_and_look(record: AnyRecord) -> None:
+            nonlocal next_look
             trouble = append(record)
-            if waiter is not None and monotonic() >= waiter.next_wake:
-                waiter.wake()
+            if monotonic() >= next_look:
+                next_look = monotonic() + seconds
+                look()
             if trouble is not None:
                 kept(trouble)
 
-        return append_and_wake
+        return append_and_look
 
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.

@@ -91,6 +91,8 @@ class Progress(msgspec.Struct, kw_only=True):
         ended: All is delivered, the run's end too.
         seconds: That were spent where nothing else changes here: a sign of life.
         error: What stood in the way of the last delivery.
+        rebuilt: What an earlier delivery had written here is lost: MLflow may have more than this says.
+        parent_unknown: MLflow's run was made without the parent that it has; its end sets it.
     """
 
     format: int = PROGRESS_FORMAT
@@ -112,3 +114,12 @@ class Progress(msgspec.Struct, kw_only=True):
     rebuilt: bool = False
     seconds: int = 0
     error: str | None = None
+    parent_unknown: bool = False
+
+    def delivered(self) -> tuple[object, ...]:
+        """What MLflow has got so far: delivery makes progress if this changes, whatever else does."""
+        models = {
+            key: (model.model_id, model.status, model.registered, model.verified, frozenset(model.uploaded))
+            for key, model in self.models.items()
+        }
+        return self.offset, self.run_id, models, self.seconds, self.ended

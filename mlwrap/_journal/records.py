@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
-
-from mlwrap.errors import OptionError
 
 FORMAT = 2
 """The journal format that this code writes, and the newest that it reads; format 1 has no checksums."""
@@ -289,17 +286,3 @@ AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums 
 def now() -> int:
     """Milliseconds since the epoch, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def artifact_path(path: str) -> PurePosixPath:
-    """``path`` as the path of an artifact.
-
-    Raises:
-        OptionError: It is not relative, or leads out of the run's artifacts.
-    """
-    checked = PurePosixPath(path)
-    if not checked.name or checked.is_absolute() or ".." in checked.parts:
-        raise OptionError(
-            f"{path!r} is no artifact path: expected a relative one without '..', as 'plots/roc.png'."
-        )
-    return checked

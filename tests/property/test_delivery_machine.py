@@ -28,6 +28,7 @@ from mlwrap._delivery.thinning import FILE
 from mlwrap._journal import RunFolder
 from mlwrap.errors import JournalError, Unreachable
 from tests.faults.weights import Weights, register
+from tests.spools import waiting_in
 
 AFTER = 20
 NAMES = st.sampled_from(["loss", "accuracy", "a b", "weird#name"])
@@ -185,14 +186,14 @@ class Machine(RuleBasedStateMachine):
     def sync(self):
         """All that is not open is delivered, and its folders are gone."""
         assert all(synced.error is None for synced in mlwrap.sync(str(self.spool)))
-        left = {path.name for path in self.spool.iterdir()}
+        left = {path.name for path in waiting_in(self.spool)}
         assert left == ({self.run.key} if self.run else set())
         for key, expected in self.expected.items():
             if expected.status != "RUNNING":
                 self._compare(key, expected)
 
     def _deliver_all(self) -> None:
-        for path in self.spool.iterdir() if self.spool.exists() else ():
+        for path in waiting_in(self.spool) if self.spool.exists() else ():
             folder = RunFolder(path)
             close_for_the_dead(folder, 0)
             try:
