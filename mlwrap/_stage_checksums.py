@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from mlwrap._background import Background
 from mlwrap._journal import LARGE, Checksums, StagedFile, Zip, staged_files, total_size, with_checksums
 
 
@@ -20,14 +19,12 @@ class StageChecksums:
 
     def __init__(self, append: Callable[[Checksums], None]) -> None:
         self._append = append
-        self._pool: ThreadPoolExecutor | None = None
-        self._pending: set[Future[None]] = set()
-        self._lock = threading.Lock()
+        self._background = Background()
 
     @property
     def busy(self) -> bool:
         """Whether there is anything that :meth:`wait` would wait for."""
-        return bool(self._pending)
+        return self._background.busy
 
     def files(self, stage: Path, zips: Mapping[str, Zip] = {}) -> dict[str, StagedFile]:
         """The files of a stage, for its record; where they are large without their checksums.
@@ -58,15 +55,10 @@ class StageChecksums:
                 self._append(Checksums(staged=staged, files=with_checksums(stage, files)))
 
         try:
-            with self._lock:
-                self._pool = self._pool or ThreadPoolExecutor(1, "mlwrap-checksums")
-                pending = self._pool.submit(work)
+            self._background.do(staged, work, replaced=lambda: None)
         except RuntimeError:  # the system has no thread more, or the interpreter is about to end
             work()
-        else:
-            self._pending.add(pending)
-            pending.add_done_callback(self._pending.discard)
 
     def wait(self) -> None:
         """Wait until all checksums are written down."""
-        wait(list(self._pending))
+        self._background.wait()

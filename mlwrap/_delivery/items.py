@@ -80,7 +80,9 @@ class Items:
             if getattr(error, "retry_after", None):
                 raise
             self._client.check_run(run_id)
-            before = progress.failing if progress.failing.staged == record.staged else Failing()
+            before = progress.failing
+            if before is None or before.staged != record.staged:
+                before = Failing(staged=record.staged, reason="", tries=0)
             why, is_final = self._reason(error, before.reason)
             if not is_final and not is_last_chance and before.tries < _TRIES:
                 progress.failing = Failing(staged=record.staged, reason=why, tries=before.tries + 1)

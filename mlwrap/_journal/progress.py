@@ -58,14 +58,14 @@ class Failing(msgspec.Struct, kw_only=True, frozen=True):
     """The model or artifact that failed last while the server answered.
 
     Attributes:
-        staged: Its staged path; empty for none.
+        staged: Its staged path.
         reason: Why.
         tries: How often.
     """
 
-    staged: str = ""
-    reason: str = ""
-    tries: int = 0
+    staged: str
+    reason: str
+    tries: int
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -107,7 +107,7 @@ class Progress(msgspec.Struct, kw_only=True):
     refused: dict[str, str] = {}
     degraded: str | None = None
     held: dict[str, str] = {}
-    failing: Failing = Failing()
+    failing: Failing | None = None
     refused_tag: str | None = ""
     sending: bool = False
     ended: bool = False
