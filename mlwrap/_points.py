@@ -132,7 +132,7 @@ class Points:
             total += value
         else:  # as nearly always
             numbers = {**values} if stream.plain else dict(zip(stream.names, values.values(), strict=True))
-            if total - total == 0.0:  # finite: what _log() does, without the call
+            if numbers and total - total == 0.0:  # finite: what _log() does, without the call
                 record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
                 stream.recent.append(record)
                 self.write(record)

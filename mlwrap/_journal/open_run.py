@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,8 @@ class OpenRun:
             if not writer.flush():
                 self.folder.free_reserve()
                 if not writer.flush(RESERVED // 2) and writer.stuck:  # the other half is for what comes last
-                    self._go_on()
+                    with contextlib.suppress(OSError):  # then there is room for the end alone, or none
+                        self._go_on()
                 writer.drop()
             try:
                 writer.finish(last)

@@ -126,11 +126,9 @@ def _first(path: Path, file: BinaryIO) -> tuple[RunStarted, bool]:
         old = index == 0 and line.startswith(_BEGIN_1)
         records = [_last_of_format_1(line)[0]] if old else [piece.record for piece in _split(line, 0)]
         first = next((record for record in records if isinstance(record, RunStarted)), None)
-        newest = max([newest, *map(int, _FORMAT.findall(line))]) if first is None else first.format
-        if first is not None and newest <= FORMAT:
+        if first is not None and first.format <= FORMAT:
             return first, not old
-        if first is not None:
-            break
+        newest = max([newest, *map(int, _FORMAT.findall(line))])
     if newest > FORMAT:
         raise JournalError(
             f"{path} has journal format {newest}, and this mlwrap reads up to {FORMAT}. "

@@ -127,7 +127,11 @@ class Writer:
     def mute(self) -> None:
         """Write to nowhere from now on."""
         if self._descriptor >= 0:
-            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            except OSError:
+                self.close()
+                return
             os.dup2(nowhere, self._descriptor, inheritable=False)
             os.close(nowhere)
 
@@ -174,17 +178,18 @@ class PatientWriter(Writer):
             body = _encode(record)
         except UnicodeEncodeError:
             body = _encoded(record)
+        number = next(self._numbers)
         try:
-            number = next(self._numbers)
             # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
             crc = _encode(crc32(body, number))
             line = _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
             if self._waiting:  # those come first
                 return self._keep(line, None)
-            if os.write(self._descriptor, line) != len(line):
-                self._write(line)
-        except OSError as error:
-            return self._keep(line, error)
+            try:
+                if os.write(self._descriptor, line) != len(line):
+                    self._write(line)
+            except OSError as error:
+                return self._keep(line, error)
         except BaseException:  # of a signal's handler: the record has its number, and may not be written
             self._gaps += 1
             raise
