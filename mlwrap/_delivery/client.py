@@ -219,6 +219,11 @@ class Client:
         self._store(location).upload(file, path)
 
     @sorted_errors
+    def download(self, run_id: str, path: str, into: Path) -> Path:
+        """A copy of an artifact of a run, in the folder ``into``."""
+        return Path(self._mlflow.download_artifacts(run_id, path, str(into)))
+
+    @sorted_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
         """A run's artifacts in the folder ``path`` and below, with sizes where the store tells them."""
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
