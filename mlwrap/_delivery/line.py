@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._journal import Progress, RunFolder, connect_socket, listen_at
+from mlwrap._journal import Progress, RunFolder, above_standard_descriptors, connect_socket, listen_at
 from mlwrap._passwords import with_password
 from mlwrap.errors import DeliveryError
 
@@ -165,7 +165,8 @@ class Line:
         self._starts += 1
         if self._starts > _STARTS:
             raise DeliveryError(f"the sender was lost {_STARTS} times")
-        self._socket = _connection(self._folder.path.parent)
+        with above_standard_descriptors():
+            self._socket = _connection(self._folder.path.parent)
         self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
         return self._socket
 

@@ -6,17 +6,20 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
+from mlwrap._journal.artifact_path import artifact_path
 from mlwrap._journal.copies import copy_regular
 from mlwrap._journal.delivered import find_delivered, note_delivered
+from mlwrap._journal.descriptors import above_standard_descriptors
 from mlwrap._journal.example import Example
-from mlwrap._journal.open_run import LOST, OpenRun, open_run
+from mlwrap._journal.open_run import OpenRun, open_run
 from mlwrap._journal.ownership import ForeignFolder, make_private
-from mlwrap._journal.progress import ModelProgress, Progress, Seen
+from mlwrap._journal.progress import Failing, ModelProgress, Progress, Seen
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
     AnyRecord,
     Artifact,
+    Checksums,
     Metrics,
     Model,
     Number,
@@ -25,12 +28,12 @@ from mlwrap._journal.records import (
     RunStarted,
     Saved,
     Signature,
+    StagedFile,
     Status,
     SystemMetrics,
     Tags,
     TensorSpec,
     Zip,
-    artifact_path,
     now,
 )
 from mlwrap._journal.registered import Registered
@@ -45,19 +48,23 @@ from mlwrap._journal.spool import (
     sweep,
     vain_root,
 )
+from mlwrap._journal.staged_files import LARGE, staged_files, total_size, with_checksums
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
-from mlwrap._journal.writer import KEPT, Writer
+from mlwrap._journal.writer import KEPT, LOST, Writer
 
 __all__ = [
     "FORMAT",
     "KEPT",
+    "LARGE",
     "LOST",
     "POINT",
     "SWEEP",
     "AnyRecord",
     "Artifact",
+    "Checksums",
     "Entry",
     "Example",
+    "Failing",
     "ForeignFolder",
     "Metrics",
     "Model",
@@ -74,12 +81,14 @@ __all__ = [
     "Saved",
     "Seen",
     "Signature",
+    "StagedFile",
     "Status",
     "SystemMetrics",
     "Tags",
     "TensorSpec",
     "Writer",
     "Zip",
+    "above_standard_descriptors",
     "artifact_path",
     "connect_socket",
     "copy_regular",
@@ -99,7 +108,10 @@ __all__ = [
     "short_path",
     "spool_root",
     "spool_roots",
+    "staged_files",
     "sweep",
+    "total_size",
     "vain_root",
     "waiting_points",
+    "with_checksums",
 ]

@@ -18,6 +18,7 @@ import itertools
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -97,23 +98,30 @@ class RunFolder:
         """Make a new, empty folder to save something called ``name`` in.
 
         Its number is never given again: the folder goes when it is delivered, and its path is the key under
-        which delivery remembers that.
+        which delivery remembers that. Its mode is the umask's: it may become a model's folder in a store that
+        others read, and lies in a folder that nobody else enters.
         """
         self._staged.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
         folder = self._staged / f"{next(self._numbers)}-{safe}"
-        folder.mkdir(mode=0o700)
+        folder.mkdir()
         return folder
 
-    def stage_copy(self, source: Path) -> Path:
+    def stage_copy(self, source: Path, name: str | None = None, rename: Callable[[str], str] = str) -> Path:
         """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
+
+        Args:
+            source: What is copied.
+            name: What the copy is called; by default as ``source`` is.
+            rename: Gives the name of the copy of each file and folder below ``source``.
 
         Raises:
             SpoolError: The path at fault is named; nothing is left behind.
         """
-        target = self.stage(source.name) / source.name
+        name = source.name if name is None else name
+        target = self.stage(name) / name
         try:
-            copy_regular(source, target)
+            copy_regular(source, target, rename)
         except BaseException:
             shutil.rmtree(target.parent, ignore_errors=True)
             raise
