@@ -24,7 +24,9 @@ class ForeignFolder(JournalError):
 
 def make_private(folder: Path) -> None:
     """Make a folder, and the folders that it lies in, for this user alone, whatever the umask."""
-    if not folder.is_dir():
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 

@@ -66,12 +66,13 @@ def sweep(root: Path) -> None:
 
 
 def _begun(folder: RunFolder) -> bool:
-    """Whether the journal has a whole line, or there is anything staged that it could be about."""
+    """Whether the journal has a whole line, or is damaged, or there is anything staged."""
     if (folder.path / "staged").exists():
         return True
     try:
         with folder.journal.open("rb") as file:
-            return file.readline().endswith(b"\n")
+            line = file.readline()
+            return line.endswith(b"\n") or b"\0" in line  # which no line has that was only cut short
     except OSError:
         return False
 

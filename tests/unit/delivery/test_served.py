@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import os
 import socket
 import threading
 import uuid
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlwrap._delivery import served
-from mlwrap._delivery.line import WAKE
+from mlwrap._delivery.line import ASK, WAKE
 from mlwrap._delivery.served import Served, due
 from mlwrap._journal import Metrics, OpenRun, RunEnded, RunStarted, open_run, spool_root
 
@@ -81,6 +83,35 @@ def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with closing(theirs), closing(ours):
         yield Training(run, ours, monkeypatch)
         run.end(RunEnded(status="FINISHED", time=1))
+        run.release()
+
+
+def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch):
+    """The deadline counts from when MLflow is imported, whatever the run's own store does."""
+    monkeypatch.setattr(served, "_ready", threading.Event())
+    monkeypatch.setattr("mlwrap._delivery.prompt.be_prompt", lambda: None)  # this process is not the sender's
+    first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
+    run = open_run(spool_root(str(spool)), first)
+    ours, theirs = socket.socketpair()
+    locked = os.open(Path(store.removeprefix("sqlite:///")).parent, os.O_RDONLY)
+    fcntl.flock(locked, fcntl.LOCK_EX)  # whoever opens the store waits for this
+    try:
+        with closing(theirs), closing(ours):
+            waiting = Served(run.folder)
+            waiting.join(ours)
+            waiting.heard(ASK)
+            waiting.begin()
+            work = threading.Thread(target=waiting.work)
+            work.start()
+            assert served._ready.wait(300)
+            waiting.tell_ready()
+            theirs.settimeout(300)
+            assert b'"progress"' in theirs.recv(65536)
+            assert work.is_alive()
+            fcntl.flock(locked, fcntl.LOCK_UN)
+            work.join()
+    finally:
+        os.close(locked)
         run.release()
 
 

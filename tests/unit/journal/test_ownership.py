@@ -144,7 +144,7 @@ def test_what_is_no_regular_file_is_refused(folder: RunFolder, tmp_path: Path):
 def test_a_stage_without_end_is_refused(folder: RunFolder):
     """It costs an error, and no recursion."""
     os.chdir(folder.path / "staged/1-model")
-    for _ in range(150):
+    for _ in range(120):
         Path("d").mkdir(mode=0o700)
         os.chdir("d")
     with pytest.raises(JournalError, match="more than 100 folders deep"):
