@@ -116,8 +116,8 @@ def check(folder: Path, *, trust: bool) -> None:
         more = f", and {len(unsafe) - _MOST_NAMED} more" if len(unsafe) > _MOST_NAMED else ""
         raise LoadError(
             f"The SavedModel {folder} was not loaded: {'; '.join(unsafe[:_MOST_NAMED])}{more}. Without "
-            "trust a SavedModel may only compute, and read its own files. Pass trust=True only if you trust where it "
-            "comes from."
+            "trust a SavedModel may only compute, and read its own files. Pass trust=True only if you trust "
+            "where it comes from."
         )
 
 
