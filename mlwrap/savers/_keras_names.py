@@ -7,11 +7,13 @@ format is that of ``saving/serialization_lib.py`` of Keras 2 and 3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mlwrap.savers._keras_sizes import declared_weights
 from mlwrap.savers._keras_symbols import OWN, dangers, is_own, is_part_of_models, resolve
-from mlwrap.savers._modules import is_installed, trouble_of
+from mlwrap.savers._modules import is_installed, source_of, trouble_of
 
 _PICKLE = "TorchModuleWrapper"
 # What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
@@ -96,6 +98,22 @@ def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:
     return sorted(missing), sorted(unsafe)
 
 
+def needs_module(config: Any, module: str) -> bool:
+    """Whether objects of a configuration are of a module, as far as it tells: of functions it does not."""
+    functions = set()
+    for node in _nodes(config):
+        if node.get("module") == module:
+            return True
+        if node["class_name"] == "function":
+            functions.add(str(node["config"]).rpartition(">")[2])
+    return not functions.isdisjoint(re.findall(r"\w+", source_of(module)))
+
+
+def declared(config: Any) -> int:
+    """The number of weights that a configuration declares."""
+    return declared_weights(_nodes(config))
+
+
 def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
     """Every object that a configuration describes; with a stack of our own, for a file may nest at will."""
     stack = [config]
@@ -140,10 +158,15 @@ def _found(
             value = _VALUE if known and value is None else value
         elif value is not None and is_own(value) and not is_part_of_models(value):
             value = None
-        elif value is not None and not is_own(value) and find(_name(node)) is None:
+        elif value is not None and not is_own(value) and not _is_registered(value, keras, node, find):
             # Keras 2 takes whatever a module holds.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
         yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
+
+
+def _is_registered(value: Any, keras: Any, node: Mapping[str, Any], find: Callable[[str], Any]) -> bool:
+    registered = (find(_name(node)), *keras.saving.get_custom_objects().values())
+    return any(value is one for one in registered)
 
 
 def _unsafe(node: Mapping[str, Any]) -> Iterator[str]:

@@ -211,11 +211,11 @@ HOSTILE_CONFIGS = {
     ),
     "a pickle": (
         inside(node("keras.layers", "TorchModuleWrapper", {"name": "t", "module": "gASV"})),
-        "pickled",
+        "pickled|needs keras.layers.TorchModuleWrapper",
     ),
     "another model": (
         inside(node("keras.layers", "TFSMLayer", {"name": "t", "filepath": "/tmp/evil"})),
-        "loads a SavedModel from a path",
+        "loads a SavedModel from a path|needs keras.layers.TFSMLayer",
     ),
     "a file to read": (
         inside(node("keras.layers", "StringLookup", {"name": "l", "vocabulary": "/etc/passwd"})),
@@ -227,7 +227,7 @@ HOSTILE_CONFIGS = {
                 "keras.src.layers.core.tf_op_layer", "TFOpLambda", {"name": "w", "function": "io.write_file"}
             )
         ),
-        "'io.write_file'",
+        "'io.write_file'|needs .*TFOpLambda",
     ),
     "a function that runs code": (
         inside(
@@ -238,11 +238,11 @@ HOSTILE_CONFIGS = {
                 registered_name="TFOpLambda",
             )
         ),
-        "'py_function'",
+        "'py_function'|needs .*TFOpLambda",
     ),
     "a method that runs code": (
         inside(node("keras.src.layers.core.tf_op_layer", "ClassMethod", {"cls_symbol": "data.Dataset"})),
-        "'data.Dataset'",
+        "'data.Dataset|needs .*ClassMethod",
     ),
     "what Keras itself imported": (
         inside(node("keras.src.saving.saving_lib", "Path.x")),
