@@ -118,7 +118,7 @@ class KerasSaver:
             LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
                 needs classes or code that are not here.
         """
-        package, version = str(details["keras"]), str(details["version"])
+        package, version = str(details.get("keras")), str(details.get("version"))
         keras = _the_keras(package, version)
         file = folder / _FILE
         check_archive(file)
@@ -202,8 +202,8 @@ def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
     weights = declared(config)
     if weights > max(_FEW_WEIGHTS, _MOST_FOR_A_BYTE * size):
         raise LoadError(
-            f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
-            "holds {size:,} bytes of them. Load only what a training wrote, and if this is, download it again."
+            f"This Keras model is refused: its configuration declares {weights:,} weights, and {size:,} bytes of "
+            "them are in its file. Load only what a training wrote, and if this is, download it again."
         )
 
 

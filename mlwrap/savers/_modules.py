@@ -62,13 +62,13 @@ def import_modules(
     wanted = [name for name in names if name not in sys.modules]
     if programs := [name for name in wanted if "__main__" in name.split(".")]:
         raise LoadError(
-            f"This model's MLmodel names {', '.join(programs)}, which is a program: importing it would run it. "
-            "mlwrap writes no such name: load only what a training wrote."
+            f"This model's MLmodel names {', '.join(programs)}, which is a program: importing it would run "
+            "it. mlwrap writes no such name: load only what a training wrote."
         )
     if is_needed is not None and not trust and (idle := [name for name in wanted if not is_needed(name)]):
         raise LoadError(
-            f"This model's MLmodel names the modules {', '.join(idle)}, of which the model itself has nothing. "
-            "Import them yourself first, or pass trust=True if you trust where it comes from."
+            f"This model's MLmodel names the modules {', '.join(idle)}, of which the model itself has "
+            "nothing. Import them yourself first, or pass trust=True if you trust where it comes from."
         )
     if absent := [name for name in wanted if _spec(name) is None]:
         raise LoadError(
