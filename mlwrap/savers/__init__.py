@@ -26,6 +26,7 @@ from mlwrap.savers._registry import (
     load,
     register,
     remembered,
+    require_plain_graphs,
     save,
     snapshot,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "predict",
     "register",
     "remembered",
+    "require_plain_graphs",
     "save",
     "snapshot",
     "unpack",

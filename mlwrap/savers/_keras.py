@@ -202,8 +202,8 @@ def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
     weights = declared(config)
     if weights > max(_FEW_WEIGHTS, _MOST_FOR_A_BYTE * size):
         raise LoadError(
-            f"This Keras model is refused: its configuration declares {weights:,} weights, and {size:,} bytes of "
-            "them are in its file. Load only what a training wrote, and if this is, download it again."
+            f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
+            f"holds {size:,} bytes. Load only what a training wrote, and if this is, download it again."
         )
 
 

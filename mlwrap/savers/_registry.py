@@ -27,6 +27,7 @@ from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import KerasFileSaver
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._saved_model import SavedModelSaver
+from mlwrap.savers._saved_model_file import check
 from mlwrap.savers._saver import SaveOptions, Saver
 
 # In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
@@ -161,6 +162,16 @@ def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bo
         return bool(needs(folder, module)) if needs is not None else id(saver) in _origins
 
     import_modules(names, trust=trust, is_needed=is_needed)
+
+
+def require_plain_graphs(folder: Path) -> None:
+    """See that every SavedModel in a folder does no more than compute.
+
+    Raises:
+        LoadError: One does.
+    """
+    for file in sorted(folder.rglob("saved_model.pb")):
+        check(file.parent, trust=False)
 
 
 def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, trust: bool) -> Any:

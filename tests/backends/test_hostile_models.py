@@ -16,6 +16,7 @@ import pytest
 from mlwrap import load_model
 from mlwrap._journal import Example
 from mlwrap.errors import LoadError
+from mlwrap.savers._keras_names import declared
 from tests.corpus.models import EXAMPLES, Case, corpus, describe
 
 CASES = corpus()
@@ -81,6 +82,21 @@ def test_a_hostile_example_is_refused(folder, name):
     (folder / "mlwrap-example.npz").write_bytes(EXAMPLES[name])
     with pytest.raises(LoadError, match=r"example .* can't be read"):
         Example.read(folder)
+
+
+def test_no_model_is_thought_to_be_larger_than_it_is():
+    """What is counted of a configuration is at most what Keras makes of it."""
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    x = layers.Input((8, 8, 3))
+    y = layers.Flatten()(layers.SeparableConv2D(4, 3)(layers.Conv2D(6, 3, groups=3)(x)))
+    words = layers.Input((5,))
+    z = layers.Bidirectional(layers.LSTM(4))(layers.Embedding(50, 6)(words))
+    shared = layers.Dense(7)
+    both = layers.Concatenate()([layers.Dense(7)(y), shared(shared(layers.Dense(7)(z)))])
+    model = keras.Model([x, words], layers.TimeDistributed(layers.Dense(2))(layers.Reshape((7, 2))(both)))
+    config = keras.saving.serialize_keras_object(model)
+    assert 0 < declared(config) <= model.count_params()
 
 
 if HAS_TENSORFLOW:

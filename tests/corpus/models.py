@@ -295,7 +295,14 @@ def corpus() -> dict[str, Case]:
     cases["HDF5: a model"] = Case(hdf5_model(None, "keras_hdf5"))
     for name in ("tqdm.__main__", "flask.__main__", "pygments.__main__", "pip.__main__", "__main__.x"):
         cases[f"modules: {name}"] = Case(modules(name), trust=True)
-    for name in ("antigravity", "this", "mlflow.cli", "tqdm.gui", "../x", "nothing_of_the_kind"):
+    for name in (
+        "antigravity",
+        "this",
+        "mlflow.cli",
+        "werkzeug.debug.console",
+        "../x",
+        "nothing_of_the_kind",
+    ):
         cases[f"modules: {name}"] = Case(modules(name))
     return cases
 
