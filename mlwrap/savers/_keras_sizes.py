@@ -2,8 +2,8 @@
 
 Keras makes weights before it reads their values, so a few lines of configuration can take all memory. The
 layers that have the most are counted, by the formulas of Keras's own ``layers``. What their input is like is
-told by ``build_config``, which Keras writes for every layer that has weights. Where somebody left it out, the
-input is taken to be as wide as anything in the configuration.
+told by ``build_config``, which Keras writes for layers that have weights. Where it is left out, the input is
+taken to be as wide as anything in the configuration.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
     """The number of weights that the objects of a configuration have; what is shared counts once."""
     layers = [node for node in nodes if isinstance(node["config"], Mapping)]
     widest = max((_width(node["config"]) for node in layers), default=1)
+    features: dict[int, int] = {}  # by the id of the description
+    for node in layers:
+        built = node.get("build_config")
+        if isinstance(built, Mapping) and (shape := _list(built.get("input_shape"))) != [None]:
+            features[id(node)] = _number(shape[-1]) or 1
+            # Keras 2 tells it of a wrapper, and not of the layer in it.
+            for inner in node["config"].values():
+                features.setdefault(id(inner), features[id(node)])
     shared: dict[Any, int] = {}
     for position, node in enumerate(layers):
-        built = node.get("build_config")
-        shape = _list(built.get("input_shape")) if isinstance(built, Mapping) else []
-        features = _number(shape[-1]) or 1 if shape else widest
-        shared[node.get("shared_object_id") or (position,)] = _weights(node, features)
+        number = _weights(node, features.get(id(node), widest))
+        shared[node.get("shared_object_id") or (position,)] = number
     return sum(shared.values())
 
 
