@@ -23,21 +23,11 @@ from mlwrap.savers._graph_operations import ALLOWED, LOADING, READING, REASONS, 
 from mlwrap.savers._graph_parts import MOST_VALUES, assets, bloated_constants, is_bounded, tensors_of
 
 _INFERENCE = re.compile(r"__inference_(.+)_\d+")
-_RESOURCE = (
-    "_create_resource",
-    "_initialize",
-    "_destroy_resource",
-)  # functions that a resource runs by itself
+_RESOURCE = ("_create_resource", "_initialize", "_destroy_resource")  # what a resource runs by itself
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _FIRST = ("__saved_model_init_op", "saved_model_main_op", "legacy_init_op", "table_initializer")
-_STREAMS = (
-    b"",
-    b"stderr",
-    b"stdout",
-    b"log(info)",
-    b"log(warning)",
-    b"log(error)",
-)  # else PrintV2 writes a file
+# Where PrintV2 may print; else it writes a file.
+_STREAMS = (b"", b"stderr", b"stdout", b"log(info)", b"log(warning)", b"log(error)")
 
 
 def function_name(name: str) -> str:
@@ -67,6 +57,10 @@ class _Check:
 
     def troubles(self, *, as_objects: bool) -> Iterator[str]:
         """Each operation that is not allowed where it is."""
+        if len(self._nodes) < len(self._graph.graph_def.node):
+            yield "two operations in its graph have one name"
+        if len(self._functions) < len(self._graph.graph_def.library.function):
+            yield "two functions have one name"
         idle = set(self._nodes)  # what nothing runs: of objects only functions are loaded
         if as_objects:
             yield from self._of_objects()
@@ -134,9 +128,10 @@ class _Check:
         nodes = {node.name: node for node in function.node_def}
 
         def is_given(tensor: str) -> bool:
-            return bool(arguments.get(source(tensor, nodes), False))
+            name = source(tensor, nodes)
+            return name not in nodes and bool(arguments.get(name, False))
 
-        for node in nodes.values():
+        for node in function.node_def:
             yield from self._at_loading(node, function_name(name), is_given, nodes)
 
     def _at_loading(

@@ -149,19 +149,23 @@ def _found(
 ) -> Iterator[tuple[Mapping[str, Any], Any, list[str]]]:
     """Every object that is described, what Keras takes for it, and what that would run or read."""
     for node in _nodes(config):
-        if node["class_name"] in _VALUES:
+        if node["class_name"] in _VALUES and node.get("module") is None:
             yield node, _VALUE, list(_unsafe(node))
             continue
         value = resolve(node, keras, find)
-        if node["class_name"] == "__typespec__":
-            known = str(node.get("module")).partition(".")[0] in ("tensorflow", *OWN)
-            value = _VALUE if known and value is None else value
+        if _is_type(node):
+            value = _VALUE
         elif value is not None and is_own(value) and not is_part_of_models(value):
             value = None
         elif value is not None and not is_own(value) and not _is_registered(value, keras, node, find):
             # Keras 2 takes whatever a module holds.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
         yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
+
+
+def _is_type(node: Mapping[str, Any]) -> bool:
+    package = str(node.get("module")).partition(".")[0]
+    return node["class_name"] == "__typespec__" and package in ("tensorflow", *OWN)
 
 
 def _is_registered(value: Any, keras: Any, node: Mapping[str, Any], find: Callable[[str], Any]) -> bool:

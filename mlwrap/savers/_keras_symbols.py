@@ -52,7 +52,8 @@ def resolve(node: Mapping[str, Any], keras: Any, find: Callable[[str], Any]) -> 
         find: Gives what is registered by a name.
     """
     is_function = node["class_name"] == "function"
-    name = str(node["config"] if is_function else node.get("spec_name") or node["class_name"])
+    key = {"function": "config", "__typespec__": "spec_name"}.get(node["class_name"], "class_name")
+    name = str(node.get(key))
     registered = name if is_function else node.get("registered_name", node["class_name"])
     found = find(str(registered)) if registered else None
     module = node.get("module")
@@ -167,6 +168,8 @@ def _in_module(module: str, name: str, registered: Any, keras: Any) -> Any:
     if _major(keras) > 2:  # noqa: PLR2004  # as above
         value = found.get(name) if own else None
         return value if isinstance(value, type) else None
+    if "." in name:  # it would look inside of what it finds
+        return None
     value = found.get(name)
     return found.get(registered) if value is None and isinstance(registered, str) else value
 

@@ -6,6 +6,7 @@ the same kinds load beside them, without trust.
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from importlib.util import find_spec
@@ -60,7 +61,8 @@ def refuse(folder: Path, case: Case) -> None:
         with pytest.raises(LoadError) as caught:
             load_model(folder, trust=trust, into=object())
         assert str(caught.value).rstrip().endswith((".", "first.", ")"))
-        assert not isinstance(caught.value.__context__, AssertionError)
+        # Refused by mlwrap, and not by a framework that had opened it already.
+        assert not re.search(r"can't be read\. |could not be rebuilt", str(caught.value))
 
 
 def test_the_corpus_is_large():

@@ -147,6 +147,16 @@ def add(nodes: Any, name: str, operation: str, *inputs: str) -> Any:
     return node
 
 
+def _reads_words(model: Any) -> tuple[Any, Any]:
+    """The function that reads the table's file, and its node that does."""
+    return next(
+        (f, node)
+        for f in model.meta_graphs[0].graph_def.library.function
+        for node in f.node_def
+        if node.op == "InitializeTableFromTextFileV2"
+    )
+
+
 def _nested(model: Any) -> None:
     library = model.meta_graphs[0].graph_def.library
     inner = library.function.add()
@@ -178,8 +188,7 @@ def _gradient(model: Any) -> None:
 
 
 def _other_file(model: Any) -> None:
-    body = function(model, "__inference__initializer")
-    node = next(n for n in body.node_def if n.op == "InitializeTableFromTextFileV2")
+    body, node = _reads_words(model)
     path = body.node_def.add(name="path", op="Const")
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto("/etc/passwd"))
     node.input[1] = "path:output:0"
@@ -189,7 +198,7 @@ def _initializer_is_called(model: Any) -> None:
     call = add(
         function(model, "__inference___call__").node_def, "call", "StatefulPartitionedCall", "word", "word"
     )
-    call.attr["f"].func.name = function(model, "__inference__initializer").signature.name
+    call.attr["f"].func.name = _reads_words(model)[0].signature.name
 
 
 def _saver_is_called(model: Any) -> None:
@@ -243,6 +252,18 @@ def _endless_calls(model: Any) -> None:
     add(body.node_def, "call", "PartitionedCall").attr["f"].func.name = "f0"
 
 
+def _named_like_an_argument(model: Any) -> None:
+    body, node = _reads_words(model)
+    path = body.node_def.add(name=node.input[1], op="Const")
+    path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto("/etc/passwd"))
+
+
+def _two_of_one_name(model: Any) -> None:
+    library = model.meta_graphs[0].graph_def.library
+    library.function.add().CopyFrom(library.function[0])
+    add(library.function[0].node_def, "harm", "WriteFile")
+
+
 HARM_IN_TF2: dict[str, Callable[[Any], None]] = {
     **{f"initializer runs {op}": in_function("__inference__initializer", op) for op in HARMFUL},
     **{f"call runs {op}": in_function("__inference___call__", op) for op in HARMFUL},
@@ -255,6 +276,8 @@ HARM_IN_TF2: dict[str, Callable[[Any], None]] = {
     "a branch": _branch,
     "a gradient": _gradient,
     "a table of another file": _other_file,
+    "a file named like an argument": _named_like_an_argument,
+    "two functions of one name": _two_of_one_name,
     "an initializer that is called": _initializer_is_called,
     "a saver that is called": _saver_is_called,
     "a second graph": _twice,

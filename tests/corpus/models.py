@@ -133,6 +133,24 @@ NAMED = {
     ),
     "words from a file": inside(layer("TextVectorization", {"vocabulary": "/etc/passwd"})),
     "numbers from a file": inside(layer("IntegerLookup", {"vocabulary": "/etc/passwd"})),
+    "a class that looks like a type": inside(
+        {**layer("TFSMLayer", {"filepath": "/x"}), "spec_name": "Dense"}
+    ),
+    "a function that looks like a value": inside(
+        {"class_name": "__slice__", "module": "shutil", "registered_name": "rmtree", "config": {}}
+    ),
+    "a name with a dot": inside(
+        {**node("keras.src.saving", "saving_lib.load_model"), "registered_name": "Dense"}
+    ),
+    "a type of another module": inside(
+        {
+            "class_name": "__typespec__",
+            "spec_name": "system",
+            "module": "os",
+            "config": [],
+            "registered_name": None,
+        }
+    ),
     "a loss that runs": {
         **inside(layer("Flatten", {})),
         "compile_config": {"optimizer": "adam", "loss": function("os", "system")},
