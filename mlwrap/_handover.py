@@ -17,8 +17,9 @@ from typing import NamedTuple
 from mlwrap import _lifetime
 from mlwrap._capture import Redactor
 from mlwrap._delivery import Line, deliver
-from mlwrap._journal import RunFolder
+from mlwrap._journal import RunFolder, find_delivered
 from mlwrap._recorder import Recorder
+from mlwrap._report import lost_folder
 from mlwrap.errors import DeliveryError, told, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer is there already
@@ -44,7 +45,7 @@ class Handover:
     @property
     def _over(self) -> bool:
         """Whether there is nothing to wait for, or no more."""
-        return self._delivered or self._recorder.offline
+        return self._delivered or self._recorder.offline or self._recorder.lost
 
     @property
     def takes_time(self) -> bool:
@@ -61,6 +62,7 @@ class Handover:
         recorder = self._recorder
         with self._lock:
             try:
+                recorder.find_lost()
                 if self.takes_time:
                     self._settle(math.inf)
             finally:
@@ -83,20 +85,23 @@ class Handover:
                 finally:
                     if recorder.line is not None:
                         recorder.line.close()
-        return self._over
+        return self._delivered or (recorder.offline and not recorder.lost)
 
     def _settle(self, timeout: float) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
         try:
-            if recorder.line is None:
-                recorder.delivered(deliver(folder))
-            else:
-                self._ask(recorder.line, timeout)
+            if folder.exists():
+                if recorder.line is None:
+                    recorder.delivered(deliver(folder))
+                else:
+                    self._ask(recorder.line, timeout)
+                self._delivered = True
+                return
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            if folder.journal.exists():  # else all of it was delivered, by somebody who can't be asked
+            if folder.exists():
                 recorder.warn(_not_yet(told(failure), folder))
                 return
-        self._delivered = True
+        self._delivered = not recorder.find_lost()
 
     def _ask(self, line: Line, timeout: float) -> None:
         """Wait for the sender, which goes on without us if it takes too long."""
@@ -132,8 +137,17 @@ def _leave(key: str, run: _Left) -> None:
         _left[key] = run
         for other in list(itertools.islice(_left, _LOOKED_AT)):
             earlier = _left.pop(other)
-            if earlier.folder.journal.exists():
+            if _waits(earlier):
                 _left[other] = earlier
+
+
+def _waits(run: _Left) -> bool:
+    """Whether a run has not been delivered yet; one whose folder is lost will never be, which is said."""
+    if run.folder.exists():
+        return True
+    if find_delivered(run.folder) is None:
+        warn(Redactor().text(f"run {run.name!r}: {lost_folder(run.folder.path)}"))
+    return False
 
 
 @_lifetime.afterwards
@@ -146,7 +160,7 @@ def _wait_for_the_left() -> None:
         why = "the waiting was interrupted."
     except Exception as failure:  # noqa: BLE001 - nothing of ours may change how the process ends
         why = told(failure)
-    waiting = [run for run in _left.values() if run.folder.journal.exists()]
+    waiting = [run for run in _left.values() if _waits(run)]
     if len(waiting) == 1:
         warn(Redactor().text(f"run {waiting[0].name!r}: {_not_yet(why or _STILL, waiting[0].folder)}"))
     elif waiting:
@@ -163,16 +177,23 @@ def _ask_for_each() -> str | None:
     why = None
     heard: dict[str, float] = {}  # until the sender has said a word it may take its time to start
     until = time.monotonic() + max((run.deadline for run in _left.values()), default=0.0)
-    for key, (_, _, line, deadline) in list(_left.items()):
+    for key, run in list(_left.items()):
         seconds = until - time.monotonic()
         if seconds < -_GRACE_SECONDS:
             break
         seconds = max(seconds, _GRACE_SECONDS / 10)
-        answer = line.wait(seconds, **heard)
-        line.close()
+        try:
+            answer = run.line.wait(seconds, **heard)
+        except DeliveryError:
+            if _waits(run):
+                raise
+            _left.pop(key, None)
+            continue
+        finally:
+            run.line.close()
         if answer is not None and answer.progress.ended:
             _left.pop(key, None)
-            until = time.monotonic() + deadline
+            until = time.monotonic() + run.deadline
         elif answer is None and not heard:
             break
         heard = {"patience": 0.0}

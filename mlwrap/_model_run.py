@@ -289,4 +289,5 @@ class RunContext:
                 models=models,
                 folder=folder.path,
                 delivering=self._handover.left,
+                lost=recorder.lost,
             )

@@ -21,6 +21,7 @@ from mlwrap._background import Background
 from mlwrap._capture import Redactor, pins
 from mlwrap._journal import AnyRecord, Metrics, Model, RunFolder, now
 from mlwrap._logged_model import LoggedModel, plain_name
+from mlwrap._stage_checksums import StageChecksums
 from mlwrap.errors import SaveError, told
 from mlwrap.savers import SaveOptions, Saver
 
@@ -45,6 +46,7 @@ class Models:
         append: Writes a record down.
         warn: Says what went wrong.
         redactor: Takes secrets out.
+        checksums: Looks at what was staged.
         failing: Called when a model could not be saved in the background, which is to be told.
         strict: Raise ``SaveError`` where a model can't be saved.
     """
@@ -57,6 +59,7 @@ class Models:
         warn: Callable[[str], None],
         redactor: Redactor,
         *,
+        checksums: StageChecksums,
         failing: Callable[[], None],
         strict: bool,
     ) -> None:
@@ -67,6 +70,7 @@ class Models:
         self._append = append
         self._warn = warn
         self._redactor = redactor
+        self._checksums = checksums
         self._failing = failing
         self._strict = strict
         self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
@@ -76,8 +80,8 @@ class Models:
 
     @property
     def busy(self) -> bool:
-        """Whether a model is being saved in the background."""
-        return self._background.busy
+        """Whether a model is being saved, or read once more, in the background."""
+        return self._background.busy or self._checksums.busy
 
     def save(
         self,
@@ -142,8 +146,9 @@ class Models:
         return logged
 
     def wait(self) -> None:
-        """Wait for what is being saved in the background."""
+        """Wait for what is being saved, or read once more, in the background."""
         self._background.wait()
+        self._checksums.wait()
 
     def report(self, *, strict: bool | None = None) -> None:
         """Tell, once, which models could not be saved in the background.
@@ -189,10 +194,12 @@ class Models:
         saved = savers.save(saver, value, stage, options)
         savers.keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
+        files = self._checksums.files(stage, saved.zips)
         self.seconds = time.monotonic() - began
         with self._writing:
             if record.staged in self._saving:
-                self._append(msgspec.structs.replace(record, saved=saved, requirements=pinned))
+                self._append(msgspec.structs.replace(record, saved=saved, requirements=pinned, files=files))
+                self._checksums.follow(stage, record.staged, files)
                 self.logged[record.staged].status = "STAGED"
                 del self._saving[record.staged]
             else:  # it was taken back in the meantime

@@ -74,6 +74,7 @@ class Points:
             left out and it is tagged, or they are logged, it is tagged, and ``Diverged`` is raised.
 
     Attributes:
+        write: Writes a record down.
         counts: Where what goes on over several trainings has got to, by its name.
     """
 
@@ -84,7 +85,7 @@ class Points:
         tag: Callable[[Mapping[str, Any]], None],
         nonfinite: Nonfinite,
     ) -> None:
-        self._write, self._warn, self._tag = write, warn, tag
+        self.write, self._warn, self._tag = write, warn, tag
         self._nonfinite = nonfinite
         self._clock = Clock()
         self._streams: dict[tuple[str, ...], _Stream] = {}
@@ -130,7 +131,12 @@ class Points:
                 break
             total += value
         else:  # as nearly always
-            numbers = dict(values) if stream.plain else dict(zip(stream.names, values.values(), strict=True))
+            numbers = {**values} if stream.plain else dict(zip(stream.names, values.values(), strict=True))
+            if numbers and total - total == 0.0:  # finite: what _log() does, without the call
+                record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
+                stream.recent.append(record)
+                self.write(record)
+                return record
         return self._log(stream, numbers, total, step, time) if numbers else None
 
     def settle(self, patience: float = 0.0) -> None:
@@ -165,7 +171,7 @@ class Points:
         for record in records:
             fresh = self._judged(self._found.fresh(record, prefix, live), record.step)
             if fresh:
-                self._write(Metrics(values=fresh, step=record.step, time=record.time))
+                self.write(Metrics(values=fresh, step=record.step, time=record.time))
 
     def _log(
         self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
@@ -173,14 +179,14 @@ class Points:
         if math.isfinite(total):  # then each of them is
             record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
             stream.recent.append(record)
-            self._write(record)
+            self.write(record)
             return record
         spelled = Metrics.of(numbers, step=step, time=time).values
         written = None
         if values := self._judged(spelled, step):
             written = Metrics(values=values, step=step, time=time)
             stream.recent.append(written)
-            self._write(written)
+            self.write(written)
         if self._nonfinite == "stop" and (odd := _odd(spelled)):
             raise Diverged(
                 f"metric {odd!r} is {numbers[odd]} at step {step}, and nonfinite='stop' says that the "
@@ -261,7 +267,7 @@ class Points:
                 why = told(error)
             self._say("a step", f"a step is no whole number, and the next one is taken for it: {why}")
         with self._lock:
-            stream.last = max(other.last for other in stream.kin) + 1
+            stream.last = min(max(other.last for other in stream.kin) + 1, _LARGEST)
             return stream.last
 
     def _went_back(self, stream: _Stream, step: int) -> None:

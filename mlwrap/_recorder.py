@@ -1,37 +1,37 @@
 """One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
 
 The only thing that the training half knows of a run. In a child made by ``fork`` it records nothing.
+It is some lines over the limit: each method writes one kind of record, or learns what became of it.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from time import monotonic
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from mlwrap import savers
+from mlwrap._artifacts import Artifacts
 from mlwrap._capture import Captured, Redactor, rename
-from mlwrap._delivery import Line
+from mlwrap._delivery import WAKE_SECONDS, Line
 from mlwrap._journal import (
     KEPT,
     AnyRecord,
-    Artifact,
     Metrics,
     OpenRun,
     Params,
     Progress,
     RunEnded,
+    RunFolder,
     RunStarted,
     Status,
     Tags,
-    artifact_path,
+    find_delivered,
     now,
     open_run,
     vain_root,
@@ -39,7 +39,9 @@ from mlwrap._journal import (
 from mlwrap._logged_model import LoggedModel
 from mlwrap._models import Models
 from mlwrap._points import Points
+from mlwrap._report import lost_folder
 from mlwrap._said import Parameters
+from mlwrap._stage_checksums import StageChecksums
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import Nonfinite
 from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
@@ -67,19 +69,24 @@ class Recorder(Unrecorded):
         self.signal: str | None = None
         self.line: Line | None = None
         self._journal: OpenRun | None = None
+        self._append: Callable[[AnyRecord], None] | None = None
         self._params = Parameters()
+        checksums = StageChecksums(self.append)
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
+        folder: Callable[[], RunFolder] = lambda: self.journal.folder  # noqa: E731 - of a run that is open
+        self._artifacts = Artifacts(folder, self.append, self.warn, self.redactor, checksums)
         self.models = Models(
             name,
-            lambda: self.journal.folder,
+            folder,
             self.append,
             self.warn,
             self.redactor,
+            checksums=checksums,
             failing=functools.partial(setattr, self, "ready", False),
             strict=strict,
         )
         self._whole: dict[str, tuple[str, Any]] = {}
-        self._full = False
+        self._full = self._gone = False
 
     @property
     def recorded(self) -> bool:
@@ -119,18 +126,36 @@ class Recorder(Unrecorded):
                 self.line = Line(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
+        self._append = self.points.write = self._journal.appender(self._warn_kept, self._look, WAKE_SECONDS)
 
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
-        trouble = (self._journal or self.journal).append(record)
-        if self.line is not None and monotonic() >= self.line.next_wake:
-            self.line.wake()
-        if trouble is not None and not self._full and self.status == "RUNNING":  # else a thread came too late
+        (self._append or self.journal.append)(record)
+
+    def _warn_kept(self, trouble: OSError) -> None:
+        if not self._full and self.status == "RUNNING":  # else a thread came too late
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
                 f"it can, the next {KEPT:,} records wait in memory, and those beyond are lost. Make room."
             )
+
+    def _look(self) -> None:
+        """Wake the sender, and see that there still is something to deliver."""
+        if self.line is not None:
+            self.line.wake()
+        self.find_lost()
+
+    def find_lost(self) -> bool:
+        """Whether the run folder is gone and was not delivered, which is said once."""
+        if self._journal is not None and not self._gone and not self._journal.folder.exists():
+            self._gone = True
+            if (progress := find_delivered(self._journal.folder)) is not None:
+                self.delivered(progress)
+            else:
+                self.lost = True
+                self.warn(lost_folder(self._journal.folder.path))
+        return self.lost
 
     def warn(self, message: str) -> None:
         """Say what went wrong, secrets left out."""
@@ -169,26 +194,15 @@ class Recorder(Unrecorded):
 
     def copy(self, source: Path, folder: str | None) -> None:
         """Stage a copy of a file or folder as an artifact."""
-        under = artifact_path(folder) if folder else PurePosixPath()
-        staged = self.journal.folder.stage_copy(source.absolute())
-        self.append(Artifact(staged=self.journal.folder.relative(staged), path=str(under / staged.name)))
+        self._artifacts.copy(source, folder)
 
     def text(self, text: str, artifact_file: str) -> None:
         """Stage text as an artifact, secrets left out."""
-        data = self.redactor.text(text).encode("utf-8", "backslashreplace")
-        self.file(artifact_file, lambda path: path.write_bytes(data))
+        self._artifacts.text(text, artifact_file)
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""
-        folder = self.journal.folder
-        path = artifact_path(artifact_file)
-        file = folder.stage(path.name) / path.name
-        try:
-            write(file)
-        except BaseException:
-            shutil.rmtree(file.parent, ignore_errors=True)
-            raise
-        self.append(Artifact(staged=folder.relative(file), path=str(path)))
+        self._artifacts.file(artifact_file, write)
 
     def model(
         self,
@@ -270,6 +284,10 @@ class Recorder(Unrecorded):
             pass  # the training is over
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             self.warn(f"its last metrics could not be written: {told(failure)}")
+        try:
+            self._artifacts.finish()
+        except Exception as failure:  # noqa: BLE001 - likewise
+            self.warn(f"the names of its artifacts could not be written: {told(failure)}")
 
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""

@@ -23,10 +23,13 @@ def ended(
     models: Iterable[tuple[str, str | None, str, str | None]],
     folder: Path,
     delivering: bool,
+    lost: bool,
 ) -> None:
     """Say how a run ended, its id, who delivers it or where it waits, and what became of each model."""
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
-    if delivering:
+    if lost:
+        lines.append("        " + lost_folder(folder))
+    elif delivering:
         lines.append("        is being delivered; run.wait(), or the end of the process, waits for that")
     else:
         lines.append(f"        run {run_id}" if run_id else f"        waits in {folder} for 'mlwrap sync'")
@@ -34,6 +37,11 @@ def ended(
         version = f", registered as {registered}" if registered else ""
         lines.append(f"        {model} {model_status} {uri or ''}".rstrip() + version)
     say("\n".join(lines))
+
+
+def lost_folder(folder: Path) -> str:
+    """A sentence on a run folder that is gone without having been delivered."""
+    return f"its run folder {folder} was removed: what MLflow does not have of it is lost."
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ class Unrecorded:
     run_id: str | None = None
     experiment_id: str | None = None
     tracking_uri = ""
-    offline = in_vain = preempted = False
+    offline = in_vain = preempted = lost = False
     recording = False  # whether there is a journal that is this process's to write
     ready = False
 

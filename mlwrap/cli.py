@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 
 import click
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from mlwrap import _shell, _sync
 from mlwrap._capture import destination
-from mlwrap._delivery import Cache, get_ready
+from mlwrap._delivery import Cache, get_ready, is_stuck
 from mlwrap._delivery import show as show_run
 from mlwrap._verify import verify as verify_model
 from mlwrap.config import settings
@@ -47,11 +48,14 @@ def sync(spool: str | None) -> None:
     done = list(progress)
     for entry in done:
         if entry.error is None:
-            click.echo(f"run {entry.run_id} delivered")
+            click.echo(f"run {entry.run_id} delivered" + (f"; {entry.note}" if entry.note else ""))
+        elif entry.foreign:
+            click.echo(f"passed over: {entry.error}")
         else:
             click.echo(f"not delivered: {entry.error}\n    it waits in {entry.folder}")
-    failed = sum(entry.error is not None for entry in done)
-    click.echo(f"{len(done) - failed} delivered, {failed} waiting")
+    delivered = sum(entry.error is None for entry in done)
+    failed = sum(entry.error is not None and not entry.foreign for entry in done)
+    click.echo(f"{delivered} delivered, {failed} waiting")
     sys.exit(1 if failed else 0)
 
 
@@ -134,3 +138,9 @@ def main() -> None:
     except MlwrapError as error:
         click.echo(f"mlwrap: {error}", err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)  # as click's own for a wrong option
+    except SystemExit as end:
+        if is_stuck():  # a thread that hangs in a delivery that was given up would keep the command alive
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

@@ -9,6 +9,7 @@ never runs, iterates or copies a model or data, and never raises for what a user
 from __future__ import annotations
 
 from mlwrap._capture.arguments import Arguments
+from mlwrap._capture.artifact_names import ArtifactNames, storable_name
 from mlwrap._capture.flatten import Captured, flatten, params
 from mlwrap._capture.names import rename, unrename
 from mlwrap._capture.provenance import code, pins, provenance
@@ -19,6 +20,7 @@ from mlwrap._capture.workers import Role, role
 __all__ = [
     "REDACTED",
     "Arguments",
+    "ArtifactNames",
     "Captured",
     "Destination",
     "Redactor",
@@ -32,6 +34,7 @@ __all__ = [
     "provenance",
     "rename",
     "role",
+    "storable_name",
     "unrename",
     "working_folder",
 ]

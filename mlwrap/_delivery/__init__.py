@@ -11,12 +11,16 @@ MLflow takes seconds and 200 MB to import, so it loads at the first call, not wi
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlwrap._delivery.backlog import Outcome, is_stuck
+from mlwrap._delivery.backlog import deliver_backlog as _deliver_backlog
 from mlwrap._delivery.cache import Cache
-from mlwrap._delivery.line import Line, Told
-from mlwrap._delivery.served import close_for_the_dead, get_ready
+from mlwrap._delivery.dead_runs import close_for_the_dead
+from mlwrap._delivery.line import WAKE_SECONDS, Line, Told
+from mlwrap._delivery.served import get_ready
 from mlwrap._journal import Point, Progress, RunFolder
 
 if TYPE_CHECKING:
@@ -24,15 +28,19 @@ if TYPE_CHECKING:
     from mlwrap._delivery.lookup import Shown
 
 __all__ = [
+    "WAKE_SECONDS",
     "Cache",
     "Line",
+    "Outcome",
     "Told",
     "close_for_the_dead",
     "deliver",
+    "deliver_backlog",
     "find_model",
     "finished_points",
     "get_ready",
     "imported_mlflow",
+    "is_stuck",
     "show",
     "stock_predict",
     "sweep_of",
@@ -69,6 +77,14 @@ def deliver(folder: RunFolder) -> Progress:
     from mlwrap._delivery import runs  # noqa: PLC0415 - see above: MLflow loads late
 
     return runs.deliver_patiently(folder)
+
+
+def deliver_backlog(folders: Iterable[RunFolder]) -> Iterator[Outcome]:
+    """Deliver run folders, each on its own; how each ended, as soon as it has."""
+    _note_import()
+    from mlwrap._delivery import runs  # noqa: PLC0415 - see above: MLflow loads late
+
+    yield from _deliver_backlog(folders, runs.deliver_patiently)
 
 
 def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:

@@ -40,7 +40,7 @@ class NotOffered(Refused):
 def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
     text = hidden(str(error))
-    status, code = _status(error), getattr(error, "error_code", None)
+    status, code = http_status(error), getattr(error, "error_code", None)
     no_answer = _LOCKED in text or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
@@ -58,7 +58,7 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     return DeliveryError(f"MLflow at {tracking_uri}: {type(error).__name__}: {text}")
 
 
-def _status(error: Exception) -> int | None:
+def http_status(error: BaseException | None) -> int | None:
     """The HTTP status of an answer; MLflow's exceptions turn those that they do not know into 500."""
     if isinstance(error, MlflowException):
         said = _STATUS.search(str(error))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from mlwrap._delivery.answers import http_status
 from mlwrap._delivery.client import BATCH, Client
 from mlwrap._delivery.thinning import Thinning
 from mlwrap._journal import Metrics
-from mlwrap.errors import Refused
+from mlwrap.errors import Refused, Unreachable
 
+_SERVER_ERROR = 500
 _Entry = tuple[str, tuple[str, str] | tuple[str, float, int, int]]
 
 
@@ -15,14 +17,16 @@ class Batch:
 
     Args:
         thinning: Chooses the points that MLflow is told.
+        probe: A tag that the run has: setting it again shows whether the server takes anything at all.
 
     Attributes:
         params: Name to text.
         tags: Name to text.
     """
 
-    def __init__(self, thinning: Thinning) -> None:
+    def __init__(self, thinning: Thinning, probe: tuple[str, str]) -> None:
         self._thinning = thinning
+        self._probe = probe
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self._metrics: list[tuple[str, float, int, int]] = []
@@ -60,13 +64,47 @@ class Batch:
         for start in range(0, len(entries), BATCH):
             some = entries[start : start + BATCH]
             try:
-                _log(client, run_id, some)
+                self._log(client, run_id, some)
             except Refused as error:
-                if not error.of_value:
-                    raise
                 client.check_run(run_id)  # a deleted run refuses every value: halving would lose them all
-                refused |= _halve(client, run_id, some, error)
+                refused |= self._halve(client, run_id, some, error)
         self.params, self.tags, self._metrics = {}, {}, []
+        return refused
+
+    def _log(self, client: Client, run_id: str, entries: list[_Entry]) -> None:
+        """Log these.
+
+        Raises:
+            Unreachable: Nobody answered, or the server takes nothing at all.
+            Refused: Something in the request is refused, or the run is.
+        """
+        try:
+            _log(client, run_id, entries)
+        except Unreachable as error:
+            if http_status(error.__cause__) != _SERVER_ERROR or error.retry_after:
+                raise
+            # A value that its database does not take is a fault of the server's own, as it sees it.
+            client.log_batch(run_id, [], [], [self._probe])
+            try:
+                _log(client, run_id, entries)
+            except Unreachable as again:
+                if str(again) != str(error):
+                    raise
+                raise Refused(str(error), of_value=True) from error
+
+    def _halve(self, client: Client, run_id: str, entries: list[_Entry], error: Refused) -> dict[str, str]:
+        """Log what was refused in halves, until what is refused stands alone."""
+        if not error.of_value:
+            raise error
+        if len(entries) == 1:
+            kind, entry = entries[0]
+            return {f"{kind} {entry[0]!r}": str(error)}
+        refused: dict[str, str] = {}
+        for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
+            try:
+                self._log(client, run_id, half)
+            except Refused as again:
+                refused |= self._halve(client, run_id, half, again)
         return refused
 
 
@@ -82,19 +120,3 @@ def _log(client: Client, run_id: str, entries: list[_Entry]) -> None:
         metrics=[e for kind, e in entries if kind == "metric"],  # type: ignore[misc]
         tags=[e for kind, e in entries if kind == "tag"],  # type: ignore[misc]
     )
-
-
-def _halve(client: Client, run_id: str, entries: list[_Entry], error: Refused) -> dict[str, str]:
-    """Log what was refused in halves, until what is refused stands alone."""
-    if len(entries) == 1:
-        kind, entry = entries[0]
-        return {f"{kind} {entry[0]!r}": str(error)}
-    refused: dict[str, str] = {}
-    for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
-        try:
-            _log(client, run_id, half)
-        except Refused as again:
-            if not again.of_value:
-                raise
-            refused |= _halve(client, run_id, half, again)
-    return refused

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import platformdirs
 
+from mlwrap._journal import make_private
+
 _PLAIN = re.compile(r"[\w-]{1,100}")
 _FILES = "files"
 _PART = ".part"
@@ -61,7 +63,7 @@ class Cache:
         """
         name = model_id if _PLAIN.fullmatch(model_id) else hashlib.sha256(model_id.encode()).hexdigest()
         copy = self._root / name
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._root)
         while True:
             if (held := _hold(copy)) is not None:
                 os.utime(copy)
@@ -74,7 +76,7 @@ class Cache:
         release = _hold(part)
         try:
             if release is not None:  # else it was swept before it was held
-                (part / "download").mkdir()
+                (part / "download").mkdir(mode=0o700)
                 download(part / "download").rename(part / _FILES)
                 _rename(part, copy)
         finally:

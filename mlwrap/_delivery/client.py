@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlwrap._delivery.answers import sort_error
+from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._journal import Metrics, Status
@@ -66,6 +67,7 @@ class Client:
 
     Attributes:
         tracking_uri: The same, without a password.
+        may_repeat: Whether what is logged may have been logged before, by a delivery that was cut short.
 
     Raises:
         Refused: Its password is not known here.
@@ -86,6 +88,17 @@ class Client:
         except Exception as error:
             raise sort_error(error, uri) from error
         self._stores: dict[str, Puts] = {}
+        self.may_repeat = False
+
+    @property
+    def is_file_store(self) -> bool:
+        """Whether MLflow keeps its runs in plain files, where a point that is logged again is there twice."""
+        return local_path(self.tracking_uri) is not None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether MLflow is asked over HTTP."""
+        return self.tracking_uri.startswith(("http:", "https:"))
 
     @sorted_errors
     def experiment_id(self, name: str | None) -> str:
@@ -106,48 +119,16 @@ class Client:
         return str(found.experiment_id)
 
     @sorted_errors
-    def experiment_name(self, experiment_id: str) -> str:
-        """The name of the experiment with this id."""
-        return str(self._mlflow.get_experiment(experiment_id).name)
-
-    @sorted_errors
     def find_run(self, key: str, experiment_id: str) -> str | None:
         """The id of the run that was made for the run folder ``key``, or ``None``."""
         found = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
     @sorted_errors
-    def search(self, experiment_id: str, wanted: str, page: int = 1000) -> list[Run]:
-        """All runs of an experiment that a filter of MLflow's lets through, the newest first."""
-        found: list[Run] = []
-        token: str | None = ""
-        while token is not None:
-            some = self._mlflow.search_runs(
-                [experiment_id], wanted, max_results=page, page_token=token or None
-            )
-            found += some
-            token = some.token or None
-        return found
-
-    @sorted_errors
-    def newest_run(self) -> Run | None:
-        """The run that mlwrap delivered last, in any experiment."""
-        experiments = [e.experiment_id for e in self._mlflow.search_experiments()]
-        runs: Sequence[Run] = self._mlflow.search_runs(
-            experiments, "tags.`mlwrap.key` != ''", max_results=1, order_by=["attributes.start_time DESC"]
-        )
-        return runs[0] if runs else None
-
-    @sorted_errors
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
         """Make a run that started at ``time`` (ms) and give its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
         return _given(run.info.run_id)
-
-    @sorted_errors
-    def get_run(self, run_id: str) -> Run:
-        """The run with this id."""
-        return self._mlflow.get_run(run_id)
 
     @sorted_errors
     def artifact_uri(self, run_id: str) -> str:
@@ -179,6 +160,8 @@ class Client:
     ) -> None:
         """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit."""
         waiting_params = [Param(*p) for p in params]
+        if self.may_repeat and self.is_file_store:
+            metrics = self._not_logged(run_id, metrics)
         waiting_metrics = [Metric(*m) for m in metrics]
         waiting_tags = [RunTag(*t) for t in tags]
         while waiting_params or waiting_metrics or waiting_tags:
@@ -187,6 +170,23 @@ class Client:
             room = BATCH - len(some_params) - len(some_tags)
             some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
             self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
+
+    @sorted_errors
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """Remove a tag of a run, if it has it."""
+        if name in self._mlflow.get_run(run_id).data.tags:
+            self._mlflow.delete_tag(run_id, name)
+
+    def _not_logged(
+        self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
+    ) -> list[tuple[str, float, int, int]]:
+        """The metrics that MLflow does not have; NaN is the same as NaN."""
+        logged = {
+            (name, repr(point.value), point.timestamp, point.step)
+            for name in {name for name, *_ in metrics}
+            for point in self._mlflow.get_metric_history(run_id, name)
+        }
+        return [m for m in metrics if (m[0], repr(float(m[1])), m[2], m[3]) not in logged]
 
     @sorted_errors
     def log_artifact(self, run_id: str, source: Path, path: str) -> None:
@@ -204,25 +204,6 @@ class Client:
         )
         _given(made.model_id)
         return made
-
-    @sorted_errors
-    def get_model(self, model_id: str) -> LoggedModel:
-        """The LoggedModel with this id."""
-        return self._mlflow.get_logged_model(model_id)
-
-    @sorted_errors
-    def model_source(self, name: str, version_or_alias: str) -> str:
-        """The URI of the files behind a registered model's version, ``@alias`` or ``latest``."""
-        if version_or_alias.startswith("@"):
-            version = self._mlflow.get_model_version_by_alias(name, version_or_alias[1:])
-        elif version_or_alias == "latest":
-            versions = self._mlflow.search_model_versions(f"name = '{name}'")
-            if not versions:
-                raise Refused(f"there is no version of {name!r}.")
-            version = max(versions, key=lambda found: int(found.version))
-        else:
-            version = self._mlflow.get_model_version(name, version_or_alias)
-        return str(version.source)
 
     @sorted_errors
     def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
@@ -270,7 +251,15 @@ class Client:
         """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
         at = (record.time, record.step)
         points = [Metric(name, value, *at, model_id=model_id) for name, value in record.numbers().items()]
+        if self.is_file_store:
+            logged = {(m.key, m.step) for m in self._mlflow.get_logged_model(model_id).metrics or ()}
+            points = [point for point in points if (point.key, point.step) not in logged]
         self._mlflow.log_batch(run_id, points, synchronous=True)
+
+    @sorted_errors
+    def tag_model(self, model_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a LoggedModel."""
+        self._mlflow.set_logged_model_tags(model_id, tags)
 
     @sorted_errors
     def finalize_model(self, model_id: str, *, ready: bool) -> None:

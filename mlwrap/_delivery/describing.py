@@ -12,7 +12,7 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
-from mlwrap._delivery.examples import add_example
+from mlwrap._delivery.examples import EXAMPLE_FILES, add_example
 from mlwrap._delivery.files import MLMODEL, assemble
 from mlwrap._journal import Model, ModelProgress, Signature, TensorSpec
 
@@ -31,20 +31,21 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress, int
 
     Returns:
         SHA-256 of every file but ``MLmodel``, by its relative path.
+
+    Raises:
+        Damaged: What is staged is not what was saved.
     """
     saved = record.saved
     if saved is None:
         return {}
-    mlmodel = MLmodel(
-        artifact_path=model.location,
-        run_id=run_id,
-        model_id=model.model_id,
-        signature=_signature(saved.signature),
-    )
-    _write_environment(staged, record)
-    trouble = add_example(mlmodel, staged)
-    model.troubles = [trouble] if trouble else []
-    manifest = assemble(staged, saved.zips, into)
+    mlmodel = MLmodel(artifact_path=model.location, run_id=run_id, model_id=model.model_id)
+    written = _write_environment(staged, record)
+    model.troubles = [
+        trouble
+        for trouble in (_add_signature(mlmodel, saved.signature), add_example(mlmodel, staged))
+        if trouble is not None
+    ]
+    manifest = assemble(staged, saved.zips, into, saved=record.files, added=written | set(EXAMPLE_FILES))
     mlmodel.model_size_bytes = sum((into / path).stat().st_size for path in manifest)
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
@@ -70,7 +71,8 @@ def describe(staged: Path, record: Model, run_id: str, model: ModelProgress, int
     return manifest
 
 
-def _write_environment(staged: Path, record: Model) -> None:
+def _write_environment(staged: Path, record: Model) -> set[str]:
+    """Write the files that say what is to be installed; their names."""
     (staged / "requirements.txt").write_text("".join(f"{line}\n" for line in record.requirements))
     python = record.python
     environment: dict[str, dict[str, Any]] = {
@@ -87,17 +89,23 @@ def _write_environment(staged: Path, record: Model) -> None:
     }
     for name, content in environment.items():
         (staged / name).write_text(_yaml(content))
+    return {"requirements.txt", *environment}
 
 
 def _yaml(content: dict[str, Any], *, sort_keys: bool = False) -> str:
     return str(yaml.dump(content, Dumper=_Dumper, default_flow_style=False, sort_keys=sort_keys))
 
 
-def _signature(signature: Signature | None) -> ModelSignature | None:
-    if signature is None:
+def _add_signature(mlmodel: MLmodel, signature: Signature | None) -> str | None:
+    """Add the model's signature; why MLflow has none, where it can't describe what the model takes."""
+    if signature is None or not signature.inputs:  # of what takes nothing MLflow knows no signature
         return None
-    outputs = _schema(signature.outputs) if signature.outputs else None
-    return ModelSignature(inputs=_schema(signature.inputs), outputs=outputs)
+    try:
+        outputs = _schema(signature.outputs) if signature.outputs else None
+        mlmodel.signature = ModelSignature(inputs=_schema(signature.inputs), outputs=outputs)
+    except Exception as error:  # noqa: BLE001 - a signature must not cost the model
+        return f"it has no signature in MLflow, which can't describe it: {type(error).__name__}: {error}"
+    return None
 
 
 def _schema(specs: tuple[TensorSpec, ...]) -> Schema:

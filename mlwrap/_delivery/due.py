@@ -9,12 +9,18 @@ import time
 from collections import deque
 
 from mlwrap._delivery.served import Served
+from mlwrap._delivery.threads import STUCK_SECONDS, Slots
 
 
 class Due:
-    """Runs in the order in which they are due; those that somebody waits for first."""
+    """Runs of one store in the order in which they are due; those that somebody waits for first.
+
+    Attributes:
+        at_work: The runs that are being delivered.
+    """
 
     def __init__(self) -> None:
+        self.at_work: Slots[Served] = Slots()
         self._urgent: deque[Served] = deque()
         self._timers: list[
             tuple[float, int, Served]
@@ -29,7 +35,9 @@ class Due:
             heapq.heappush(self._timers, (run.due, next(self._numbers), run))
 
     def take(self) -> Served | None:
-        """The first run that is due, to be delivered now."""
+        """The first run that is due, to be delivered now; ``None`` while there is no room for another."""
+        if not self.at_work.has_room:
+            return None
         now = time.monotonic()
         while self._urgent:
             if (run := self._urgent.popleft()).due <= now:
@@ -40,10 +48,11 @@ class Due:
                 return run
         return None
 
-    def pause(self) -> float | None:
-        """Seconds until the first is due; ``None`` for never."""
-        if self._urgent:
-            return 0.0
+    def pause(self) -> float:
+        """Seconds until the first is due, or until there is room for it; infinite for never."""
         while self._timers and self._timers[0][2].due != self._timers[0][0]:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        if not self._urgent and not self._timers:
+            return math.inf
+        pause = 0.0 if self._urgent else max(0.0, self._timers[0][0] - time.monotonic())
+        return pause if self.at_work.has_room else max(pause, STUCK_SECONDS)

@@ -11,7 +11,7 @@ from mlflow.models.utils import _save_example  # as MLflow's flavors do: the for
 
 from mlwrap._journal import Example
 
-_FILES = ("input_example.json", "serving_input_example.json")
+EXAMPLE_FILES = ("input_example.json", "serving_input_example.json")
 
 
 def add_example(mlmodel: MLmodel, staged: Path) -> str | None:
@@ -35,7 +35,7 @@ def add_example(mlmodel: MLmodel, staged: Path) -> str | None:
                 warnings.simplefilter("ignore")  # advice on integers that may be missing one day
                 mlmodel.signature = infer_signature(value)
     except Exception as error:  # noqa: BLE001 - an example is a bonus: it must not cost the model
-        for name in _FILES:
+        for name in EXAMPLE_FILES:
             (staged / name).unlink(missing_ok=True)
         mlmodel.saved_input_example_info = None  # type: ignore[assignment] # as in a new one
         return f"its input_example could not be written for MLflow: {type(error).__name__}: {error}"

@@ -10,14 +10,17 @@ import os
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlwrap._journal import Zip
-from mlwrap.errors import SpoolError, Unreachable
+from mlwrap._delivery.staged_check import check_content, check_staged, damaged
+from mlwrap._journal import StagedFile, Zip
+from mlwrap.errors import Unreachable
 
 MLMODEL = "MLmodel"
 _PIECE = 1 << 20  # bytes
@@ -36,11 +39,17 @@ def local_path(location: str) -> Path | None:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    found = hashlib.sha256()
+    return _digest_and_checksum(file)[0]
+
+
+def _digest_and_checksum(file: Path) -> tuple[str, int]:
+    """SHA-256 of a file, in hexadecimal, and its CRC-32."""
+    found, crc = hashlib.sha256(), 0
     with file.open("rb", buffering=0) as stream:
         while piece := stream.read(_PIECE):
             found.update(piece)
-    return found.hexdigest()
+            crc = zlib.crc32(piece, crc)
+    return found.hexdigest(), crc
 
 
 def files_of(folder: Path) -> list[str]:
@@ -103,7 +112,13 @@ class _Hashed(io.RawIOBase):
         super().close()
 
 
-def assemble(staged: Path, zips: Mapping[str, Zip], into: Path) -> dict[str, str]:
+def assemble(
+    staged: Path,
+    zips: Mapping[str, Zip],
+    into: Path,
+    saved: Mapping[str, StagedFile] = {},
+    added: AbstractSet[str] = frozenset(),
+) -> dict[str, str]:
     """Lay a model's files out as loaders want them; what an earlier delivery did is left alone.
 
     Args:
@@ -111,26 +126,47 @@ def assemble(staged: Path, zips: Mapping[str, Zip], into: Path) -> dict[str, str
         zips: The path of each zip file to make, to what it is made of; uncompressed.
         into: Where the files are to lie: ``staged`` itself, or an empty folder, and then ``staged`` stays as
             it is.
+        saved: The saver's files, by relative path: these and no others are laid out, and are compared with
+            what is staged. Empty if nobody knows them.
+        added: Paths of the files that delivery has written beside them, or in their place.
 
     Returns:
         SHA-256 of every file but ``MLmodel``, by its relative path.
+
+    Raises:
+        Damaged: What is staged is not what was saved.
     """
     found = {}
     for file, zipped in zips.items():
-        folder = staged / zipped.folder
-        if folder.is_dir() and not (staged / file).exists():  # else it was made, and the folder left
-            found[file] = _zip_folder(folder, zipped, into / file, in_place=into == staged)
+        folder, inner = staged / zipped.folder, f"{zipped.folder}/"
+        if not (staged / file).exists():  # else it was made, and the folder left
+            members = {path.removeprefix(inner): saved[path] for path in saved if path.startswith(inner)}
+            check_staged(folder, members)
+            found[file] = _zip_folder(folder, zipped, into / file, members, in_place=into == staged)
         if into == staged:
             shutil.rmtree(folder, ignore_errors=True)
     folders = tuple(f"{zipped.folder}/" for zipped in zips.values())
-    others = [
-        path
-        for path in files_of(staged)
-        if path != MLMODEL and path not in found and not path.startswith(folders)
-    ]
+    single = {
+        path: file for path, file in saved.items() if not path.startswith(folders) and path not in added
+    }
+    check_staged(staged, single)
+    wanted = {*single, *added, *zips}
+    others = []
+    for path in files_of(staged):
+        if path == MLMODEL or path in found or path.startswith(folders):
+            continue
+        if not saved or path in wanted:
+            others.append(path)
+        elif into == staged:  # the folder becomes the model's own
+            (staged / path).unlink()
 
     def take(path: str) -> str:
-        return digest(staged / path) if into == staged else _copy(staged / path, into / path)
+        if into == staged:
+            sha256, crc = _digest_and_checksum(staged / path)
+        else:
+            sha256, crc = _copy(staged / path, into / path)
+        check_content(path, single.get(path), crc)
+        return sha256
 
     large = {path for path in others if (staged / path).stat().st_size > _PIECE}
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # a small one takes less than to hand it over does
@@ -140,13 +176,16 @@ def assemble(staged: Path, zips: Mapping[str, Zip], into: Path) -> dict[str, str
     return dict(sorted(found.items()))
 
 
-def _zip_folder(folder: Path, zipped: Zip, target: Path, *, in_place: bool) -> str:
+def _zip_folder(
+    folder: Path, zipped: Zip, target: Path, saved: Mapping[str, StagedFile], *, in_place: bool
+) -> str:
     """Make a zip file of a folder's content; its SHA-256.
 
     Args:
         folder: The folder.
         zipped: What is known of it.
         target: The zip file.
+        saved: The files in it that were saved; empty if nobody knows them.
         in_place: The file with room for a header may be made into it, and is gone then.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,13 +197,16 @@ def _zip_folder(folder: Path, zipped: Zip, target: Path, *, in_place: bool) -> s
         if in_place:
             part, there = around, content
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and (not saved or path.relative_to(folder).as_posix() in saved):
             members.setdefault(path, range(path.stat().st_size))
     # It can't seek, so that the hash is right at the end: the archive's directory tells sizes and checksums.
     with _Hashed(part, 0o600, there) as stream:
         with zipfile.ZipFile(stream, "w") as archive:
             for path, content in members.items():
                 _add(archive, path, content, path.relative_to(folder).as_posix())
+            for entry in archive.infolist():
+                name = f"{zipped.folder}/{entry.filename}"
+                check_content(name, saved.get(entry.filename), entry.CRC)
         found = stream.digest()
     part.rename(target)
     return found
@@ -187,18 +229,22 @@ def _add(archive: zipfile.ZipFile, path: Path, content: range, name: str) -> Non
         while left:
             piece = source.read(min(left, _PIECE))
             if not piece:
-                raise SpoolError(f"{path} is {left:,} bytes shorter than it was when it had been saved.")
+                raise damaged(name, f"is {left:,} bytes shorter than it was when it had been saved")
             member.write(piece)
             left -= len(piece)
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy(source: Path, target: Path) -> tuple[str, int]:
+    """Copy a file; its SHA-256 and CRC-32."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    crc = 0
     with source.open("rb", buffering=0) as content, _Hashed(target, 0o600) as stream:
-        shutil.copyfileobj(content, stream, _PIECE)
+        while piece := content.read(_PIECE):
+            crc = zlib.crc32(piece, crc)
+            stream.write(piece)
         found = stream.digest()
     shutil.copystat(source, target)
-    return found
+    return found, crc
 
 
 @contextlib.contextmanager

@@ -17,18 +17,17 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from mlwrap._journal import Progress, RunFolder
+from mlwrap._journal import Progress, RunFolder, above_standard_descriptors, connect_socket, listen_at
 from mlwrap._passwords import with_password
 from mlwrap.errors import DeliveryError
 
 ADDRESS = "MLWRAP_SENDER"  # tells the children of a training process where the sender listens
 WAKE, ASK = b".", b"?"
-_WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
+WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
 _START_SECONDS = 60.0  # to import MLflow may take longer than the deadline, on a machine that is busy
 _STARTS = 3
 _BACKLOG = 4096
@@ -69,9 +68,6 @@ class Line:
         folder: The run's folder, in a spool that both can reach.
         tracking_uri: Where it is to be delivered.
 
-    Attributes:
-        next_wake: When the sender may be asleep, by the monotonic clock.
-
     Raises:
         DeliveryError: No sender can be started.
     """
@@ -80,14 +76,12 @@ class Line:
         self._folder = folder
         self._hello = Hello(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
         self._starts = 0
-        self.next_wake = 0.0
         self._socket: socket.socket | None = None
         self._connect()
         _lines.add(self)
 
     def wake(self) -> None:
-        """Tell the sender that there is more to deliver; it need not be told again until ``next_wake``."""
-        self.next_wake = time.monotonic() + _WAKE_SECONDS
+        """Tell the sender that there is more to deliver; it need not be told again for half a second."""
         with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
             self._send(WAKE)
 
@@ -99,7 +93,8 @@ class Line:
         Args:
             deadline: Seconds without progress after which waiting ends.
             timeout: Seconds after which it ends in any case.
-            patience: Seconds that the sender may take for its first word.
+            patience: Seconds that the sender may take for its first word, which it says once MLflow is
+                imported: the run's own store and delivery have no part in that.
 
         Returns:
             The last that the sender said; ``None`` if it said nothing.
@@ -125,7 +120,7 @@ class Line:
                 told = msgspec.json.decode(line, type=Told)
                 if told.done:
                     return told
-                if last is None or told.progress != last.progress:
+                if last is None or told.progress.delivered() != last.progress.delivered():
                     until = max(until, time.monotonic() + deadline) if told.error is None else until
                 last = told
                 if told.away >= deadline:  # it has been away for longer than anybody would wait
@@ -165,10 +160,13 @@ class Line:
         return answer
 
     def _connect(self) -> socket.socket:
+        if not self._folder.exists():
+            raise DeliveryError(f"its run folder {self._folder.path} is gone.")
         self._starts += 1
         if self._starts > _STARTS:
             raise DeliveryError(f"the sender was lost {_STARTS} times")
-        self._socket = _connection(self._folder.path.parent)
+        with above_standard_descriptors():
+            self._socket = _connection(self._folder.path.parent)
         self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
         return self._socket
 
@@ -182,13 +180,13 @@ def _connection(spool: Path) -> socket.socket:
     address = os.environ.get(ADDRESS)
     if address:
         try:
-            return connected(Path(address))
+            return connect_socket(Path(address))
         except OSError:
             del os.environ[ADDRESS]
     address = str(spool / f"sender-{os.getpid()}-{secrets.token_hex(4)}.sock")
     try:
         _start(Path(address))
-        connection = connected(Path(address))
+        connection = connect_socket(Path(address))
     except OSError as error:
         Path(address).unlink(missing_ok=True)
         raise DeliveryError(f"no sender could be started ({error})") from error
@@ -196,24 +194,8 @@ def _connection(spool: Path) -> socket.socket:
     return connection
 
 
-def connected(address: Path) -> socket.socket:
-    """A connection to the sender that listens there."""
-    # One that has let thousands knock in vain is as good as dead: training does not wait for it.
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        with short(address) as path:
-            connection.connect(path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
 def _start(address: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        with short(address) as path:
-            listener.bind(path)
-        listener.listen(_BACKLOG)
+    with listen_at(address, _BACKLOG) as listener:
         # Standard input is the sender's tie to this process; it starts in a session of its own, so that what
         # ends a terminal's processes does not end it. Its modules are found where this process finds its own.
         source = (
@@ -229,19 +211,6 @@ def _start(address: Path) -> None:
             start_new_session=True,
         )
     _started.append(sender)
-
-
-@contextlib.contextmanager
-def short(address: Path) -> Iterator[str]:
-    """A path to a socket that is short enough for the kernel, which takes about a hundred characters."""
-    if len(os.fsencode(address)) < 100 or not Path("/proc/self/fd").is_dir():  # noqa: PLR2004 - see above
-        yield str(address)
-        return
-    folder = os.open(address.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{address.name}"
-    finally:
-        os.close(folder)
 
 
 def _let_go() -> None:

@@ -15,9 +15,9 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
 from mlwrap._delivery import manifest
 from mlwrap._delivery.cache import Cache, Held
-from mlwrap._delivery.client import Client
 from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
 from mlwrap._delivery.files import local_path
+from mlwrap._delivery.queries import Queries
 from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused, told
 
@@ -64,7 +64,7 @@ class Shown(NamedTuple):
 
 def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     """See the room's own :func:`mlwrap._delivery.show`."""
-    client = Client(tracking_uri)
+    client = Queries(tracking_uri)
     run = client.get_run(run_id) if run_id else client.newest_run()
     if run is None:
         raise Refused(f"{client.tracking_uri} holds no run that mlwrap logged.")
@@ -174,7 +174,7 @@ def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
     path = Path(uri)
     if ":/" not in uri and (path.exists() or not _OF_RUN.match(uri)):
         return Held(path, _nothing)
-    key, location = _place_of(Client(tracking_uri), uri)
+    key, location = _place_of(Queries(tracking_uri), uri)
     if local := local_path(location):
         return Held(local, _nothing)
 
@@ -222,7 +222,7 @@ def _finished(model: LoggedModel, uri: str) -> _Place:
     return _Place(str(model.model_id), str(model.artifact_location))
 
 
-def _place_of(client: Client, uri: str) -> _Place:
+def _place_of(client: Queries, uri: str) -> _Place:
     if found := _LOGGED.match(uri):
         return _finished(_get(client, uri, found["model_id"]), uri)
     if found := _REGISTERED.match(uri):
@@ -239,7 +239,7 @@ def _place_of(client: Client, uri: str) -> _Place:
     )
 
 
-def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> _Place:
+def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
     """The last model of that name; without a name, of the only one that the run's models have."""
     try:
         run = client.get_run(run_id)
@@ -261,11 +261,11 @@ def _of_run(client: Client, uri: str, run_id: str, name: str | None) -> _Place:
     return _finished(max(named, key=lambda m: m.creation_timestamp), uri)
 
 
-def _outputs(client: Client, run: Run) -> list[LoggedModel]:
+def _outputs(client: Queries, run: Run) -> list[LoggedModel]:
     return [client.get_model(o.model_id) for o in (run.outputs.model_outputs if run.outputs else [])]
 
 
-def _get(client: Client, uri: str, model_id: str) -> LoggedModel:
+def _get(client: Queries, uri: str, model_id: str) -> LoggedModel:
     try:
         return client.get_model(model_id)
     except Refused as error:

@@ -11,9 +11,12 @@ from pathlib import Path
 from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client
 from mlwrap._delivery.describing import describe
-from mlwrap._delivery.files import building_place, check_copied, local_path
+from mlwrap._delivery.files import MLMODEL, building_place, check_copied, local_path
+from mlwrap._delivery.staged_check import Damaged
 from mlwrap._delivery.uploads import upload
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder
+
+MAX_REASON = 5000  # characters of a tag; what every store of MLflow's takes
 
 
 def publish(
@@ -27,24 +30,49 @@ def publish(
         record: What the journal says of the model.
         progress: How far the run's delivery got; brought up to date here.
         save: Writes ``progress`` down.
+
+    Raises:
+        Damaged: What is staged is not what was saved.
     """
     model = progress.models.get(record.staged)
     if model is None or not model.location:
         model = _create(client, folder, record, progress, save)
-    if model.status != "PENDING":
+    if model.status == "READY" or (model.status == "FAILED" and record.error is not None):
         return
     if record.error is None:
-        staged, run_id = folder.path / record.staged, progress.run_id or ""
+        staged, run_id = folder.staged_path(record.staged), progress.run_id or ""
         with ThreadPoolExecutor(1) as pool:
             linked = pool.submit(_link, client, record, run_id, model)  # while the files are on their way
-            if staged.is_dir():  # else an earlier delivery has moved it into place
+            if staged.is_dir():
                 _place(client, staged, record, progress, save)
+            elif not _is_placed(model, record):
+                raise Damaged("its files are gone from the run folder.")
             linked.result()
     if model.model_id:
         client.finalize_model(model.model_id, ready=record.error is None)
+        if model.status == "FAILED":  # by an earlier delivery, and what it failed by was mended
+            client.tag_model(model.model_id, {"mlwrap.error": ""})
     model.status = "READY" if record.error is None else "FAILED"
     save()
-    shutil.rmtree(folder.path / record.staged, ignore_errors=True)
+    if record.error is None:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def fail(client: Client, model: ModelProgress, why: str) -> None:
+    """Close a model that is not to be had as FAILED, with the reason.
+
+    A later delivery may still make it READY, if what it fails by is mended.
+    """
+    if model.status == "PENDING" and model.model_id:
+        client.tag_model(model.model_id, {"mlwrap.error": why[:MAX_REASON]})
+        client.finalize_model(model.model_id, ready=False)
+    model.status = "FAILED"
+
+
+def _is_placed(model: ModelProgress, record: Model) -> bool:
+    """Whether an earlier delivery has moved a model's files into their place."""
+    target = local_path(model.location)
+    return target is not None and (record.saved is None or (target / MLMODEL).is_file())
 
 
 def _create(
@@ -54,9 +82,9 @@ def _create(
     experiment_id = progress.experiment_id or ""
     tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
     if record.error is not None:
-        tags["mlwrap.error"] = record.error[:5000]
+        tags["mlwrap.error"] = record.error[:MAX_REASON]
     model = progress.models.get(record.staged)
-    asked = model is not None  # and the answer was lost
+    asked = model is not None or progress.rebuilt  # and the answer was lost
     if model is None:
         model = progress.models[record.staged] = ModelProgress(name=record.name)
         save()
@@ -67,6 +95,9 @@ def _create(
         _degrade(client, model, progress, str(error))
     else:
         model.model_id, model.location = str(made.model_id), str(made.artifact_location)
+        if str(made.status) == "READY":  # by a delivery whose progress is lost
+            model.status = "READY"
+            model.registered = ""  # that it was registered is looked up, too
     save()
     return model
 

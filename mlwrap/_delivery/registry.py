@@ -1,4 +1,4 @@
-"""What MLflow is told of a model that it has: its version in the registry, its alias, and tags."""
+"""What MLflow's registry is told of a model: its version, and its alias."""
 
 from __future__ import annotations
 
@@ -75,8 +75,3 @@ class Registry:
     @sorted_errors
     def _set_alias(self, name: str, alias: str, version: str) -> None:
         self._mlflow.set_registered_model_alias(name, alias, version)
-
-    @sorted_errors
-    def tag(self, model_id: str, tags: dict[str, str]) -> None:
-        """Set tags of a LoggedModel."""
-        self._mlflow.set_logged_model_tags(model_id, tags)

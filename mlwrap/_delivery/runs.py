@@ -6,25 +6,22 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import filelock
-
-from mlwrap._delivery import experiments, outcomes
+from mlwrap._delivery import experiments
 from mlwrap._delivery.answers import asking_once
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.client import Client
-from mlwrap._delivery.models import publish
+from mlwrap._delivery.items import Items
+from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
-from mlwrap._delivery.registry import Registry
 from mlwrap._delivery.standing import working_folder
 from mlwrap._delivery.thinning import FILE, Thinning, write_points
-from mlwrap._delivery.uploads import has_arrived
 from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
+    Checksums,
     Metrics,
     Model,
     Params,
@@ -34,25 +31,28 @@ from mlwrap._journal import (
     RunStarted,
     Tags,
     header,
+    is_key,
     read,
 )
 from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
+from mlwrap.errors import told as description
 
 _LEASE_SECONDS = 10.0
+_PARENT_SECONDS = 1.0  # that a child waits for another delivery of its parent
 _PATIENCE_SECONDS = 10.0  # without progress; of a delivery that somebody waits for
 
 
-def deliver_patiently(folder: RunFolder) -> Progress:
-    """See the room's own :func:`mlwrap._delivery.deliver`."""
+def deliver_patiently(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
+    """See the room's own :func:`mlwrap._delivery.deliver`; ``told`` is called with each progress."""
     pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
     while True:
-        before = folder.progress()
+        before = folder.progress().delivered()
         try:
-            return deliver(folder)
+            return deliver(folder, told)
         except NobodyListens:
             raise
         except Unreachable as error:
-            if folder.progress() != before:
+            if folder.progress().delivered() != before:
                 pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
             pause = pauses.after(error)
             if time.monotonic() + pause > until:
@@ -62,25 +62,18 @@ def deliver_patiently(folder: RunFolder) -> Progress:
 
 def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -> Progress:
     """Try once; ``told`` is called with each progress."""
-    lease = folder.delivery_lease()
-    try:
-        lease.acquire(timeout=_LEASE_SECONDS)
-    except filelock.Timeout:
-        raise Unreachable(f"{folder.path} is being delivered by another process.") from None
-    try:
-        if folder.gone():
-            raise JournalError(f"{folder.path} is gone: it was delivered, or removed.")
-        first = header(folder.journal)
-        with asking_once():
-            progress = _Delivery(folder, first, opened(first), told).run()
+    with leased(folder, _LEASE_SECONDS):
+        try:
+            first = header(folder.journal)
+            with asking_once():
+                progress = _Delivery(folder, first, opened(first), told).run()
+        except JournalError:  # which ``mlwrap status`` finds out for itself
+            raise
+        except Exception as error:
+            note_error(folder, description(error))
+            raise
         if progress.ended:  # under the lease: another delivery would find a part of it, and begin anew
-            outcomes.note(folder.key, progress)
-            folder.remove()
-    except DeliveryError as error:
-        _note(folder, str(error))
-        raise
-    finally:
-        lease.release()
+            remove_delivered(folder, progress)
     return progress
 
 
@@ -88,13 +81,6 @@ def opened(first: RunStarted) -> Client:
     """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
     with working_folder(first):
         return Client(first.tracking_uri)
-
-
-def _note(folder: RunFolder, error: str) -> None:
-    """Keep what stood in the way, for ``mlwrap status``."""
-    progress = folder.progress()
-    progress.error = error
-    folder.save_progress(progress)
 
 
 class _Delivery:
@@ -109,21 +95,32 @@ class _Delivery:
         self._told = told
         self._progress = folder.progress()
         self._progress.error = None
-        self._held = set(self._progress.held)  # by an earlier delivery
+        client.may_repeat = self._progress.sending or self._progress.rebuilt
+        self._items = Items(client, folder, self._progress, self._save)
+        self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
         self._thinning = Thinning(first.thin_after, self._progress.seen)
-        self._batch = Batch(self._thinning)
+        self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
 
     def run(self) -> Progress:
         if self._progress.ended:
             return self._progress
-        run_id = self._ensure_run()
+        run_id = self.ensure_run()
         taken = self._progress.offset
-        for record, end in read(self._folder.journal, self._progress.offset):
+        for record, end in read(self._folder.journal, self._progress.offset, self._progress.numbers):
+            self._pass(run_id, taken)
             self._take(record, run_id, taken)
             taken = end
         if not self._progress.ended:  # else the folder goes, and all that is noted in it
+            self._pass(run_id, taken)
             self._flush(run_id, taken)
         return self._progress
+
+    def _pass(self, run_id: str, taken: int) -> None:
+        """Note that the item before this byte is in MLflow, and only then remove its stage."""
+        if self._item is not None:
+            self._flush(run_id, taken)
+            self._items.remove(self._item)
+            self._item = None
 
     def _take(self, record: AnyRecord | None, run_id: str, before: int) -> None:
         if self._batch.full:  # without this record: what progress says of those before it is true then
@@ -131,7 +128,6 @@ class _Delivery:
         match record:
             case None:
                 self._progress.damaged += 1
-                self._batch.tags["mlwrap.damaged_records"] = str(self._progress.damaged)
             case Params(values=values):
                 self._batch.params.update(values)
             case Metrics():
@@ -140,27 +136,37 @@ class _Delivery:
                 self._batch.tags.update(values)
             case Artifact() | Model():
                 self._flush(run_id, before)
-                self._publish(record, run_id)
+                self._items.deliver(record, run_id)
+                self._item = record
             case RunEnded(status=status, time=time):
+                self._tag_damage(record)
                 self._batch.add_held()
+                if self._progress.parent_unknown:  # it may have a run by now
+                    self._batch.tags |= self._parent_tags(self._progress.experiment_id or "")
                 self._flush(run_id, before)
-                self._publish_held(run_id)
+                self._items.deliver_set_aside(run_id)
                 self._publish_thinned(run_id)
+                self._items.close(run_id)
                 self._client.end_run(run_id, status, time)
-                verify_models(self._client.tracking_uri, self._progress, self._save)
-                self._check_held()
+                verify_models(self._client, self._progress, self._save)
+                self._items.check()
                 self._progress.ended = True
-            case RunStarted():
+            case RunStarted() | Checksums():
                 pass
+
+    def _tag_damage(self, last: RunEnded) -> None:
+        """Tell the run how many records are damaged, and which, now that no more can come."""
+        self._progress.damaged, damage = self._progress.numbers.damage(last)
+        if damage:
+            self._batch.tags["mlwrap.damaged_records"] = damage
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""
-        refused = self._batch.send(self._client, run_id)
-        if refused:
-            self._progress.refused |= refused
-            told = "; ".join(f"{name}: {why}" for name, why in self._progress.refused.items())
-            self._batch.tags["mlwrap.refused"] = told[:5000]
-            self._batch.send(self._client, run_id)
+        if self._client.is_file_store and not self._progress.sending:
+            self._progress.sending = True
+            self._save()
+        self._progress.refused |= self._batch.send(self._client, run_id)
+        self._progress.sending = False
         if taken != self._progress.offset:
             self._progress.offset = taken
             self._save()
@@ -169,40 +175,6 @@ class _Delivery:
         self._folder.save_progress(self._progress)
         if self._told is not None:
             self._told(self._progress)
-
-    def _publish(self, record: Artifact | Model, run_id: str) -> None:
-        """Put what is staged in its place; what MLflow refuses is held, and the rest of the run goes on."""
-        try:
-            if isinstance(record, Model):
-                publish(self._client, self._folder, record, self._progress, self._save)
-                self._finish(record, run_id)
-            else:
-                self._publish_artifact(run_id, self._folder.path / record.staged, record.path)
-        except Refused as error:
-            self._client.check_run(run_id)
-            self._progress.held[record.staged] = str(error)
-        else:
-            self._progress.held.pop(record.staged, None)
-        self._save()
-
-    def _finish(self, record: Model, run_id: str) -> None:
-        """What is to be done with a model that MLflow has."""
-        model = self._progress.models[record.staged]
-        if model.status != "READY":
-            return
-        if model.troubles and model.model_id:
-            told = {"mlwrap.trouble": " ".join(model.troubles)[:5000]}
-            Registry(self._client.tracking_uri).tag(model.model_id, told)
-        if record.verify == "load" and model.verified is None:
-            model.verified = ""
-        if record.register_as is not None and not model.registered:
-            Registry(self._client.tracking_uri).register(record, run_id, model, self._save)
-
-    def _publish_held(self, run_id: str) -> None:
-        """What an earlier delivery held gets another chance at the run's end, and at each sync after it."""
-        for record, _ in read(self._folder.journal) if self._held else ():
-            if isinstance(record, Artifact | Model) and record.staged in self._held:
-                self._publish(record, run_id)
 
     def _publish_thinned(self, run_id: str) -> None:
         """Log all points of the metrics that were thinned as one file."""
@@ -214,51 +186,26 @@ class _Delivery:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_points(self._folder.journal, self._thinning.thinned, file, self._alive)
         except OSError as error:  # the disk is full: the run has its end all the same, and sync the rest
-            self._progress.held[record.staged] = str(error)
+            self._items.set_aside(record, str(error), is_final=False)
             shutil.rmtree(file.parent, ignore_errors=True)
         else:
-            self._publish(record, run_id)
+            self._items.deliver(record, run_id)
 
     def _alive(self) -> None:
         self._progress.seconds += 1
         self._save()
 
-    def _check_held(self) -> None:
-        if self._progress.held:
-            told = "; ".join(f"{staged}: {why}" for staged, why in self._progress.held.items())
-            raise Refused(f"MLflow has the run, but would not take {told}")
-
-    def _publish_artifact(self, run_id: str, staged: Path, path: str) -> None:
-        if not staged.exists():  # an earlier delivery got this far, and no further
-            return
-        self._client.log_artifact(run_id, staged, path)
-        if self._first.tracking_uri.startswith(("http:", "https:")):
-            self._check_arrived(run_id, staged, path)
-        shutil.rmtree(staged.parent, ignore_errors=True)
-
-    def _check_arrived(self, run_id: str, staged: Path, path: str) -> None:
-        """A proxy's page looks like success to MLflow's client."""
-        if staged.is_dir():
-            files = {
-                f"{path}/{f.relative_to(staged).as_posix()}": f for f in staged.rglob("*") if f.is_file()
-            }
-            there = self._client.artifact_sizes(run_id, path) if files else {}
-        else:
-            files = {path: staged}
-            there = self._client.artifact_sizes(run_id, path.rpartition("/")[0])
-        for name, file in files.items():
-            if not has_arrived(file, name, there):
-                raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
-
-    def _ensure_run(self) -> str:
+    def ensure_run(self) -> str:
+        """Make MLflow's run, if there is none yet; its id."""
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
         with working_folder(first):
             experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
-        if progress.asked:  # and died before the answer was written down
+        if progress.asked:  # and died before the answer was written down, or what was written is lost
             progress.run_id = self._client.find_run(first.key, experiment_id)
+            progress.rebuilt = progress.run_id is not None and progress.rebuilt
         if progress.run_id is None:
             progress.asked = True
             self._save()
@@ -274,11 +221,20 @@ class _Delivery:
         return progress.run_id
 
     def _parent_tags(self, experiment_id: str) -> dict[str, str]:
-        parent = self._first.parent_run_id
-        if self._first.parent_key is not None:
-            folder = RunFolder(self._folder.path.parent / self._first.parent_key)
-            with contextlib.suppress(JournalError):  # delivered and gone in this very moment
-                if folder.journal.exists():  # still open: make its run, so that there is a parent to name
-                    parent = folder.progress().run_id or deliver(folder).run_id
-            parent = parent or self._client.find_run(self._first.parent_key, experiment_id)
+        key, parent = self._first.parent_key, self._first.parent_run_id
+        if key is not None and is_key(key):
+            made = self._parent_run(RunFolder(self._folder.path.with_name(key)))
+            parent = made or parent or self._client.find_run(key, experiment_id)
+        self._progress.parent_unknown = key is not None and parent is None
         return {"mlflow.parentRunId": parent} if parent else {}
+
+    def _parent_run(self, folder: RunFolder) -> str | None:
+        """The id of a parent's run, which is made if need be; the rest of it, which may take long, is not."""
+        with contextlib.suppress(DeliveryError, JournalError, OSError):
+            if folder.is_ours() and (known := folder.progress().run_id) is not None:
+                return known
+            with leased(folder, _PARENT_SECONDS):
+                first = header(folder.journal)
+                if first.tracking_uri == self._first.tracking_uri:
+                    return _Delivery(folder, first, self._client, None).ensure_run()
+        return None

@@ -1,8 +1,8 @@
 """The sender: a process that delivers while training goes on, and after it has died.
 
 One thread listens to all lines: a byte on a run's line wakes it, the line's end means that the run is over or
-that its writer is gone. A few threads deliver what is due, first what somebody waits for. It ends when the
-one that started it is gone and no run is left.
+that its writer is gone. Other threads deliver what is due, first what somebody waits for; those of one store
+never wait for another store. It ends when the one that started it is gone and no run is left.
 """
 
 from __future__ import annotations
@@ -17,23 +17,34 @@ import selectors
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
 
+from mlwrap._delivery.backlog import deliver_backlog, is_stuck, patience_for
 from mlwrap._delivery.due import Due
-from mlwrap._delivery.line import Hello, connected, short
-from mlwrap._delivery.served import Served, close_for_the_dead, get_ready
-from mlwrap._journal import RunFolder, header, run_folders, sweep
+from mlwrap._delivery.line import Hello
+from mlwrap._delivery.served import Served, get_ready
+from mlwrap._delivery.threads import DaemonThreads
+from mlwrap._journal import (
+    RunFolder,
+    find_delivered,
+    header,
+    is_own_peer,
+    run_folders,
+    short_path,
+    sweep,
+)
 from mlwrap._passwords import without_password
-from mlwrap.errors import DeliveryError, JournalError
+from mlwrap.errors import JournalError
 
-_AT_ONCE = 16  # deliveries; some may wait for a server that does not answer
 _LINGER_SECONDS = (
     10.0  # after the last writer is gone, for an MLflow that does not answer; then `mlwrap sync` is needed
 )
 _ABANDONED_SECONDS = 60.0  # that a sender stays for what others have left
+_LOOK_SECONDS = 1.0  # from one look to the next at what gets nowhere
+_MAX_GREETING = 1 << 16  # bytes
 
 
 def main(listener: int, address: str) -> None:
@@ -46,14 +57,25 @@ def main(listener: int, address: str) -> None:
     _give_way()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each line is a descriptor
-    abandoned = threading.Thread(target=finish_abandoned, args=(Path(address).parent,), daemon=True)
+    sender = Sender(socket.socket(fileno=listener))
+    abandoned = threading.Thread(target=_start, args=(sender, Path(address).parent), daemon=True)
     abandoned.start()
     try:
-        Sender(socket.socket(fileno=listener)).serve()
+        sender.serve()
     finally:
         abandoned.join(_ABANDONED_SECONDS)
-        with short(Path(address)) as path, contextlib.suppress(OSError):
+        with short_path(Path(address)) as path, contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - a path through a descriptor
+    if sender.is_stuck or is_stuck():  # a thread that hangs would keep the process alive
+        os._exit(0)
+
+
+def _start(sender: Sender, spool: Path) -> None:
+    """Import MLflow, and say so to whoever waits; then deliver what dead processes have left."""
+    with contextlib.suppress(Exception):  # each run finds out for itself, and says it
+        get_ready()
+    sender.note_ready()
+    finish_abandoned(spool)
 
 
 def _give_way() -> None:
@@ -76,27 +98,51 @@ class Sender:
         self._selector = selectors.DefaultSelector()
         self._selector.register(server, selectors.EVENT_READ, self._accept)
         self._selector.register(0, selectors.EVENT_READ, self._look_for_starter)
-        self._lines = 0
+        self._lines: set[socket.socket] = set()
         self._runs: dict[str, Served] = {}  # by their folders
-        self._due = Due()
-        self._threads = ThreadPoolExecutor(_AT_ONCE)
+        self._due: dict[str, Due] = defaultdict(Due)  # by their stores
+        self._threads = DaemonThreads()
         self._working: set[Served] = set()
-        self._worked: queue.SimpleQueue[Served] = queue.SimpleQueue()
+        self._worked: queue.SimpleQueue[Served | None] = queue.SimpleQueue()
         bell, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
         self._selector.register(bell, selectors.EVENT_READ, functools.partial(self._rest, bell))
         self._give_up = math.inf
+        self.is_stuck = False
 
     def serve(self) -> None:
         """Serve until the starter is gone and no run is left."""
         while self._server is not None or self._lines or self._runs:
-            full = len(self._working) >= _AT_ONCE
-            for key, _ in self._selector.select(None if full else self._due.pause()):
-                key.data()
-            while len(self._working) < _AT_ONCE and (run := self._due.take()) is not None:
-                self._working.add(run)
-                run.begin()
-                self._threads.submit(self._work, run)
-        self._threads.shutdown()
+            pause = min((due.pause() for due in self._due.values()), default=math.inf)
+            if self._give_up < math.inf:
+                self._abandon()
+                pause = min(pause, _LOOK_SECONDS)
+            for key, _ in self._selector.select(None if pause == math.inf else pause):
+                self._call(key)
+            for due in self._due.values():
+                while (run := due.take()) is not None:
+                    self._working.add(run)
+                    due.at_work.start(run)
+                    run.begin()
+                    self._threads.submit(functools.partial(self._work, run))
+
+    def note_ready(self) -> None:
+        """MLflow is imported, which another thread has done."""
+        self._report(None)
+
+    def _report(self, worked: Served | None) -> None:
+        """Have the thread that listens look what another thread has done."""
+        self._worked.put(worked)
+        with contextlib.suppress(BlockingIOError):  # the bell has rung so often that it is heard all the same
+            self._bell.send(b".")
+
+    def _call(self, key: selectors.SelectorKey) -> None:
+        """Do what is to be done; whatever goes wrong with a line costs that line alone."""
+        try:
+            key.data()
+        except Exception:  # noqa: BLE001 - see above
+            if key.fileobj in self._lines:
+                self._close(key.fileobj)
 
     def _look_for_starter(self) -> None:
         """Standard input ends when the process that started this one does."""
@@ -115,28 +161,42 @@ class Sender:
                 line, _ = self._server.accept()
             except OSError:  # nobody else is there
                 return
-            self._lines += 1
+            if not is_own_peer(line):
+                line.close()
+                continue
+            self._lines.add(line)
             self._selector.register(
                 line, selectors.EVENT_READ, functools.partial(self._meet, line, bytearray())
             )
 
     def _meet(self, line: socket.socket, said: bytearray) -> None:
-        """The run's folder is the first line that is sent."""
+        """The first line that is sent is a greeting; who sends something else is not listened to."""
         data = _received(line)
         said += data
         hello, ended, rest = bytes(said).partition(b"\n")
         if ended:
-            told = msgspec.json.decode(hello, type=Hello)
-            without_password(told.tracking_uri)  # from now on it is known here
-            run = self._runs.setdefault(told.folder, Served(RunFolder(Path(told.folder))))
+            run = self._greeted(hello)
             run.join(line)
             if rest:
                 run.heard(rest)
             self._selector.modify(line, selectors.EVENT_READ, functools.partial(self._hear, line, run))
             self._note(run)
-        elif not data:
-            self._forget(line)
-            line.close()
+        elif not data or len(said) > _MAX_GREETING:
+            self._close(line)
+
+    def _greeted(self, hello: bytes) -> Served:
+        """The run that somebody greets for.
+
+        Raises:
+            msgspec.DecodeError: It is no greeting.
+            JournalError: Its folder is not there, or not this user's own.
+        """
+        told = msgspec.json.decode(hello, type=Hello)
+        folder = RunFolder(Path(told.folder))
+        if folder.exists() or find_delivered(folder) is None:
+            folder.check()
+        store = without_password(told.tracking_uri)  # from now on the password is known here
+        return self._runs.setdefault(told.folder, Served(folder, store))
 
     def _hear(self, line: socket.socket, run: Served) -> None:
         if line.fileno() < 0:  # closed in this very round
@@ -147,9 +207,12 @@ class Sender:
             run.closed(self._forget(line))
         self._note(run)
 
+    def _close(self, line: socket.socket) -> None:
+        self._forget(line).close()
+
     def _forget(self, line: socket.socket) -> socket.socket:
         self._selector.unregister(line)
-        self._lines -= 1
+        self._lines.discard(line)
         self._look_for_writers()
         return line
 
@@ -163,27 +226,47 @@ class Sender:
 
     def _note(self, run: Served) -> None:
         if run not in self._working:  # else it is noted once it rests
-            self._due.note(run)
+            self._due[run.store].note(run)
 
     def _work(self, run: Served) -> None:
         try:
-            run.work()
+            run.work(self._due[run.store].at_work.note_progress)
         finally:
-            self._worked.put(run)
-            self._bell.send(b".")
+            self._report(run)
 
     def _rest(self, bell: socket.socket) -> None:
-        """Runs have been delivered, as far as they go."""
+        """MLflow is imported, or runs have been delivered, as far as they go."""
         bell.recv(4096)
         while not self._worked.empty():
             run = self._worked.get()
-            self._working.discard(run)
-            if run.rest() and run.due <= max(self._give_up, time.monotonic()):
-                self._due.note(run)
+            if run is None:
+                for each in self._runs.values():
+                    each.tell_ready()
+            if run not in self._working:  # it was given up
                 continue
-            del self._runs[str(run.folder.path)]
-            if run.line is not None:
-                run.closed(self._forget(run.line))
+            self._end(run)
+            if run.rest() and run.due <= max(self._give_up, time.monotonic()):
+                self._note(run)
+                continue
+            self._drop(run)
+
+    def _abandon(self) -> None:
+        """Nobody is left who could wait: give up what gets nowhere, which ``mlwrap sync`` may deliver."""
+        for due in self._due.values():
+            for run, seconds in due.at_work.stuck().items():
+                if seconds > patience_for(run.folder):
+                    self.is_stuck = True
+                    self._end(run)
+                    self._drop(run)
+
+    def _end(self, run: Served) -> None:
+        self._working.discard(run)
+        self._due[run.store].at_work.end(run)
+
+    def _drop(self, run: Served) -> None:
+        del self._runs[str(run.folder.path)]
+        if run.line is not None:
+            run.closed(self._forget(run.line))
 
 
 def _received(line: socket.socket) -> bytes:
@@ -195,18 +278,16 @@ def _received(line: socket.socket) -> bytes:
 
 def finish_abandoned(spool: Path) -> None:
     """Deliver what dead processes left in the spool; what waits for ``mlwrap sync`` goes on waiting."""
-    get_ready()
-    from mlwrap._delivery import runs  # noqa: PLC0415 - has just been imported
+    from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
-    for address in spool.glob("sender-*.sock"):
-        try:
-            connected(address).close()
-        except ConnectionRefusedError:
-            address.unlink(missing_ok=True)
-        except OSError:
-            continue
     sweep(spool)
-    for folder in run_folders(spool):
-        with contextlib.suppress(DeliveryError, JournalError, OSError):
-            if not header(folder.journal).offline and close_for_the_dead(folder, 0):
-                runs.deliver(folder)
+    for _ in deliver_backlog(filter(_is_abandoned, run_folders(spool)), runs.deliver):
+        pass
+
+
+def _is_abandoned(folder: RunFolder) -> bool:
+    try:
+        folder.check()
+        return not header(folder.journal).offline
+    except (JournalError, OSError):
+        return False

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import socket
 import threading
 import time
+from collections.abc import Callable
 
-import filelock
 import msgspec
 
-from mlwrap._delivery import outcomes
+from mlwrap._delivery.dead_runs import close_for_the_dead
 from mlwrap._delivery.line import ASK, Told
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
+from mlwrap._delivery.threads import on_change
 from mlwrap._delivery.watch import Watch
-from mlwrap._journal import Progress, RunEnded, RunFolder, Tags, Writer, header, now, read
-from mlwrap.errors import DeliveryError, JournalError, Unreachable
+from mlwrap._journal import Progress, RunFolder, find_delivered, header
+from mlwrap.errors import JournalError, Unreachable
+from mlwrap.errors import told as description
 
 _LOOK_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -41,7 +44,7 @@ class _Away:
 
 
 _away = _Away()
-_ready = threading.Event()  # MLflow is imported, and the store of the first run has its tables
+_ready = threading.Event()  # MLflow is imported
 
 
 def get_ready() -> None:
@@ -50,6 +53,7 @@ def get_ready() -> None:
     from mlwrap._delivery.prompt import be_prompt  # noqa: PLC0415 - urllib3, which MLflow imports
 
     be_prompt()
+    _ready.set()
 
 
 def due(woken: float, last: float, joined: float, waiting: int) -> float:
@@ -75,14 +79,17 @@ class Served:
 
     Args:
         folder: The run's folder.
+        store: Where it is to be delivered.
 
     Attributes:
         folder: The run's folder.
+        store: Where it is to be delivered.
         due: When it is to be delivered (monotonic seconds); infinite for not yet.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, store: str = "") -> None:
         self.folder = folder
+        self.store = store
         self.due = math.inf
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()  # so that no line is closed while something is said on it
@@ -122,9 +129,13 @@ class Served:
         self._woken = time.monotonic()
         if ASK in data:
             self._asked = True
-            if _ready.is_set():  # from now on the deadline of who waits for us counts
-                self._tell(Told(progress=_progress(self.folder)))
+            self.tell_ready()
         self._hear(self._wanted())
+
+    def tell_ready(self) -> None:
+        """Give whoever waits the first word, once MLflow is imported: from then on the deadline counts."""
+        if self._asked and _ready.is_set():
+            self._tell(Told(progress=_progress(self.folder)))
 
     def closed(self, connection: socket.socket) -> None:
         """A line has ended: the run has, or its writer is dead; or there has long been another line."""
@@ -172,24 +183,38 @@ class Served:
         """Get ready for :meth:`work`; what comes from now on is news."""
         self.due, self._next, self._news = math.inf, None, False
 
-    def work(self) -> None:
-        """Deliver what there is."""
+    def work(self, moved: Callable[[Served], None] = lambda _: None) -> None:
+        """Deliver what there is; whatever goes wrong with it is said, and is no other run's matter.
+
+        Args:
+            moved: Called whenever MLflow has got more of it.
+        """
+        dead = self._dead  # one that dies from now on is delivered once more
+        try:
+            self._next = self._work(dead, moved)
+        except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: left for the user
+            self._refused = True  # so nothing more is sent until the end, which has one more try
+            last = self._asked or dead
+            self._say(Told(progress=_progress(self.folder), done=True, error=description(error)))
+            self._next = None if last else math.inf
+        if self._watch is not None and self._next is None:
+            self._watch.close()
+
+    def _work(self, dead: bool, moved: Callable[[Served], None]) -> float | None:
         if not _ready.is_set():
             self._knock()
             get_ready()
-            self._make_tables()
-            _ready.set()
-            self._tell(Told(progress=_progress(self.folder)))
-        dead = self._dead  # one that dies from now on is delivered once more
         over = dead or self._asked
         if self._watch is None and not over:
             self._watch = Watch(self.folder)
         elif self._watch is not None and over:
             self._watch.close()
-        if not dead or close_for_the_dead(self.folder, _CLOSING_SECONDS):
-            self._next = self._deliver(dead)
-        if self._watch is not None and self._next is None:
-            self._watch.close()
+        if not self.folder.exists() and (known := find_delivered(self.folder)) is not None:
+            self._say(Told(progress=known, done=True))
+            return None
+        if dead and not close_for_the_dead(self.folder, _CLOSING_SECONDS):
+            return None
+        return self._deliver(dead, moved)
 
     def _knock(self) -> None:
         """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
@@ -201,38 +226,27 @@ class Served:
                 told = Told(progress=_progress(self.folder), error=str(error), away=_away.failed(uri))
                 self._tell(told)
 
-    def _make_tables(self) -> None:
-        """Let MLflow make the tables of an sqlite store, which takes seconds, and is nobody's delay."""
-        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
-
-        with contextlib.suppress(JournalError, DeliveryError, OSError):  # delivery will say what is wrong
-            first = header(self.folder.journal)
-            if first.tracking_uri.startswith("sqlite:"):
-                runs.opened(first)
-
-    def _deliver(self, dead: bool) -> float | None:
+    def _deliver(self, dead: bool, moved: Callable[[Served], None]) -> float | None:
         """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
         from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
-        folder, uri = self.folder, ""
+        folder = self.folder
         self._began = time.monotonic()
-        if (known := outcomes.of(folder.key)) is not None:
-            self._say(Told(progress=known, done=True))
-            return None
+        uri = header(folder.journal).tracking_uri
+        note = on_change(functools.partial(moved, self))
+
+        def told(progress: Progress) -> None:
+            note(progress)
+            self._say(Told(progress=progress))
+
         try:
-            uri = header(folder.journal).tracking_uri
-            progress = runs.deliver(folder, told=lambda progress: self._say(Told(progress=progress)))
+            progress = runs.deliver(folder, told)
         except (Unreachable, OSError) as error:
             self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
             now = time.monotonic()
             self._pause_ends = now + self._pauses.after(error)
             self._alone_until = now + (getattr(error, "retry_after", None) or 0.0)
             return self._pause_ends
-        except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: said, and left for the user
-            self._refused = True  # so nothing more is sent until the end, which has one more try
-            last = self._asked or dead
-            self._say(Told(progress=_progress(folder), done=True, error=str(error) or repr(error)))
-            return None if last else math.inf
         _away.answered(uri)
         self._pauses.over()
         self._taken = progress.offset
@@ -261,34 +275,3 @@ def _progress(folder: RunFolder) -> Progress:
         return folder.progress()
     except (JournalError, OSError):
         return Progress()
-
-
-def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
-    """Write the end of a run whose writer died without a word; ``False`` if it lives after all."""
-    lease = folder.writer_lease()
-    try:
-        lease.acquire(timeout=patience)
-    except (filelock.Timeout, OSError):  # it has a line to another sender, or the folder is gone
-        return False
-    try:
-        if folder.gone():
-            return False
-        if not _ended(folder):
-            why = "the training process died without a word (kill -9, out of memory, or a crash)"
-            folder.free_reserve()  # it may be that the disk is full
-            writer = Writer(folder.journal)
-            writer.append(Tags(values={"mlwrap.error.message": why}))
-            writer.append(RunEnded(status="KILLED", time=now(), error=why))
-            writer.close()
-    except (JournalError, OSError):
-        return False
-    finally:
-        lease.release()
-    return True
-
-
-def _ended(folder: RunFolder) -> bool:
-    """Whether the journal has its end, which is delivered last."""
-    progress = folder.progress()
-    entries = read(folder.journal, progress.offset)
-    return progress.ended or any(isinstance(entry.record, RunEnded) for entry in entries)

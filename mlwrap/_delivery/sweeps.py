@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlwrap._delivery.answers import asking_once
-from mlwrap._delivery.client import Client
+from mlwrap._delivery.queries import Queries
 from mlwrap._journal import POINT, SWEEP, Point
 from mlwrap.errors import Refused
 
@@ -13,7 +13,7 @@ def finished_points(
 ) -> list[tuple[str, Point]]:
     """See the room's own :func:`mlwrap._delivery.finished_points`."""
     with asking_once():
-        client = Client(tracking_uri)
+        client = Queries(tracking_uri)
         place = experiment_id or client.experiment_id(experiment)
         wanted = f"attributes.status = 'FINISHED' and tags.`{POINT}` != ''"
         if sweep is not None:
@@ -30,7 +30,7 @@ def finished_points(
 def sweep_of(tracking_uri: str, experiment: str | None, experiment_id: str | None, run: str) -> str | None:
     """See the room's own :func:`mlwrap._delivery.sweep_of`."""
     with asking_once():
-        client = Client(tracking_uri)
+        client = Queries(tracking_uri)
         place = experiment_id or client.experiment_id(experiment)
         try:
             found = [client.get_run(run)]

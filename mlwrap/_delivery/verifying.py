@@ -17,7 +17,7 @@ from typing import Any
 import mlflow.pyfunc
 from mlflow.models import Model as MLmodel
 
-from mlwrap._delivery.registry import Registry
+from mlwrap._delivery.client import Client
 from mlwrap._journal import Progress
 from mlwrap._passwords import hidden, with_password
 from mlwrap.errors import LoadError
@@ -29,11 +29,11 @@ _PICKLES = (".cloudpickle", ".pickle", ".pkl", ".pth")
 _KERAS = ("keras", "tf_keras", "tensorflow.keras")
 
 
-def verify_models(tracking_uri: str, progress: Progress, save: Callable[[], None]) -> None:
+def verify_models(client: Client, progress: Progress, save: Callable[[], None]) -> None:
     """Load each model that was to be verified and was not yet; tag it with what came of it.
 
     Args:
-        tracking_uri: Where MLflow is.
+        client: Where MLflow is.
         progress: How far the run's delivery got; brought up to date here, each second as a sign of life.
         save: Writes ``progress`` down.
     """
@@ -44,8 +44,8 @@ def verify_models(tracking_uri: str, progress: Progress, save: Callable[[], None
 
     for model in progress.models.values():
         if model.status == "READY" and model.verified == "" and model.model_id:
-            verdict = _verdict(f"models:/{model.model_id}", tracking_uri, alive)
-            Registry(tracking_uri).tag(model.model_id, {"mlwrap.verified": verdict})
+            verdict = _verdict(f"models:/{model.model_id}", client.tracking_uri, alive)
+            client.tag_model(model.model_id, {"mlwrap.verified": verdict})
             model.verified = verdict
             if not verdict.startswith(_OK):
                 model.troubles.append(f"it is logged, and does not pass its verification: {verdict}")

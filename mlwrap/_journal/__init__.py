@@ -6,15 +6,20 @@ records to a run folder, delivery reads them. This room may import ``mlwrap.erro
 imports MLflow, TensorFlow or Keras, and never knows what a record is about.
 """
 
+from mlwrap._journal.artifact_path import artifact_path
 from mlwrap._journal.copies import copy_regular
+from mlwrap._journal.delivered import find_delivered, note_delivered
+from mlwrap._journal.descriptors import above_standard_descriptors
 from mlwrap._journal.example import Example
-from mlwrap._journal.open_run import LOST, OpenRun, open_run
-from mlwrap._journal.progress import ModelProgress, Progress, Seen
+from mlwrap._journal.open_run import OpenRun, open_run
+from mlwrap._journal.ownership import ForeignFolder, make_private
+from mlwrap._journal.progress import Failing, ModelProgress, Progress, Seen
 from mlwrap._journal.reader import Entry, header, read
 from mlwrap._journal.records import (
     FORMAT,
     AnyRecord,
     Artifact,
+    Checksums,
     Metrics,
     Model,
     Number,
@@ -23,29 +28,44 @@ from mlwrap._journal.records import (
     RunStarted,
     Saved,
     Signature,
+    StagedFile,
     Status,
     SystemMetrics,
     Tags,
     TensorSpec,
     Zip,
-    artifact_path,
     now,
 )
 from mlwrap._journal.registered import Registered
-from mlwrap._journal.spool import RunFolder, run_folders, spool_root, sweep, vain_root
+from mlwrap._journal.run_folder import RunFolder
+from mlwrap._journal.sockets import connect_socket, is_own_peer, listen_at, short_path
+from mlwrap._journal.spool import (
+    foreign_folders,
+    is_key,
+    run_folders,
+    spool_root,
+    spool_roots,
+    sweep,
+    vain_root,
+)
+from mlwrap._journal.staged_files import LARGE, staged_files, total_size, with_checksums
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
-from mlwrap._journal.writer import KEPT, Writer
+from mlwrap._journal.writer import KEPT, LOST, Writer
 
 __all__ = [
     "FORMAT",
     "KEPT",
+    "LARGE",
     "LOST",
     "POINT",
     "SWEEP",
     "AnyRecord",
     "Artifact",
+    "Checksums",
     "Entry",
     "Example",
+    "Failing",
+    "ForeignFolder",
     "Metrics",
     "Model",
     "ModelProgress",
@@ -61,22 +81,37 @@ __all__ = [
     "Saved",
     "Seen",
     "Signature",
+    "StagedFile",
     "Status",
     "SystemMetrics",
     "Tags",
     "TensorSpec",
     "Writer",
     "Zip",
+    "above_standard_descriptors",
     "artifact_path",
+    "connect_socket",
     "copy_regular",
+    "find_delivered",
+    "foreign_folders",
     "header",
+    "is_key",
+    "is_own_peer",
     "last_values",
+    "listen_at",
+    "make_private",
+    "note_delivered",
     "now",
     "open_run",
     "read",
     "run_folders",
+    "short_path",
     "spool_root",
+    "spool_roots",
+    "staged_files",
     "sweep",
+    "total_size",
     "vain_root",
     "waiting_points",
+    "with_checksums",
 ]

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from mlwrap.errors import SpoolError
@@ -18,10 +19,15 @@ from mlwrap.errors import SpoolError
 _PIECE = 1 << 20  # bytes
 
 
-def copy_regular(source: Path, target: Path) -> None:
+def copy_regular(source: Path, target: Path, rename: Callable[[str], str] = str) -> None:
     """Copy the file or folder ``source`` to ``target``, which is not there yet.
 
     A link as ``source`` itself is followed, for it was named; one below it is refused.
+
+    Args:
+        source: What is copied.
+        target: Where to.
+        rename: Gives the name of the copy of each file and folder below ``source``.
 
     Raises:
         SpoolError: Something in it is no regular file or folder, or can't be read: it is named, and nothing
@@ -34,7 +40,7 @@ def copy_regular(source: Path, target: Path) -> None:
     if target.resolve().is_relative_to(real):
         raise SpoolError(f"{source} holds the spool, which would be copied into itself. Log what is in it.")
     try:
-        _copy(real, target)
+        _copy(real, target, rename)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         target.unlink(missing_ok=True)
@@ -50,14 +56,14 @@ def _explained(source: Path, error: OSError) -> SpoolError:
     return SpoolError(f"{at} can't be copied ({error.strerror or error}).")
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, rename: Callable[[str], str]) -> None:
     if source.is_dir():
         target.mkdir()
         with os.scandir(source) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     raise _refused(entry.path)
-                _copy(Path(entry.path), target / entry.name)
+                _copy(Path(entry.path), target / rename(entry.name), rename)
         return
     try:
         # NONBLOCK: to open a pipe would wait for its writer. NOFOLLOW: it may have become a link by now.

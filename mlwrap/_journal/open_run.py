@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
-from mlwrap._journal.records import RunEnded, RunStarted, Tags
-from mlwrap._journal.spool import RESERVED, RunFolder, unusable
-from mlwrap._journal.writer import PatientWriter
+from mlwrap._journal.descriptors import above_standard_descriptors
+from mlwrap._journal.progress import Progress
+from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted
+from mlwrap._journal.run_folder import RESERVED, RunFolder, unusable
+from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap.errors import SpoolError
 
-LOST = "mlwrap.lost_records"
 _TRIES = 3
 
 
@@ -33,6 +38,7 @@ class OpenRun:
         self._lease.acquire(timeout=0)
         try:
             folder.note_start()
+            folder.save_progress(Progress())  # so that a run without one is known to have lost it
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)
@@ -41,8 +47,34 @@ class OpenRun:
             self._lease.release()
             raise
 
+    def appender(
+        self, kept: Callable[[OSError], None], look: Callable[[], object], seconds: float
+    ) -> Callable[[AnyRecord], None]:
+        """A function that writes one record; what it needs is looked up now, which saves each call some time.
+
+        Args:
+            kept: Called with the error of a record that is kept in memory.
+            look: Called with the first record, and then with one after so many seconds.
+            seconds: How many.
+        """
+        append = self.append
+        next_look = 0.0
+
+        def append_and_look(record: AnyRecord) -> None:
+            nonlocal next_look
+            trouble = append(record)
+            if monotonic() >= next_look:
+                next_look = monotonic() + seconds
+                look()
+            if trouble is not None:
+                kept(trouble)
+
+        return append_and_look
+
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.
+
+        Where the journal takes no more, it goes on in a second file.
 
         Returns:
             How many records are lost, which the run is tagged with.
@@ -54,15 +86,25 @@ class OpenRun:
         try:
             if not writer.flush():
                 self.folder.free_reserve()
-                writer.flush(RESERVED // 2)  # the other half is for what comes last
+                if not writer.flush(RESERVED // 2) and writer.stuck:  # the other half is for what comes last
+                    with contextlib.suppress(OSError):  # then there is room for the end alone, or none
+                        self._go_on()
                 writer.drop()
-            if writer.lost:
-                writer.append(Tags(values={LOST: str(writer.lost)}))
-            writer.append(last)
+            try:
+                writer.finish(last)
+            except OSError:
+                self._go_on()
+                writer.finish(last)
         finally:
             writer.close()
             self.folder.free_reserve()  # delivery has to write, too
         return writer.lost
+
+    def _go_on(self) -> None:
+        """Write to the journal's second file: the first one may be as large as this process may make it."""
+        self._writer.go_on_in(second_file(self.folder.journal))
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self._writer.flush(RESERVED // 2 if limit == resource.RLIM_INFINITY else limit - RESERVED // 2)
 
     def release(self) -> None:
         """Give the lease back: from now on the folder is anybody's to deliver."""
@@ -81,7 +123,8 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
     for _ in range(_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
         try:
             folder.path.mkdir(mode=0o700)
-            return OpenRun(folder, first)
+            with above_standard_descriptors():
+                return OpenRun(folder, first)
         except BaseException as error:
             folder.remove()
             if not isinstance(error, OSError):

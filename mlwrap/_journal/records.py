@@ -1,23 +1,20 @@
 """The record types of a journal: one tagged JSON object a line, described once, here.
 
 The first record of every journal is a :class:`RunStarted`, which carries the format number. Later
-formats may add record types and fields; a reader of this format skips what it does not know only
-if the format number is its own.
+formats may add record types and fields; a reader refuses a format that is newer than its own. These are more
+than 300 lines, for the format is described in one place.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mlwrap.errors import OptionError
-
-FORMAT = 1
-"""The journal format that this code writes, and the newest that it reads."""
+FORMAT = 2
+"""The journal format that this code writes, and the newest that it reads; format 1 has no checksums."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -44,7 +41,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     """The first record: who this run is and where it belongs.
 
     Attributes:
-        format: Journal format number.
+        format: Journal format number, which the writer sets; journals of format 1 don't say it.
         key: The run's own name for itself, made here; travels as the tag ``mlwrap.key``.
         name: The run's name in MLflow.
         time: Milliseconds since the epoch, UTC.
@@ -61,7 +58,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         system_metrics: How the machine is watched; ``None`` for not at all.
     """
 
-    format: int = FORMAT
+    format: int = 1
     key: str
     name: str
     time: int
@@ -93,7 +90,7 @@ Number = float | Literal["NaN", "Infinity", "-Infinity"]
 """JSON has no word for what is not finite, so the journal spells it."""
 
 
-class Metrics(Record, frozen=True, kw_only=True, tag="metrics"):
+class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # which holds no cycle
     """Some metrics of one step.
 
     Attributes:
@@ -126,16 +123,45 @@ def _spelled(value: float) -> Number:
     return "Infinity" if value > 0 else "-Infinity"
 
 
+class StagedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a file of a stage was when it had been written.
+
+    Attributes:
+        size: Bytes.
+        crc: CRC-32 of them; ``None`` until a record of :class:`Checksums` tells it.
+        start: Where they begin in the file.
+    """
+
+    size: int
+    crc: int | None = None
+    start: int = 0
+
+
+class Checksums(Record, frozen=True, kw_only=True, tag="checksums"):
+    """The files of a stage that was too large to read while the training waited, with their checksums.
+
+    Attributes:
+        staged: The stage, as the record of its model or artifact names it.
+        files: By their paths relative to the stage's folder.
+    """
+
+    staged: str
+    files: dict[str, StagedFile]
+
+
 class Artifact(Record, frozen=True, kw_only=True, tag="artifact"):
     """A file or folder of the run's own artifacts.
 
     Attributes:
         staged: What lies in the run folder, relative to it.
         path: The run-relative artifact path that it is to have.
+        files: What is staged, by paths relative to the folder that ``staged`` is in; empty in journals that
+            are older than this field.
     """
 
     staged: str
     path: str
+    files: dict[str, StagedFile] = {}
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,6 +243,8 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
         verify: ``"load"`` if it is to be loaded once it is logged.
         metrics: Points of the run that tell how good it is.
+        files: What is staged, by paths relative to ``staged``; empty in journals that are older than this
+            field.
     """
 
     name: str
@@ -232,6 +260,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     register_as: str | None = None
     verify: Literal["static", "load"] = "static"
     metrics: Metrics | None = None
+    files: dict[str, StagedFile] = {}
 
 
 class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
@@ -241,30 +270,19 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
         status: As MLflow spells it.
         time: Milliseconds since the epoch, UTC.
         error: Type and message of the exception that ended it, redacted.
+        unwritten: How many of the training's numbers may have no record; ``None`` where nobody knows, for
+            another process wrote the end.
     """
 
     status: Status
     time: int
     error: str | None = None
+    unwritten: int | None = None
 
 
-AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | RunEnded
+AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums | RunEnded
 
 
 def now() -> int:
     """Milliseconds since the epoch, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def artifact_path(path: str) -> PurePosixPath:
-    """``path`` as the path of an artifact.
-
-    Raises:
-        OptionError: It is not relative, or leads out of the run's artifacts.
-    """
-    checked = PurePosixPath(path)
-    if not checked.name or checked.is_absolute() or ".." in checked.parts:
-        raise OptionError(
-            f"{path!r} is no artifact path: expected a relative one without '..', as 'plots/roc.png'."
-        )
-    return checked

@@ -1,201 +1,61 @@
-"""The spool and its run folders: make, find, lease, stage, remove.
-
-A run folder is named for the run's key and holds::
-
-    journal.jsonl      the records, written by the training process; what the machine does by the sender
-    staged/            models and files that wait to be delivered
-    delivered.json     how far delivery got, written by delivery alone
-    reserve            room on the disk for the journal's last records
-    writer.lock        held for as long as the training process lives
-    delivery.lock      held by whoever is delivering
-"""
+"""The spool: where it is, who else can write to it, which run folders it holds, and what can be swept."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
-import shutil
+import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-import msgspec
 import platformdirs
 
-from mlwrap._journal.copies import copy_regular
-from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
-from mlwrap.errors import JournalError, SpoolError, warn
+from mlwrap._journal.ownership import make_private, others_write
+from mlwrap._journal.run_folder import RunFolder, unusable
+from mlwrap._journal.sockets import sweep_sockets
+from mlwrap.errors import SpoolError, warn
 
-RESERVED = 1 << 16  # bytes
 _IN_VAIN = "workers"
 _KEY = re.compile("[0-9a-f]{32}")
 
 
-class RunFolder:
-    """One run's folder, as both halves see it.
-
-    Args:
-        path: The folder; it is not touched here.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.key = path.name
-        self.journal = path / "journal.jsonl"
-        self._staged = path / "staged"
-        self._numbers = itertools.count(1)
-        self._progress = path / "delivered.json"
-        self._reserve = path / "reserve"
-        self._writer_lock = path / "writer.lock"
-        self._delivery_lock = path / "delivery.lock"
-
-    def began(self) -> int:
-        """When its run started: nothing is ever written to the lock file that was made then (ns)."""
-        try:
-            return self._writer_lock.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
-    def note_start(self) -> None:
-        """Note when the run starts, more exactly than by the file system's clock, which ticks slowly."""
-        with contextlib.suppress(OSError):
-            os.utime(self._writer_lock, ns=(time.time_ns(), self.began()))
-
-    def started(self) -> tuple[int, int]:
-        """What sorts run folders as their runs started, also within one tick of the file system's clock."""
-        try:
-            lock = self._writer_lock.stat()
-        except FileNotFoundError:
-            return 0, 0
-        return lock.st_mtime_ns, lock.st_atime_ns
-
-    def stage(self, name: str) -> Path:
-        """Make a new, empty folder to save something called ``name`` in.
-
-        Its number is never given again: the folder goes when it is delivered, and its path is the key under
-        which delivery remembers that.
-        """
-        self._staged.mkdir(mode=0o700, exist_ok=True)
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
-        folder = self._staged / f"{next(self._numbers)}-{safe}"
-        folder.mkdir()
-        return folder
-
-    def stage_copy(self, source: Path) -> Path:
-        """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
-
-        Raises:
-            SpoolError: The path at fault is named; nothing is left behind.
-        """
-        target = self.stage(source.name) / source.name
-        try:
-            copy_regular(source, target)
-        except BaseException:
-            shutil.rmtree(target.parent, ignore_errors=True)
-            raise
-        return target
-
-    def relative(self, path: Path) -> str:
-        """``path`` as the journal names it."""
-        return path.relative_to(self.path).as_posix()
-
-    def progress(self) -> Progress:
-        """How far delivery got; a fresh start where nothing was delivered yet.
-
-        Raises:
-            JournalError: A newer mlwrap, or nobody who is known, wrote ``delivered.json``.
-        """
-        try:
-            text = self._progress.read_bytes()
-        except FileNotFoundError:
-            return Progress()
-        try:
-            progress = msgspec.json.decode(text, type=Progress)
-        except msgspec.DecodeError as error:
-            raise JournalError(f"{self._progress} can't be read ({error}); nothing was delivered.") from None
-        if progress.format > PROGRESS_FORMAT:
-            raise JournalError(
-                f"{self._progress} has format {progress.format}, and this mlwrap reads up to "
-                f"{PROGRESS_FORMAT}. Upgrade mlwrap to deliver it; the folder was not touched."
-            )
-        return progress
-
-    def save_progress(self, progress: Progress) -> None:
-        """Replace ``delivered.json`` in one step."""
-        part = self._progress.with_suffix(".part")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(progress))
-        part.replace(self._progress)
-
-    def writer_lease(self) -> filelock.BaseFileLock:
-        """The lock that the training process holds while it lives; the kernel takes it back at its death."""
-        return filelock.FileLock(self._writer_lock, mode=0o600, thread_local=False)
-
-    def is_open(self) -> bool:
-        """Whether a process that lives is writing it."""
-        if not self.journal.exists():
-            return False
-        lease = self.writer_lease()
-        try:
-            lease.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        except OSError:  # delivered and removed in this very moment
-            return False
-        lease.release()
-        return False
-
-    def delivery_lease(self) -> filelock.BaseFileLock:
-        """The lock that keeps two deliveries of one folder apart."""
-        return filelock.FileLock(self._delivery_lock, mode=0o600, thread_local=False)
-
-    def reserve(self) -> None:
-        """Take some room on the disk, so that a run's end can be written, and delivered, when it is full."""
-        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, bytes(RESERVED))
-        finally:
-            os.close(descriptor)
-
-    def free_reserve(self) -> None:
-        """Give the reserved room back."""
-        self._reserve.unlink(missing_ok=True)
-
-    def size(self) -> int:
-        """Bytes of all files in it."""
-        return sum(f.lstat().st_size for f in self.path.rglob("*") if f.is_file())
-
-    def gone(self) -> bool:
-        """Whether it was delivered and removed; taking a lease made an empty folder, which goes too."""
-        if self.journal.exists():
-            return False
-        self.remove()
-        return True
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
 def run_folders(root: Path) -> Iterator[RunFolder]:
-    """The run folders of a spool, in the order in which their runs started: a parent before its children."""
-    found = [RunFolder(journal.parent) for journal in root.glob("*/journal.jsonl")]
-    yield from sorted(found, key=RunFolder.started)
+    """This user's run folders of a spool, as their runs started: a parent before its children."""
+    found = [RunFolder(path) for path, own in _entries(root) if own]
+    yield from sorted((folder for folder in found if folder.exists()), key=RunFolder.started)
+
+
+def foreign_folders(root: Path) -> list[RunFolder]:
+    """What other users laid into a spool that looks like a run folder."""
+    return [RunFolder(path) for path, own in _entries(root) if not own and is_key(path.name)]
+
+
+def _entries(root: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders and links in a folder, and whether each is this user's."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # removed in this very moment
+                if entry.is_symlink() or entry.is_dir():
+                    yield Path(entry.path), entry.stat(follow_symlinks=False).st_uid == os.getuid()
+
+
+def is_key(name: str) -> bool:
+    """Whether a text can be the key of a run, which names its folder."""
+    return _KEY.fullmatch(name) is not None
 
 
 def sweep(root: Path) -> None:
-    """Remove the folders of dead processes that nobody was told of: of runs not yet started, or in vain."""
+    """Remove what dead processes left: sockets, and the folders of runs not yet started, or in vain."""
+    sweep_sockets(root)
     for path in root.glob(f"{_IN_VAIN}/*"):
-        if not (folder := RunFolder(path)).is_open():
-            folder.remove()
-    for path in root.iterdir():
         folder = RunFolder(path)
-        if not _KEY.fullmatch(path.name) or _begun(folder):
+        if folder.is_ours() and not folder.is_open():
+            folder.remove()
+    for path, own in list(_entries(root)):
+        folder = RunFolder(path)
+        if not own or not is_key(path.name) or _begun(folder) or not folder.is_ours():
             continue
         try:
             with folder.writer_lease().acquire(timeout=0):
@@ -212,20 +72,23 @@ def _begun(folder: RunFolder) -> bool:
     try:
         with folder.journal.open("rb") as file:
             return file.readline().endswith(b"\n")
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
 def spool_root(configured: str | None = None) -> Path:
-    """The folder that run folders live in; made if there is none.
+    """The folder that this user's run folders live in; made if there is none.
 
     Args:
         configured: Where the user wants it, or ``None`` for ``mlwrap/spool`` in the user's state folder.
             Where that can't be written, as in a container without a home, a folder of the user's own under
             the system's temporary folder is taken, with one warning.
 
+    Returns:
+        That folder; where others own it or can write to it, the folder ``user-<uid>`` in it, of mode 0700.
+
     Raises:
-        SpoolError: The configured folder, or every default one, can't be made or written.
+        SpoolError: The configured folder, or every default one, can't be made or written, or is not safe.
     """
     if configured is not None:
         root = Path(configured).expanduser().absolute()
@@ -240,6 +103,16 @@ def spool_root(configured: str | None = None) -> Path:
         return _next_best(default, error)
 
 
+def spool_roots(configured: str | None = None) -> list[Path]:
+    """All folders that run folders of this user, or of others, may lie in: its own first.
+
+    Raises:
+        SpoolError: As :func:`spool_root`.
+    """
+    root = spool_root(configured)
+    return [root, root.parent] if root.name == _own_name() else [root]
+
+
 def vain_root(root: Path) -> Path:
     """Where, in a spool, run folders lie that nobody delivers: of workers that only take part in saving."""
     (root / _IN_VAIN).mkdir(mode=0o700, exist_ok=True)
@@ -250,8 +123,7 @@ def _next_best(default: Path, error: OSError) -> Path:
     root = Path(tempfile.gettempdir()) / f"mlwrap-{os.getuid()}" / "spool"
     try:
         root.parent.mkdir(mode=0o700, exist_ok=True)
-        if root.parent.lstat().st_uid != os.getuid():  # of the link, where it is one
-            raise PermissionError(f"{root.parent} belongs to somebody else")
+        _check_own(root.parent)
         _usable(root)
     except OSError as second:
         raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
@@ -266,16 +138,23 @@ _written: set[Path] = set()
 
 
 def _usable(root: Path) -> Path:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(root)
+    if others_write(root.stat()):
+        root = root / _own_name()
+        root.mkdir(mode=0o700, exist_ok=True)
+        _check_own(root)
     if root not in _written:
         with tempfile.TemporaryFile(dir=root):  # the one sure test of writing is to write
             _written.add(root)
     return root
 
 
-def unusable(root: Path, error: OSError) -> str:
-    """A sentence on a spool that can't be written."""
-    return (
-        f"the spool {root} can't be written ({error.strerror or error}). "
-        "Set MLWRAP_SPOOL to a folder that can be written, or mend this one."
-    )
+def _own_name() -> str:
+    return f"user-{os.getuid()}"
+
+
+def _check_own(folder: Path) -> None:
+    """Make sure that a folder in one that others can write to was not laid there by them."""
+    found = folder.lstat()  # of the link, where it is one
+    if not stat.S_ISDIR(found.st_mode) or others_write(found):
+        raise PermissionError(f"{folder} belongs to another user, is a link, or can be written by others")

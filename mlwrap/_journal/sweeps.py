@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from mlwrap._journal.reader import header, read
 from mlwrap._journal.records import Metrics, RunEnded
-from mlwrap._journal.spool import RunFolder, run_folders
+from mlwrap._journal.run_folder import RunFolder
+from mlwrap._journal.spool import run_folders
 from mlwrap.errors import JournalError
 
 SWEEP = "mlwrap.sweep"

@@ -1,21 +1,35 @@
-"""Append records to a journal, one ``os.write`` each."""
+"""Append records to a journal, one ``os.write`` each.
+
+A line of format 2 is ``{"crc":3585804873,"n":12,"record":{...}}``: the record's number, and the CRC-32 of
+the record's bytes and the number. A number shifted right by 32 bits names the writer, which counts in the
+other bits: 0 is the training, whose records are all accounted for at the run's end.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import secrets
+import sys
 import threading
+import weakref
 from collections import deque
 from pathlib import Path
+from types import FrameType
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
-from mlwrap._journal.records import AnyRecord
+from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tags
 
+LOST = "mlwrap.lost_records"
+"""Tag of a run: how many of its records the disk took no more."""
 KEPT = 10_000  # records that wait in memory while the disk takes none: about a megabyte of metrics
 _TRIES = 3
-_METRICS = b'{"type":"metrics"'
+_METRICS = b'"record":{"type":"metrics"'
+_PREFIX = 90  # bytes of a line within which its record's type stands
 
 
 def _plain(value: Any) -> Any:
@@ -25,26 +39,23 @@ def _plain(value: Any) -> Any:
     return value.__index__() if hasattr(value, "__index__") else float(value)
 
 
-_process = os.getpid()  # known, for to ask costs a record a tenth of its time
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_join = b"".join
 
 
-def _forked() -> None:
-    global _process  # noqa: PLW0603 - as a process has one id
-    _process = os.getpid()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
-_encode_lines = _encoder.encode_lines
-
-
-def encoded(record: AnyRecord) -> bytes:
-    """A record as a line of the journal; what is no UTF-8 in its texts is written as an escape."""
+def _encoded(record: AnyRecord) -> bytes:
+    """A record as JSON; what is no UTF-8 in its texts is written as an escape."""
     try:
-        return _encoder.encode(record) + b"\n"
+        return _encode(record)
     except UnicodeEncodeError:
-        return _encoder.encode(_writable(msgspec.to_builtins(record, enc_hook=_plain))) + b"\n"
+        return _encode(_writable(msgspec.to_builtins(record, enc_hook=_plain)))
+
+
+def _line(body: bytes, number: int) -> bytes:
+    # msgspec writes numbers, and join() puts the pieces together, faster than any formatting of bytes does.
+    # crc32() begins with the number's lower 32 bits; no other single digit gives the same ones.
+    crc = _encode(crc32(body, number))
+    return _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
 
 
 def _writable(value: Any) -> Any:
@@ -53,6 +64,23 @@ def _writable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_writable(key): _writable(item) for key, item in value.items()}
     return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def second_file(journal: Path) -> Path:
+    """Where a journal goes on that takes no more, as under a limit of the size of files."""
+    return journal.with_name("journal-end.jsonl")
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In a child made by ``fork``: the run is its parent's."""
+    for writer in list(_writers):
+        writer.mute()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Writer:
@@ -64,30 +92,48 @@ class Writer:
 
     Args:
         path: The journal, made here with mode 0600 if there is none.
+        first_number: The number of its first record; by default one that no other writer comes to.
 
     Raises:
         OSError: It can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._process = _process
+    def __init__(self, path: Path, first_number: int | None = None) -> None:
+        self._descriptor = _opened(path)
+        if first_number is None:
+            first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # any reader of JSON takes 53 bits
+        self._numbers = itertools.count(first_number)  # which threads may share
+        _writers.add(self)
 
     def append(self, record: AnyRecord) -> None:
-        """Write one record.
+        """Write one record; twice, if the whole run depends on it: its start and its end.
 
         Raises:
             OSError: It could not be written whole. A piece of it may stand in the journal, which costs
                 nothing but itself: the reader finds the record that comes after it.
         """
-        if _process == self._process:
-            self._write(encoded(record))
+        if isinstance(record, RunStarted):
+            record = msgspec.structs.replace(record, format=FORMAT)
+        body = _encoded(record)
+        copies = 2 if isinstance(record, RunStarted | RunEnded) else 1
+        self._write(_join([_line(body, next(self._numbers)) for _ in range(copies)]))
 
     def close(self) -> None:
         """Close the journal; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def mute(self) -> None:
+        """Write to nowhere from now on."""
+        if self._descriptor >= 0:
+            try:
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            except OSError:
+                self.close()
+                return
+            os.dup2(nowhere, self._descriptor, inheritable=False)
+            os.close(nowhere)
 
     def _write(self, line: bytes) -> None:
         # What was cut short is written again as a whole: to write only the rest would tear the record in
@@ -98,19 +144,26 @@ class Writer:
         raise OSError(errno.EIO, "only a part of the record was written")
 
 
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 class PatientWriter(Writer):
-    """A writer for the training process: what the disk does not take waits in memory.
+    """The training process's writer: what the disk does not take waits in memory.
 
     Once the disk takes records again, those that waited are written first, in their order. No more than
     ``KEPT`` wait; those beyond are counted.
 
     Attributes:
         lost: Records that were dropped.
+        stuck: Whether the last flush ended with an error.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, first_number=0)
         self.lost = 0
+        self.stuck = False
+        self._gaps = 0  # numbers that were taken in vain
         self._waiting: deque[bytes] = deque()
         # Taken only while records wait; and again by a signal's handler that comes in the middle.
         self._lock = threading.RLock()
@@ -121,20 +174,66 @@ class PatientWriter(Writer):
         Returns:
             Why it was kept, or ``None`` if it was written.
         """
-        if _process != self._process:
-            return None
         try:
-            line = _encode_lines([record])
+            body = _encode(record)
         except UnicodeEncodeError:
-            line = encoded(record)
-        if self._waiting:  # those come first
-            return self._keep(line, None)
+            body = _encoded(record)
+        number = next(self._numbers)
         try:
-            if os.write(self._descriptor, line) != len(line):
-                self._write(line)
-        except OSError as error:
-            return self._keep(line, error)
+            # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
+            crc = _encode(crc32(body, number))
+            line = _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
+            if self._waiting:  # those come first
+                return self._keep(line, None)
+            try:
+                if os.write(self._descriptor, line) != len(line):
+                    self._write(line)
+            except OSError as error:
+                return self._keep(line, error)
+        except BaseException:  # of a signal's handler: the record has its number, and may not be written
+            self._gaps += 1
+            raise
         return None
+
+    def finish(self, last: RunEnded) -> None:
+        """Write the run's end, and before it how many records are lost.
+
+        Raises:
+            OSError: The disk takes none of it.
+        """
+        if self.lost and (error := self.write(Tags(values={LOST: str(self.lost)}))) is not None:
+            raise error
+        numbers = next(self._numbers), next(self._numbers)
+        # Counted now, for each number below these belongs to a record that is written, or among those.
+        body = _encoded(msgspec.structs.replace(last, unwritten=self._unwritten()))
+        try:
+            self._write(_join([_line(body, number) for number in numbers]))
+        except OSError:
+            self._gaps += len(numbers)
+            raise
+
+    def _unwritten(self) -> int:
+        """How many numbers have no record, or have none yet.
+
+        To know which ones would cost every call. A thread that is writing right now is seen by its frames.
+        """
+        writing = 0
+        for frame in sys._current_frames().values():  # noqa: SLF001 - so it is documented
+            at: FrameType | None = frame
+            while at is not None:
+                writing += at.f_code is PatientWriter.write.__code__
+                at = at.f_back
+        return self.lost + self._gaps + writing
+
+    def go_on_in(self, path: Path) -> None:
+        """Write to another file from now on.
+
+        Raises:
+            OSError: It can't be opened.
+        """
+        other = _opened(path)
+        os.dup2(other, self._descriptor, inheritable=False)
+        os.close(other)
 
     def flush(self, room: int | None = None) -> bool:
         """Write what waits, as far as the disk takes it.
@@ -148,11 +247,12 @@ class PatientWriter(Writer):
         """
         with self._lock:
             if room is not None:
-                self._waiting = deque(sorted(self._waiting, key=lambda line: line.startswith(_METRICS)))
+                self._waiting = deque(sorted(self._waiting, key=lambda line: _METRICS in line[:_PREFIX]))
+            self.stuck = False
             try:
                 self._drain(room)
             except OSError:
-                return False
+                self.stuck = True
             return not self._waiting
 
     def drop(self) -> None:

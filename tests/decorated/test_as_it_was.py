@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from mlwrap import tracked_training
 from mlwrap.testing import capture_runs
+from tests.spools import waiting_in
 
 
 @tracked_training
@@ -108,7 +109,7 @@ def trained(tmp_path):
 def test_a_fixture(trained, spool):
     """Pytest sees the parameters of the function, and its call is a run."""
     assert trained == {"result": 1.0}
-    assert len(list(spool.iterdir())) == 1
+    assert len(waiting_in(spool)) == 1
 
 
 def test_copies():

@@ -11,6 +11,7 @@ import mlwrap
 from mlwrap import _lifetime, model_run
 from mlwrap._run import current
 from mlwrap.cli import cli
+from tests.spools import waiting_in
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_sync_delivers_what_waits(command, runs, spool: Path):
     assert output.endswith("2 delivered, 0 waiting\n")
     assert set(runs()) == {"a", "b"}
     assert command("sync") == (0, "0 delivered, 0 waiting\n")
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_sync_says_what_it_could_not_deliver_and_why(command, runs, spool: Path):
@@ -67,7 +68,7 @@ def test_sync_closes_the_run_of_a_dead_process(command, runs, spool: Path):
     run = runs()["dead"]
     assert run.info.status == "KILLED"
     assert run.data.metrics == {"loss": 0.5}
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_status_lists_what_waits(command):
@@ -95,9 +96,9 @@ def test_clean_removes_only_what_is_named(command, spool: Path):
     done = CliRunner().invoke(cli, ["clean", key, "nobody"])
     assert done.exit_code != 0
     assert "'nobody' is no run" in str(done.exception)
-    assert len(list(spool.iterdir())) == 2
+    assert len(waiting_in(spool)) == 2
     assert command("clean", key) == (0, f"removed {spool / key}\n")
-    assert [folder.name for folder in spool.iterdir()] == [other]
+    assert [folder.name for folder in waiting_in(spool)] == [other]
 
 
 def test_clean_spares_a_run_that_is_open(command, spool: Path):
@@ -105,7 +106,7 @@ def test_clean_spares_a_run_that_is_open(command, spool: Path):
     with model_run("r", delivery="off") as run:
         done = CliRunner().invoke(cli, ["clean", run.key])
         assert "is still being written" in str(done.exception)
-    assert len(list(spool.iterdir())) == 1
+    assert len(waiting_in(spool)) == 1
 
 
 def test_show(command):

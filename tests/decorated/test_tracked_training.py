@@ -16,6 +16,7 @@ import pytest
 import mlwrap
 from mlwrap import Secret, configure, current_run, model_run, tracked_training
 from mlwrap.errors import MlwrapWarning, OptionError, SpoolError
+from tests.spools import waiting_in
 
 
 def test_a_call_is_a_run(runs):
@@ -96,7 +97,7 @@ def test_secrets_stay_out(runs, spool: Path, monkeypatch: pytest.MonkeyPatch):
 
     with pytest.raises(ValueError, match=canary):
         train(canary, canary, f"https://me:{canary}@example.org")
-    (folder,) = spool.iterdir()
+    (folder,) = waiting_in(spool)
     everything = b"".join(f.read_bytes() for f in folder.rglob("*") if f.is_file())
     assert canary.encode() not in everything
     assert everything.count(b"[redacted]") >= 4
@@ -487,7 +488,7 @@ def test_nothing_is_left_in_the_spool(spool: Path, runs):
     train(False)
     with pytest.raises(ValueError, match="fail"):
         train(True)
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_delivery_off_leaves_the_run_for_sync(spool: Path, runs, monkeypatch: pytest.MonkeyPatch):
@@ -507,7 +508,7 @@ def test_delivery_off_leaves_the_run_for_sync(spool: Path, runs, monkeypatch: py
     assert run.info.run_id == entry.run_id
     assert (run.data.params, run.data.metrics) == ({"units": "3"}, {"accuracy": 0.5})
     assert mlwrap.sync() == []
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_a_server_that_is_away_costs_nothing_but_a_warning(runs, store: str, monkeypatch: pytest.MonkeyPatch):

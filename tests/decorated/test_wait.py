@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from mlwrap import _handover, model_run, tracked_training
+from mlwrap._delivery import deliver
 from mlwrap._delivery.line import ADDRESS
-from mlwrap._journal import RunFolder
+from mlwrap._journal import Progress, RunFolder, note_delivered
 from mlwrap.errors import MlwrapWarning, RunStateError
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import senders
@@ -96,6 +97,7 @@ def test_many_runs_in_a_loop(runs, spool: Path):
 def test_those_that_are_delivered_are_forgotten(spool: Path):
     """Two earlier ones are looked at whenever there is another."""
     folder = RunFolder(spool / "delivered")
+    note_delivered(folder, Progress(run_id="r"))
     for number in range(9):
         _handover._leave(str(number), _handover._Left("r", folder, None, 1.0))
         assert len(_handover._left) <= 2
@@ -178,14 +180,38 @@ def test_a_time_out(spool: Path):
     assert (spool / run.key).exists()
 
 
-@pytest.mark.usefixtures("sender", "store")
-def test_a_run_that_somebody_else_has_delivered():
-    """There is nothing to wait for, whoever it was; only its id is not known here."""
+@pytest.mark.usefixtures("sender")
+def test_a_run_that_another_process_has_delivered_is_known(runs, monkeypatch: pytest.MonkeyPatch):
+    """There is nothing to wait for, whoever it was; and what MLflow calls it is known from the spool."""
+    with model_run("r", delivery="off") as run:
+        pass
+    monkeypatch.setattr(run._recorder, "offline", False)
+    deliver(RunFolder(run._recorder.journal.folder.path))
+    assert run.wait() is True
+    assert run.run_id == runs()["r"].info.run_id
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_run_folder_that_is_gone_is_not_delivered():
+    """It is said once, at the first call that notices; waiting never says that all is well."""
     with model_run("r", tracking_uri=AWAY) as run:
         pass
     run._recorder.journal.folder.remove()
-    assert run.wait() is True
+    with pytest.warns(MlwrapWarning, match="was removed: what MLflow does not have of it is lost"):
+        assert run.wait() is False
+    assert run.wait() is False
     assert run.run_id is None
+
+
+@pytest.mark.usefixtures("sender")
+def test_runs_that_are_lost_are_named_at_the_end_of_the_process():
+    """Nobody has waited for them; the end of the process does not take them for delivered."""
+    with model_run("r", tracking_uri=AWAY, deadline=0.5) as run:
+        pass
+    run._recorder.journal.folder.remove()
+    with pytest.warns(MlwrapWarning, match="run 'r': its run folder .* was removed"):
+        _handover._wait_for_the_left()
+    assert _handover._left == {}
 
 
 def test_inline_waits_all_the_same(runs):

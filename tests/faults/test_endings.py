@@ -11,6 +11,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tests.spools import waiting_in
+
 BODY = """
 import os, signal, sys, time
 import mlwrap
@@ -77,7 +79,7 @@ def nothing_left(spool: Path, tmp_path: Path):
     """No run folder, no temporary file."""
 
     def check() -> None:
-        assert list(spool.iterdir()) == []
+        assert waiting_in(spool) == []
         assert list((tmp_path / "tmp").iterdir()) == []
 
     return check

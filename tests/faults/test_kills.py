@@ -19,6 +19,7 @@ from mlwrap._delivery.client import Client
 from mlwrap._journal import RunFolder
 from tests.faults.conftest import until
 from tests.faults.weights import Weights, register
+from tests.spools import waiting_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +128,7 @@ def test_a_delivery_that_is_killed_anywhere(
         (model,) = client.search_logged_models(ids)
         assert model.status.value == "READY"
         assert [output.model_id for output in found.outputs.model_outputs] == [model.model_id]
-        assert list(spool.iterdir()) == []
+        assert waiting_in(spool) == []
     assert calls > 7
 
 

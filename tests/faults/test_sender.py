@@ -14,6 +14,7 @@ from mlflow.entities import Run
 import mlwrap
 from mlwrap.errors import MlwrapWarning
 from tests.faults.conftest import senders, until
+from tests.spools import waiting_in
 
 
 def runs() -> dict[str, Run]:
@@ -52,7 +53,7 @@ def test_a_run_is_delivered_by_another_process(script, store: str, spool: Path):
     assert out.split() == [runs()["r"].info.run_id, "False"]
     assert status() == "FINISHED"
     until(lambda: not senders(spool))
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_a_run_is_seen_while_it_is_open(script, store: str, spool: Path):
@@ -79,7 +80,7 @@ def test_a_process_that_dies_without_a_word(script, store: str, spool: Path, end
     until(lambda: status() == "KILLED")
     assert steps() == list(range(500))
     assert "died without a word" in runs()["r"].data.tags["mlwrap.error.message"]
-    until(lambda: list(spool.iterdir()) == [])
+    until(lambda: waiting_in(spool) == [])
 
 
 def test_a_run_that_nobody_closed(script, store: str):
@@ -214,7 +215,7 @@ def test_where_no_process_can_be_started_delivery_is_inline(
     with pytest.warns(MlwrapWarning, match=words), mlwrap.model_run("r") as run:
         run.log_metric("loss", 1.0)
     assert status() == "FINISHED"
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_a_spool_with_a_long_path(script, store: str, tmp_path: Path):
@@ -224,7 +225,7 @@ def test_a_spool_with_a_long_path(script, store: str, tmp_path: Path):
     _, err = process.communicate(timeout=120)
     assert err == ""
     assert status() == "FINISHED"
-    until(lambda: list(spool.iterdir()) == [])
+    until(lambda: waiting_in(spool) == [])
 
 
 def test_leaving_waits_no_longer_than_the_deadline(script, store: str, spool: Path):
@@ -242,4 +243,4 @@ def test_leaving_waits_no_longer_than_the_deadline(script, store: str, spool: Pa
     assert "nobody listens at 127.0.0.1:9" in err
     assert "'mlwrap sync' delivers it" in err
     until(lambda: not senders(spool))
-    assert len(list(spool.iterdir())) == 1
+    assert len(waiting_in(spool)) == 1

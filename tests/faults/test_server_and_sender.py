@@ -13,6 +13,7 @@ from tests.faults import proxy as how
 from tests.faults.conftest import senders, until
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Server
+from tests.spools import waiting_in
 
 LOOP = """
 body = time.monotonic()
@@ -141,7 +142,7 @@ def test_a_training_that_ends_while_its_files_are_uploaded(
     until(lambda: status(on_sqlite, name) == "FINISHED", seconds=120)
     client = MlflowClient(on_sqlite.uri)
     assert len(client.list_artifacts(run(on_sqlite, name).info.run_id, "big")) == 8
-    until(lambda: list((tmp_path / "spool").iterdir()) == [])
+    until(lambda: waiting_in(tmp_path / "spool") == [])
 
 
 def test_a_server_that_asks_to_be_left_alone(script, proxy: Proxy, on_sqlite: Server, name: str):

@@ -9,6 +9,7 @@ import pytest
 from mlflow.entities import Run
 
 from tests.faults.conftest import senders, until
+from tests.spools import waiting_in
 
 CPU = "system/cpu_utilization_percentage"
 FAST = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1"}
@@ -78,7 +79,7 @@ def test_who_asks_has_them(script, store: str, spool: Path, source: str, variabl
     assert found == sorted(set(found))
     assert steps("loss") == [0]
     until(lambda: not senders(spool))
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_who_does_not_ask_has_none(script, store: str):
@@ -95,7 +96,7 @@ def test_a_run_that_ends_at_once(script, store: str, spool: Path):
     go_on(process)
     assert the_run().info.status == "FINISHED"
     until(lambda: not senders(spool))
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_the_training_process_is_killed(script, store: str, spool: Path):
@@ -106,7 +107,7 @@ def test_the_training_process_is_killed(script, store: str, spool: Path):
     process.communicate()
     until(lambda: the_run().info.status == "KILLED")
     until(lambda: not senders(spool))
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_another_sender_goes_on_counting(script, store: str, spool: Path):

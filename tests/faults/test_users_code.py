@@ -16,6 +16,7 @@ import pytest
 import mlwrap
 from mlwrap import current_run, model_run, tracked_training
 from mlwrap.errors import MlwrapWarning
+from tests.spools import waiting_in
 
 
 def runs() -> dict[str, mlflow.entities.Run]:
@@ -121,7 +122,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_open(
     with pytest.raises(KeyboardInterrupt):
         train(Slow())
     assert current_run() is None
-    assert not spool.exists() or list(spool.iterdir()) == []
+    assert not spool.exists() or waiting_in(spool) == []
 
 
 def test_arguments_that_are_no_text(store: str, monkeypatch: pytest.MonkeyPatch):
@@ -171,7 +172,7 @@ def test_an_offline_run_keeps_its_children_with_it(store: str, spool: Path):
     assert [entry.error for entry in mlwrap.sync()] == [None, None]
     found = runs()
     assert found["inner"].data.tags["mlflow.parentRunId"] == found["outer"].info.run_id
-    assert list(spool.iterdir()) == []
+    assert waiting_in(spool) == []
 
 
 def test_values_that_are_almost_right(store: str):
@@ -241,6 +242,6 @@ def test_umask(store: str, spool: Path):
             run.log_text("x", "x.txt")
     finally:
         os.umask(before)
-    (folder,) = spool.iterdir()
+    (folder,) = waiting_in(spool)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "journal.jsonl").stat().st_mode & 0o777 == 0o600

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlwrap import load_model
+from tests.spools import waiting_in
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ESTIMATORS = importlib.util.find_spec("tensorflow_estimator") is not None
@@ -141,4 +142,4 @@ def test_an_example_runs_as_its_page_says(name: str, tmp_path: Path):
         assert "models:/m-" in done.stdout
         assert "something else" not in done.stdout
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert list((tmp_path / "spool").iterdir()) == []
+    assert waiting_in(tmp_path / "spool") == []

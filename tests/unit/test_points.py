@@ -113,6 +113,15 @@ def test_names_that_mlflow_refuses():
     assert all(len(name) <= 250 for name in names)
 
 
+def test_an_empty_mapping_writes_no_record():
+    """There is nothing to log."""
+    with captured() as (run, _):
+        journal = run._recorder.journal.folder.journal
+        before = journal.read_bytes()
+        run.log_metrics({})
+        assert journal.read_bytes() == before
+
+
 def test_steps_of_their_own():
     """The next one of each name; a call's metrics have one step."""
     with captured() as (run, runs):

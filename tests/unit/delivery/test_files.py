@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mlwrap._delivery.files import assemble, building_place, check_copied, digest
+from mlwrap._delivery.staged_check import Damaged
 from mlwrap._journal import Zip
-from mlwrap.errors import SpoolError, Unreachable
+from mlwrap.errors import Unreachable
 
 ZIPS = {"data/model.keras": Zip(folder="data/model.unzipped")}
 WEIGHTS = "data/model.unzipped/model.weights.h5"
@@ -195,7 +196,7 @@ def test_content_that_was_lost_is_told(roomy: Path):
     """And no model made of what is left; what is left stays."""
     with (roomy / WEIGHTS).open("r+b") as file:
         file.truncate(512 + 4_000_000)
-    with pytest.raises(SpoolError, match="1,000,000 bytes shorter than it was"):
+    with pytest.raises(Damaged, match="1,000,000 bytes shorter than it was"):
         assemble(roomy, AROUND, roomy)
     assert not (roomy / "data/model.keras").exists()
     assert (roomy / WEIGHTS).read_bytes()[512:4_000_512] == b"weights!" * 500_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlflow
 
 from mlwrap._delivery import finished_points, sweep_of
-from mlwrap._delivery.client import Client
+from mlwrap._delivery.queries import Queries
 from mlwrap._journal import POINT, SWEEP
 
 
@@ -17,7 +17,7 @@ def test_all_that_match_are_found_page_by_page(store):
         client.create_run(experiment, start_time=time, tags={"even": str(time % 2 == 0)}).info.run_id
         for time in range(1, 8)
     ]
-    found = Client(store).search(experiment, "tags.even = 'False'", page=2)
+    found = Queries(store).search(experiment, "tags.even = 'False'", page=2)
     assert [run.info.run_id for run in found] == made[::-1][::2]
 
 

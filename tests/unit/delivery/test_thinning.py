@@ -322,7 +322,7 @@ def test_the_file_is_refused(spool: Path, store: str, monkeypatch: pytest.Monkey
 
 
 def test_no_room_for_the_file(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch):
-    """As if MLflow had refused it."""
+    """The run has its end, and the file comes once there is room."""
     folder = recorded(spool, store, 500, thin_after=200)
     with monkeypatch.context() as patch:
 
@@ -330,7 +330,7 @@ def test_no_room_for_the_file(spool: Path, store: str, monkeypatch: pytest.Monke
             raise OSError(28, "No space left on device")
 
         patch.setattr("mlwrap._delivery.thinning.csv.writer", full)
-        with pytest.raises(Refused, match="No space left"):
+        with pytest.raises(Unreachable, match="No space left"):
             deliver(folder)
     assert only()[0].info.status == "FINISHED"
     assert deliver(folder).ended

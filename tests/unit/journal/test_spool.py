@@ -14,12 +14,15 @@ from mlwrap._journal import (
     Progress,
     RunFolder,
     RunStarted,
+    foreign_folders,
     open_run,
     run_folders,
     spool_root,
+    spool_roots,
     sweep,
 )
 from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
+from tests.users import as_nobody, give_away, let_through, needs_root
 
 
 def first(key: str) -> RunStarted:
@@ -61,7 +64,7 @@ def test_the_next_best_spool_is_never_somebody_elses(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("os.getuid", lambda: 424242)
-    with pytest.raises(SpoolError, match="belongs to somebody else"):
+    with pytest.raises(SpoolError, match="belongs to another user"):
         spool_root(None)
 
 
@@ -149,6 +152,7 @@ def test_progress_is_what_was_saved(tmp_path: Path):
     """And a fresh start where nothing was."""
     folder = open_run(tmp_path, first("k")).folder
     assert folder.progress() == Progress()
+    assert not folder.progress().asked
     progress = Progress(
         offset=7, run_id="r", models={"s": ModelProgress(name="m", model_id="i", location="l")}
     )
@@ -157,13 +161,38 @@ def test_progress_is_what_was_saved(tmp_path: Path):
     assert stat.S_IMODE((folder.path / "delivered.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(("text", "words"), [('{"format":99}', "Upgrade"), ("{", "can't be read")])
-def test_a_progress_that_is_not_ours_is_refused(tmp_path: Path, text: str, words: str):
-    """A newer one, or a damaged one: a sentence, and nothing is delivered twice."""
+@pytest.mark.parametrize("text", ['{"format":99}', '{"format":99,"offset":"of another type"}'])
+def test_a_progress_of_a_newer_mlwrap_is_refused(tmp_path: Path, text: str):
+    """A sentence, and nothing is delivered twice."""
     folder = open_run(tmp_path, first("k")).folder
     (folder.path / "delivered.json").write_text(text)
-    with pytest.raises(JournalError, match=words):
+    with pytest.raises(JournalError, match="Upgrade"):
         folder.progress()
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"", bytes(80), b'{"format":1,"off', b"[" * 100_000, b'{"offset":"x"}']
+)
+def test_a_progress_that_is_lost_is_looked_up(tmp_path: Path, text: bytes | None):
+    """Removed, empty, zeroed, cut or damaged: MLflow is asked for the run before it is made."""
+    folder = open_run(tmp_path, first("k")).folder
+    (folder.path / "delivered.json").unlink()
+    if text is not None:
+        (folder.path / "delivered.json").write_bytes(text)
+    progress = folder.progress()
+    assert (progress.asked, progress.rebuilt, progress.offset) == (True, True, 0)
+    assert (progress.error is None) == (text is None)
+
+
+def test_what_stands_in_the_way_is_no_progress():
+    """An error whose text changes each time, and what was refused, are not what MLflow has got."""
+    before = Progress(offset=1, models={"m": ModelProgress(name="m", uploaded={"a"})})
+    after = Progress(
+        offset=1, models={"m": ModelProgress(name="m", uploaded={"a"})}, error="at 0x7f", held={"x": "y"}
+    )
+    assert after.delivered() == before.delivered()
+    after.models["m"].uploaded.add("b")
+    assert after.delivered() != before.delivered()
 
 
 def test_a_copy_is_of_regular_files_only(tmp_path: Path):
@@ -187,3 +216,82 @@ def test_removing_a_folder_leaves_nothing(tmp_path: Path):
     run.release()
     RunFolder(root / "k").remove()
     assert list(root.iterdir()) == []
+
+
+def test_a_spool_that_others_can_write_to_has_a_folder_for_each_user(tmp_path: Path):
+    """As a folder that a group shares, or one under /tmp; nobody else can look into it."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for mode in (0o1777, 0o770):
+        shared.chmod(mode)
+        root = spool_root(str(shared))
+        assert root == shared / f"user-{os.getuid()}"
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700
+        assert spool_roots(str(shared)) == [root, shared]
+    shared.chmod(0o700)
+    assert spool_root(str(shared)) == shared
+
+
+@pytest.mark.parametrize("how", ["link", "file", "open to others"])
+def test_a_folder_in_a_shared_spool_that_others_laid_there_is_refused(tmp_path: Path, how: str):
+    """With a sentence; nothing is written into it."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    own = shared / f"user-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    if how == "link":
+        own.symlink_to(tmp_path / "elsewhere")
+    elif how == "file":
+        own.touch()
+    else:
+        own.mkdir()
+        own.chmod(0o777)
+    with pytest.raises(SpoolError, match=r"the spool .*shared can't be written \(.*Set MLWRAP_SPOOL"):
+        spool_root(str(shared))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@needs_root
+def test_a_folder_in_a_shared_spool_of_another_user_is_refused(tmp_path: Path):
+    """Its name alone does not make it ours."""
+    shared = tmp_path / "shared"
+    (shared / f"user-{os.getuid()}").mkdir(parents=True)
+    shared.chmod(0o1777)
+    give_away(shared)
+    with pytest.raises(SpoolError, match="belongs to another user"):
+        spool_root(str(shared))
+
+
+@needs_root
+def test_folders_of_other_users_are_never_touched(tmp_path: Path):
+    """Neither listed among ours nor swept, and no lock is made in them; they are named as foreign."""
+    ours, begun, starting = (character * 32 for character in "abc")
+    open_run(tmp_path, first(ours)).release()
+    open_run(tmp_path, first(begun)).release()
+    (tmp_path / starting).mkdir(mode=0o700)
+    for key in (begun, starting):
+        give_away(tmp_path / key)
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert [folder.key for folder in run_folders(tmp_path)] == [ours]
+    assert sorted(folder.key for folder in foreign_folders(tmp_path)) == [begun, starting]
+    assert not RunFolder(tmp_path / begun).is_open()
+    sweep(tmp_path)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@needs_root
+def test_a_folder_that_can_not_be_looked_into_hides_no_other(tmp_path: Path):
+    """Of a user who is not root: another's folder of 0700 is passed over."""
+    root = tmp_path / "spool"
+    (root / ("f" * 32)).mkdir(mode=0o700, parents=True)
+    let_through(tmp_path)
+    root.chmod(0o777)
+
+    def look() -> None:
+        open_run(root, first("e" * 32)).release()
+        assert [folder.key for folder in run_folders(root)] == ["e" * 32]
+        assert [folder.key for folder in foreign_folders(root)] == ["f" * 32]
+        sweep(root)
+
+    assert as_nobody(look)

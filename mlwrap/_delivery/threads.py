@@ -1,0 +1,93 @@
+"""Threads that deliver side by side, of which none waits for another that gets nowhere."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from mlwrap._journal import Progress
+
+T = TypeVar("T", bound=Hashable)
+
+_AT_ONCE = 16  # deliveries to one store; more would only share its time
+_MAX_AT_ONCE = 24  # of them with those that get nowhere
+STUCK_SECONDS = 1.0  # without progress: from then on others need not wait for it
+
+
+class DaemonThreads:
+    """Does work in threads that are kept for more of it; one that hangs keeps no process alive."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._has_threads = False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have something done, which must not raise."""
+        self._work.put(work)
+        if self._idle.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._run, name="mlwrap-delivery", daemon=True).start()
+            self._has_threads = True
+        except RuntimeError:  # no more can be started: one of those that there are does it later
+            if not self._has_threads:
+                self._work.get()()
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
+            self._idle.release()
+
+
+class Slots(Generic[T]):
+    """What is being delivered to one store, and whether there is room for more.
+
+    What has made no progress for a second does not take up room.
+    """
+
+    def __init__(self) -> None:
+        self._moved: dict[T, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._moved)
+
+    def start(self, item: T) -> None:
+        """Its delivery begins."""
+        self._moved[item] = time.monotonic()
+
+    def note_progress(self, item: T) -> None:
+        """It makes progress; any thread may say so."""
+        if item in self._moved:
+            self._moved[item] = time.monotonic()
+
+    def end(self, item: T) -> bool:
+        """Its delivery is over, or given up; ``False`` if it was given up before."""
+        return self._moved.pop(item, None) is not None
+
+    def stuck(self) -> dict[T, float]:
+        """What has made no progress for a second or more, and for how many."""
+        now = time.monotonic()
+        idle = {item: now - moved for item, moved in list(self._moved.items())}
+        return {item: seconds for item, seconds in idle.items() if seconds >= STUCK_SECONDS}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another one can begin."""
+        return len(self) < _MAX_AT_ONCE and len(self) - len(self.stuck()) < _AT_ONCE
+
+
+def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:
+    """What to tell each progress of a delivery, so that ``moved`` is called whenever MLflow has got more."""
+    delivered: tuple[object, ...] = ()
+
+    def note(progress: Progress) -> None:
+        nonlocal delivered
+        if (now := progress.delivered()) != delivered:
+            delivered = now
+            moved()
+
+    return note
