@@ -18,7 +18,6 @@ from mlwrap._delivery.models import publish
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
 from mlwrap._delivery.registry import Registry
-from mlwrap._delivery.standing import working_folder
 from mlwrap._delivery.thinning import FILE, Thinning, write_points
 from mlwrap._delivery.uploads import has_arrived
 from mlwrap._delivery.verifying import verify_models
@@ -86,8 +85,7 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
 
 def opened(first: RunStarted) -> Client:
     """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
-    with working_folder(first):
-        return Client(first.tracking_uri)
+    return Client(first.tracking_uri, first.folder)
 
 
 def _note(folder: RunFolder, error: str) -> None:
@@ -254,8 +252,7 @@ class _Delivery:
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
-        with working_folder(first):
-            experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
+        experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down
             progress.run_id = self._client.find_run(first.key, experiment_id)
