@@ -41,4 +41,6 @@ def artifact_root(tracking_uri: str, folder: str) -> str | None:
         return None
     if not Path(folder).is_dir():
         return None
-    return str(Path(folder) / _ARTIFACTS).replace("%", "%25")  # which MLflow takes for what is behind it
+    # As it is, with a "%2F" in it: MLflow takes that for a slash when it writes and when it reads. What it has
+    # read it takes apart once more, so that it would not find what lies in the folder itself.
+    return str(Path(folder) / _ARTIFACTS)
