@@ -23,16 +23,8 @@ HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "opt
 _FUNCTIONS = (*HOMES, "ops", "random")
 # And those whose classes are: the others are callbacks, data sets, trainers of their own.
 _CLASSES = (
-    *(
-        *_FUNCTIONS,
-        "distillation",
-        "dtype_policies",
-        "engine",
-        "export",
-        "feature_column",
-        "layers",
-        "legacy",
-    ),
+    *_FUNCTIONS,
+    *("backend", "distillation", "dtype_policies", "engine", "export", "feature_column", "layers", "legacy"),
     *("mixed_precision", "models", "premade_models", "quantizers", "trainers", "utils"),
 )
 _LAMBDA_LAYERS = "tf_op_layer"  # the module of Keras 2 whose layers call TensorFlow by name
