@@ -6,18 +6,22 @@ import contextlib
 import fcntl
 import os
 import socket
+import sqlite3
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sqlalchemy.engine import make_url
+
+from mlwrap._delivery.standing import openable
 from mlwrap.errors import Unreachable
 
 _CONNECT_SECONDS = 5.0
 
 
 class NobodyListens(Unreachable):
-    """There is no server where one should be: trying again at once is of no use."""
+    """There is no server, or no store, where one should be: trying again at once is of no use."""
 
 
 @contextlib.contextmanager
@@ -40,11 +44,13 @@ def alone(tracking_uri: str) -> Iterator[None]:
 
 
 def check_listening(tracking_uri: str) -> None:
-    """Make sure that somebody listens where an HTTP server should be; costs one connection.
+    """Make sure that somebody listens where an HTTP server should be, or that an sqlite file can be opened.
 
     Raises:
-        NobodyListens: Nobody does. MLflow's client would go on trying for four minutes.
+        NobodyListens: It is not so. MLflow's client would go on trying for minutes.
     """
+    if tracking_uri.startswith("sqlite:///"):
+        _check_sqlite(openable(tracking_uri))
     parts = urlsplit(tracking_uri)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return
@@ -55,3 +61,17 @@ def check_listening(tracking_uri: str) -> None:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise NobodyListens(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
+
+
+def _check_sqlite(tracking_uri: str) -> None:
+    database = make_url(tracking_uri).database
+    if not database or database == ":memory:":
+        return
+    file = Path(database)
+    try:
+        with contextlib.closing(sqlite3.connect(file.absolute().as_uri() + "?mode=rw", uri=True, timeout=0)):
+            return
+    except sqlite3.OperationalError as error:
+        if file.parent.is_dir() and not file.exists() and os.access(file.parent, os.W_OK):
+            return  # MLflow makes it
+        raise NobodyListens(f"the sqlite store {database} can't be opened ({error}).") from error

@@ -8,7 +8,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -25,6 +25,7 @@ from mlwrap.errors import told as description
 _LOOK_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
 _FULL_BYTES = 100_000  # in the journal; about a thousand points, which is what one request takes
+_OPENING_SECONDS = 60  # that MLflow may take to make the tables of a new sqlite store
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
 
 
@@ -44,6 +45,7 @@ class _Away:
 
 
 _away = _Away()
+_opened: set[str] = set()  # URIs of the sqlite stores that have their tables
 _ready = threading.Event()  # MLflow is imported
 
 
@@ -240,6 +242,8 @@ class Served:
             self._say(Told(progress=progress))
 
         try:
+            with self._signs_of_life(uri):
+                runs.opened(header(folder.journal))
             progress = runs.deliver(folder, told)
         except (Unreachable, OSError) as error:
             self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
@@ -258,6 +262,27 @@ class Served:
             return self._look(self._woken)
         period = self._watch.period if self._watch is not None else math.inf
         return time.monotonic() + max(period, _LOOK_SECONDS)
+
+    @contextlib.contextmanager
+    def _signs_of_life(self, uri: str) -> Iterator[None]:
+        """Say, for a minute, that it goes on while MLflow makes the tables of an sqlite store."""
+        if not uri.startswith("sqlite:") or uri in _opened:
+            yield
+            return
+        done = threading.Event()
+
+        def say() -> None:
+            for seconds in range(1, _OPENING_SECONDS):
+                if done.wait(1.0):
+                    return
+                self._say(Told(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
+
+        threading.Thread(target=say, daemon=True).start()
+        try:
+            yield
+            _opened.add(uri)
+        finally:
+            done.set()
 
     def _say(self, told: Told) -> None:
         """Tell how it goes, if somebody waits for that."""
