@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
 from mlwrap._handover import Handover
+from mlwrap._harmless import tolerant
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
-from mlwrap.errors import RunStateError
+from mlwrap.errors import warn
 
 
 class Known:
@@ -16,6 +20,15 @@ class Known:
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
+
+    if not TYPE_CHECKING:  # to a type checker it would say that there are all names
+
+        def __getattr__(self, name: str) -> object:
+            """Called for a name that is not there: Python's own error, with the nearest one that is."""
+            public = [known for known in dir(type(self)) if not known.startswith("_")]
+            nearest = () if name.startswith("_") else difflib.get_close_matches(name, public, n=1)
+            hint = f". Did you mean: {nearest[0]!r}?" if nearest else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     @property
     def name(self) -> str:
@@ -80,6 +93,7 @@ class Known:
             return None
         return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
 
+    @tolerant(bool)
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until MLflow has all of a run that has ended, and learn what it calls it.
 
@@ -92,13 +106,10 @@ class Known:
 
         Returns:
             Whether there is nothing more to wait for: MLflow has all of it, or is not to be told
-            (``delivery="off"``, disabled). Else a warning says where it waits, and for which command.
-
-        Raises:
-            RunStateError: The run is still open.
+            (``delivery="off"``, disabled). Else a warning says where it waits, and for which command. It is
+            false, with a warning, for a run that is still open.
         """
         if self.status == "RUNNING":
-            raise RunStateError(
-                f"wait() was called on run {self.name!r}, which is open. Call it when it has ended."
-            )
+            warn(f"wait() was called on run {self.name!r}, which is open. Call it when it has ended.")
+            return False
         return self._handover is None or self._handover.wait(timeout)

@@ -43,7 +43,8 @@ def load_model(
         into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
             Estimator's: the path of a new folder that they are copied into, for training to go on there.
         trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
-            register its classes may be imported though they are of no installed package.
+            register its classes may be imported though they are of no installed package; and whether a
+            SavedModel may write, read, run and connect.
         tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`; for a ``Run`` by default where
             that is.
 
@@ -69,7 +70,7 @@ def load_model(
     files = files_of(os.fspath(uri), tracking_uri)
     try:
         saver = _reader(uri, files.saver, files.saver_format)
-        savers.import_modules(files.modules, trust=trust)
+        savers.import_needed(saver, files.folder, files.modules, trust=trust)
         loaded = savers.load(saver, files.folder, files.details, into=into, trust=trust)
     except BaseException:
         files.release()

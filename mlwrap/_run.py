@@ -32,12 +32,24 @@ def current_run() -> Run | None:
     return run
 
 
+def check_run(run: object) -> None:
+    """Make sure that it is a run, or ``None``.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    if run is not None and not isinstance(run, Run):
+        raise OptionError(
+            f"run={run!r} can't be used: expected a run, as model_run() and current_run() give."
+        )
+
+
 class Run(Training, Known):
     """What a training body holds: everything that can be said of it while it runs.
 
     Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
-    goes wrong in them is said in a :class:`~mlwrap.errors.MlwrapWarning`. Called after the run has ended
-    they raise :class:`~mlwrap.errors.RunStateError`.
+    goes wrong in them, a wrong call among it, is said in a :class:`~mlwrap.errors.MlwrapWarning`. Called
+    after the run has ended, those that log raise :class:`~mlwrap.errors.RunStateError`.
 
     Attributes:
         around: The run that was open around this one, in the same thread or task, when it began.

@@ -14,7 +14,7 @@ from mlwrap._journal import Example
 from mlwrap._loading import files_of, load_model
 from mlwrap.config import settings
 from mlwrap.errors import LoadError, MlwrapError, told
-from mlwrap.savers import arrays, difference, predict
+from mlwrap.savers import arrays, difference, predict, require_plain_graphs
 
 
 def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) -> str:
@@ -39,7 +39,9 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
         example = Example.read(files.folder)
         with contextlib.redirect_stdout(sys.stderr):  # where frameworks draw their progress bars
             loaded, needs = _load(files.folder, trust=trust)
-            compared = _compare(example, loaded, files.folder)
+            if not trust:
+                require_plain_graphs(files.folder)
+            compared = _compare(example, loaded, files.folder, trust=trust)
     finally:
         files.release()
     found = [needs] if needs else []
@@ -59,9 +61,10 @@ def _load(folder: Path, *, trust: bool) -> tuple[Any, str]:
     return loaded, "with trust=True"
 
 
-def _compare(example: Example | None, loaded: Any, folder: Path) -> bool:
+def _compare(example: Example | None, loaded: Any, folder: Path, *, trust: bool) -> bool:
     value = example.value() if example is not None else None
-    stock = _attempt("mlflow.pyfunc does not load it, or can't predict", stock_predict, folder, value)
+    ask = functools.partial(stock_predict, trust=trust)
+    stock = _attempt("mlflow.pyfunc does not load it, or can't predict", ask, folder, value)
     if example is None or example.predicted is None:
         return False
     again = _attempt("it loads, and can't predict", predict, loaded, example)

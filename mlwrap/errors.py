@@ -129,8 +129,8 @@ _HERE = str(Path(__file__).parent)
 def warn(message: str) -> None:
     """Emit a :class:`MlwrapWarning` that points at the first line of code that is not mlwrap's own.
 
-    Where warnings are turned into errors it goes to standard error instead: a warning of ours is about
-    something that must not end the training.
+    Where warnings are turned into errors, or can't be shown, it goes to standard error instead: a warning of
+    ours is about something that must not end the training.
     """
     level = 2
     frame = sys._getframe(1)  # noqa: SLF001 - as the standard library's own warnings do
@@ -138,6 +138,6 @@ def warn(message: str) -> None:
         frame, level = frame.f_back, level + 1
     try:
         warnings.warn(message, MlwrapWarning, stacklevel=level)
-    except MlwrapWarning:
+    except Exception:  # noqa: BLE001 - a hook of the user's own that shows warnings may raise anything
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"mlwrap: {message}\n")

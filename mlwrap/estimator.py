@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mlwrap._points import Points
-from mlwrap._run import Run, current_run
+from mlwrap._run import Run, check_run, current_run
 from mlwrap.errors import Diverged, OptionError, told, warn
 
 __all__ = ["MetricsHook"]
@@ -31,12 +31,13 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         tensors: Metric names to what is logged beside ``loss``: tensors of the graph, or their names.
 
     Raises:
-        OptionError: ``every`` is no number of steps.
+        OptionError: ``run`` is no run, or ``every`` no number of steps.
     """
 
     def __init__(
         self, run: Run | None = None, *, every: int = 100, tensors: Mapping[str, Any] | None = None
     ) -> None:
+        check_run(run)
         if type(every) is not int or every < 1:
             raise OptionError(f"every={every!r} can't be used: expected a number of steps, 1 or more.")
         self._given = run
@@ -102,5 +103,9 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
 
     def end(self, session: Any) -> None:  # noqa: ARG002 - TensorFlow's
         """Write down what still waits."""
-        if self._points is not None:
+        if self._points is None:
+            return
+        try:
             self._points.settle()
+        except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
+            warn(f"MetricsHook could not log what still waited: {told(error)}")

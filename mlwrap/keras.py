@@ -18,7 +18,7 @@ from mlwrap import savers
 from mlwrap._capture import role
 from mlwrap._pace import Pace
 from mlwrap._points import Points
-from mlwrap._run import Run, current_run
+from mlwrap._run import Run, check_run, current_run
 from mlwrap.errors import Diverged, OptionError, SaveError, told, warn
 
 __all__ = ["MetricsCallback"]
@@ -88,9 +88,10 @@ class MetricsCallback:
         mode: Literal["min", "max"] | None = None,
         grace: float = 30.0,
     ) -> None:
+        check_run(run)
         numbers = {"every": every, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
         for name, number in {**numbers, "every_seconds": every_seconds}.items():
-            if number is not None and (isinstance(number, bool) or not number > 0):
+            if number is not None and (isinstance(number, bool | str) or not number > 0):
                 raise OptionError(f"{name}={number!r} can't be used: expected a number greater than 0.")
         if mode not in {None, "min", "max"}:
             raise OptionError(f"mode={mode!r} can't be used: expected 'min' or 'max'.")
@@ -257,6 +258,7 @@ class MetricsCallback:
         self._best_value = value
         return True
 
+    @_hook
     def _rescue(self, record: savers.Metrics | None) -> None:
         """The process will be ended soon: save the model, if there is time for that."""
         self._rescued = True

@@ -131,7 +131,7 @@ class _Walk:
         except Exception:  # noqa: BLE001  whatever a value's own code raises
             part = described(value)
         if not isinstance(part, Branch):
-            self._add(name, part)
+            self._add(name, self._redactor.arguments(part) if isinstance(part, list) else part)
         elif len(self._around) >= _DEEPEST:
             self._add(name, described(value))
         else:
@@ -144,6 +144,7 @@ class _Walk:
         if branch.head is not None:
             self._add(name, branch.head)
         seen = 0
+        secrets = branch.secrets | self._secret_value(value)
         try:
             for key, part in branch.parts:
                 if self.left <= 0:
@@ -152,11 +153,19 @@ class _Walk:
                 seen += 1
                 self.left -= 1
                 own = f"{name}.{_key(key)}"
-                self.visit(own, part, secret=key in branch.secrets)
+                self.visit(own, part, secret=key in secrets)
         except Exception as error:  # noqa: BLE001  a property, or an iteration, of the user's
             self.found.append((f"{name}.left_out", f"not readable: {type(error).__name__}"))
         if len(self.found) == before and not seen:  # its length said otherwise
             self._add(name, described(value))
+
+    def _secret_value(self, value: object) -> frozenset[str]:
+        """Of ``{"name": "API_KEY", "value": …}``, the form of environments in containers, what is secret."""
+        if type(value) is not dict or "value" not in value:
+            return frozenset()
+        name = value.get("name", value.get("key"))
+        secret = type(name) is str and self._redactor.is_secret(name, value["value"])
+        return frozenset({"value"} if secret else ())
 
     def _hide(self, name: str, value: object) -> None:
         with contextlib.suppress(Exception):  # whatever a value's own code raises

@@ -1,11 +1,10 @@
-"""What git says of a folder: one child process for each folder and process, and one small file read."""
+"""What git says of a folder: two child processes for each folder and process."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ __all__ = ["Checkout", "checkout"]
 _PATIENCE = 2.0  # seconds; the status of a cold, large tree can take minutes
 _COMMAND = ("git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch")
 _QUICKLY = ("--untracked-files=no", "--ignore-submodules=dirty")
+_REMOTE = ("git", "config", "--get", "remote.origin.url")
 _lock = Lock()
 
 
@@ -34,28 +34,16 @@ def checkout(folder: str) -> Checkout:
 
 @lru_cache(maxsize=64)
 def _asked(folder: str) -> Checkout:
-    # Variables that git sets for its hooks would point it at another repository than the folder's.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    try:
-        done = subprocess.run(  # noqa: S603  a fixed command
-            [*_COMMAND, *_QUICKLY],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PATIENCE,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+    status = _said((*_COMMAND, *_QUICKLY), folder)
+    if status is None:
         return Checkout()
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    said = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
+    lines = status.splitlines()
+    branch = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
     return Checkout(
-        commit=_named(said.get("branch.oid")),
-        branch=_named(said.get("branch.head")),
+        commit=_named(branch.get("branch.oid")),
+        branch=_named(branch.get("branch.head")),
         dirty=any(not line.startswith("#") for line in lines),
-        remote=_remote(Path(folder)),
+        remote=(_said(_REMOTE, folder) or "").strip() or None,
     )
 
 
@@ -64,22 +52,21 @@ def _named(said: str | None) -> str | None:
     return None if said is None or said.startswith("(") else said
 
 
-def _remote(folder: Path) -> str | None:
-    """Address of ``origin``, read from the repository's own configuration."""
+def _said(command: tuple[str, ...], folder: str) -> str | None:
+    """What a command of git's prints; ``None`` where it can't be started, or fails."""
+    # Variables that git sets for its hooks would point it at another repository than the folder's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        above = (place / ".git" for place in (folder, *folder.parents))
-        git = next(place for place in above if place.exists())
-        if git.is_file():  # a linked working tree or a submodule: "gitdir: <folder>"
-            git = git.parent / git.read_text().partition(":")[2].strip()
-        if (git / "commondir").is_file():
-            git = git / (git / "commondir").read_text().strip()
-        section = ""
-        for line in (git / "config").read_text().splitlines():
-            name, _, value = map(str.strip, line.partition("="))
-            if name.startswith("["):
-                section = name
-            elif section == '[remote "origin"]' and name == "url":
-                return value.strip('"')
-    except (OSError, StopIteration, UnicodeDecodeError):
-        pass
-    return None
+        done = subprocess.run(  # noqa: S603  a fixed command
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._capture.git import checkout
-from mlwrap._capture.redact import REDACTED, Redactor
+from mlwrap._capture.redact import Redactor
 from mlwrap._capture.target import working_folder
 
 __all__ = ["code", "pins", "provenance"]
@@ -44,7 +44,6 @@ _ALSO_KNOWN_AS = {
 """Other distributions of a package; what is really there is what gets pinned."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
 
 
 def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None = None) -> dict[str, str]:
@@ -63,13 +62,13 @@ def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None
         "mlflow.source.type": kind,
         "mlflow.user": _user(),
         "mlflow.source.git.commit": git.commit,
-        "mlflow.source.git.branch": git.branch,
+        "mlflow.source.git.branch": git.branch and redactor.text(git.branch),
         "mlflow.source.git.repoURL": git.remote and redactor.text(git.remote),
         "mlwrap.git.dirty": None if git.dirty is None else str(git.dirty).lower(),
         "mlwrap.version": getattr(sys.modules["mlwrap"], "__version__", None),
         "mlwrap.python": platform.python_version(),
         "mlwrap.host": platform.node(),
-        "mlwrap.argv": _arguments(redactor),
+        "mlwrap.argv": redactor.text(" ".join(redactor.arguments(sys.argv))),
         "mlwrap.function": _function(function),
         "mlwrap.versions": _versions(),
     }
@@ -154,18 +153,6 @@ def _user() -> str | None:
 def _function(function: Any) -> str | None:
     name = getattr(function, "__qualname__", None)
     return f"{getattr(function, '__module__', None)}:{name}" if name else None
-
-
-def _arguments(redactor: Redactor) -> str:
-    """The command line, where an option's value can stand behind an ``=`` or be the next argument."""
-    shown: list[str] = []
-    option = ""
-    for argument in sys.argv:
-        shown.append(REDACTED if option and redactor.is_secret(option, argument) else argument)
-        option = argument.lstrip("-") if _OPTION.fullmatch(argument) else ""
-        if shown[-1] is REDACTED:
-            redactor.remember(argument)
-    return redactor.text(" ".join(shown))
 
 
 def _versions() -> str:

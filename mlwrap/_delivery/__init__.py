@@ -106,20 +106,22 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
     return lookup.find_model(uri, tracking_uri, cache_bytes)
 
 
-def stock_predict(folder: Path, value: Any) -> Any:
+def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
     """What MLflow's own generic loader predicts for an example; ``None`` where it has no loader for it.
 
     Args:
         folder: The model's files.
         value: The example, or ``None`` to load the model and no more.
+        trust: Whether code may run that came with the model.
 
     Raises:
+        LoadError: It would run code that came with the model, without ``trust``.
         Exception: Whatever the loader or the model raises.
     """
     _note_import()
     from mlwrap._delivery import verifying  # noqa: PLC0415 - see above: MLflow loads late
 
-    return verifying.stock_predict(folder, value)
+    return verifying.stock_predict(folder, value, trust=trust)
 
 
 def show(run_id: str | None, tracking_uri: str | None = None) -> Shown:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import contextvars
+import functools
 import re
-import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 import urllib3
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service import client as tracking
+from mlflow.utils import rest_utils
 
 from mlwrap._passwords import hidden
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
-# MLflow's own patience is four minutes a call, and a request that it sends again makes a second run where the
-# first answer was lost. So its client asks once, and what comes again is the delivery, which looks first.
-_ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-# To print where a run can be seen it asks for the run first; ours is a report of our own.
-_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-_TIMEOUT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # seconds; the user's own goes before it
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
 _OF_VALUE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
@@ -82,29 +82,87 @@ def _retry_after(error: BaseException | None) -> float | None:
     return None
 
 
-_lock = threading.Lock()
-_inside = 0
-_before: dict[str, str | None] = {}
+_once: contextvars.ContextVar[bool] = contextvars.ContextVar("mlwrap_once", default=False)
+
+
+class _ForDelivery:
+    """A setting of MLflow's, with another value for the requests of a delivery.
+
+    MLflow reads it from the environment at each request. To change that would change it for all the process,
+    in which the user's own code may ask MLflow, too: http_request() has a parameter for each, but nothing
+    above it hands one on, and a store registered under a scheme is everybody's. So the modules that make the
+    requests are given this in place of the setting; to all other code it says what the setting says.
+    """
+
+    def __init__(self, real: Any, value: Callable[[Any], Any]) -> None:
+        self._real = real
+        self._value = value
+
+    def get(self) -> Any:
+        """The value, for whoever asks."""
+        return self._value(self._real) if _once.get() else self._real.get()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __str__(self) -> str:
+        return str(self._real)
+
+
+_SECONDS = 20  # the user's own go before it
+
+
+def _seconds(real: Any) -> Any:
+    return real.get() if real.is_set() else _SECONDS
+
+
+def _put(module: ModuleType, name: str, value: Callable[[Any], Any]) -> _ForDelivery:
+    setting = _ForDelivery(getattr(module, name), value)
+    setattr(module, name, setting)
+    return setting
+
+
+# MLflow's own patience is four minutes a call, and a request that it sends again makes a second run where the
+# first answer was lost. So its client asks once, and what comes again is the delivery, which looks first.
+_put(rest_utils, "MLFLOW_HTTP_REQUEST_MAX_RETRIES", lambda _: 0)
+request_timeout = _put(rest_utils, "MLFLOW_HTTP_REQUEST_TIMEOUT", _seconds)
+# To print where a run can be seen it asks for the run first; ours is a report of our own.
+_put(tracking, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", lambda _: True)
 
 
 @contextlib.contextmanager
-def asking_once() -> Iterator[None]:
-    """MLflow's client sends each request once, not for ever, and prints nothing; for all threads inside."""
-    global _inside  # noqa: PLW0603 - as the environment is, which is where MLflow looks
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            wanted = {**{k: os.environ.get(k, v) for k, v in _TIMEOUT.items()}, **_ONCE, **_QUIET}
-            _before.update({name: os.environ.get(name) for name in wanted})
-            os.environ.update(wanted)
+def asking_once(*, once: bool = True) -> Iterator[None]:
+    """MLflow's client sends each request of this thread or task once, not for ever, and prints nothing."""
+    token = _once.set(once or _once.get())
     try:
         yield
     finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                for name, value in _before.items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
+        _once.reset(token)
+
+
+def asks_once() -> bool:
+    """Whether this code stands within :func:`asking_once`."""
+    return _once.get()
+
+
+def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
+    """For methods that ask MLflow: sorts their errors, and asks once where the object says ``asks_once``."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        client: Any = args[0]
+        try:
+            with asking_once(once=client.asks_once):  # here, for it may be another thread
+                try:
+                    return method(*args, **kwargs)
+                except MlflowException as error:
+                    if error.error_code != "UNAUTHENTICATED" and "error code 401" not in str(error):
+                        raise
+                    # MLflow reads the credentials again, which may have been renewed.
+                    return method(*args, **kwargs)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            raise sort_error(error, client.tracking_uri) from error
+
+    return call

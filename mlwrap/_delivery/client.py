@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -22,41 +20,20 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking._tracking_service.utils import _get_store
 
-from mlwrap._delivery.answers import sort_error
+from mlwrap._delivery.answers import asks_once, sort_error, sorted_errors
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
+from mlwrap._delivery.standing import artifact_root, openable
 from mlwrap._journal import Metrics, Status
 from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 # MLflow's limits for one batch: entities in all, and of these parameters and tags.
 BATCH = 1000
 BATCH_OF_PARAMS = 100
-
-
-def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        client: Client = args[0]  # type: ignore[assignment] # methods of Client only
-        try:
-            try:
-                return method(*args, **kwargs)
-            except MlflowException as error:
-                if error.error_code != "UNAUTHENTICATED" and "error code 401" not in str(error):
-                    raise
-                # MLflow reads the credentials again, which may have been renewed.
-                return method(*args, **kwargs)
-        except DeliveryError:
-            raise
-        except Exception as error:
-            raise sort_error(error, client.tracking_uri) from error
-
-    return call
 
 
 class Client:
@@ -64,9 +41,11 @@ class Client:
 
     Args:
         tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
+        folder: Where the training stood: the artifacts of an experiment made in an SQL store lie there.
 
     Attributes:
         tracking_uri: The same, without a password.
+        asks_once: Whether it sends each request once: it was made within :func:`asking_once`.
         may_repeat: Whether what is logged may have been logged before, by a delivery that was cut short.
 
     Raises:
@@ -76,12 +55,17 @@ class Client:
             MLflow's client would go on trying for four minutes.
     """
 
-    def __init__(self, tracking_uri: str | None = None) -> None:
+    def __init__(self, tracking_uri: str | None = None, folder: str | None = None) -> None:
         whole = with_password(tracking_uri or mlflow.get_tracking_uri())
         self.tracking_uri = uri = without_password(whole)
+        self.asks_once = asks_once()
+        root = None if folder is None else artifact_root(whole, folder)
+        whole = openable(whole)
         try:
             check_listening(uri)
             with alone(uri):
+                # First, for the store's first experiment is made when it is opened.
+                self._of_folder = None if root is None else _get_store(whole, root)  # type: ignore[no-untyped-call] # MLflow's
                 self._mlflow = MlflowClient(whole)
         except DeliveryError:
             raise
@@ -106,7 +90,7 @@ class Client:
         found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
         if found is None:
             try:
-                return _given(self._mlflow.create_experiment(name or "Default"))
+                return _given((self._of_folder or self._mlflow).create_experiment(name or "Default"))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -217,6 +201,11 @@ class Client:
     def upload(self, location: str, file: Path, path: str) -> None:
         """Upload one file, which is to have the relative ``path`` at an artifact location."""
         self._store(location).upload(file, path)
+
+    @sorted_errors
+    def download(self, run_id: str, path: str, into: Path) -> Path:
+        """A copy of an artifact of a run, in the folder ``into``."""
+        return Path(self._mlflow.download_artifacts(run_id, path, str(into)))
 
     @sorted_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:

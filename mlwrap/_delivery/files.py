@@ -34,7 +34,7 @@ def local_path(location: str) -> Path | None:
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
-    return Path(location) if not parts.scheme else None
+    return Path(unquote(location)) if not parts.scheme else None  # as MLflow reads it
 
 
 def digest(file: Path) -> str:

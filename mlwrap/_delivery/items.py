@@ -6,8 +6,10 @@ at the run's end, and by every later delivery. What fails the same way each time
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,13 +165,11 @@ class Items:
         staged = self._folder.staged_path(record.staged)
         path = str(artifact_path(record.path))
         if staged.exists():
-            check_staged(staged.parent, record.files)
-            for name, file in with_checksums(staged.parent, record.files).items():
-                check_content(name, record.files[name], file.crc or 0)
+            self._check_files(staged.parent, record)
             self._client.log_artifact(run_id, staged, path)
             if self._client.is_remote:
                 self._check_arrived(run_id, staged, path)
-        elif not self._has_artifact(run_id, record):
+        elif not (self._progress.rebuilt and self._has_artifact(run_id, record)):
             raise Refused("its file is gone from the run folder, so it is lost.")
 
     def _check_arrived(self, run_id: str, staged: Path, path: str) -> None:
@@ -187,12 +187,19 @@ class Items:
                 raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
 
     def _has_artifact(self, run_id: str, record: Artifact) -> bool:
-        """Whether MLflow has an artifact whose stage is gone: an earlier delivery removed it then."""
-        parent = Path(record.path).parent.as_posix()
-        there = self._client.artifact_sizes(run_id, "" if parent == "." else parent)
-        prefix = "" if parent == "." else f"{parent}/"
-        sizes = {f"{prefix}{name}": file.size for name, file in record.files.items()}
-        return bool(sizes) and all(there.get(name, -1) in {None, size} for name, size in sizes.items())
+        """Whether MLflow has an artifact whose stage a delivery has removed whose progress is lost."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DeliveryError, OSError):
+            there = self._client.download(run_id, record.path, Path(folder)).parent
+            self._check_files(there, record)
+            return bool(record.files)
+        return False
+
+    @staticmethod
+    def _check_files(folder: Path, record: Artifact) -> None:
+        """Make sure that a folder holds the artifact's files as they were saved."""
+        check_staged(folder, record.files)
+        for name, file in with_checksums(folder, record.files).items():
+            check_content(name, record.files[name], file.crc or 0)
 
     def _finish(self, record: Model, run_id: str) -> None:
         """What is to be done with a model that MLflow has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,14 @@ from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.queries import Queries
 from mlwrap._passwords import with_password
-from mlwrap.errors import LoadError, Refused
+from mlwrap.errors import LoadError, Refused, told
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
 _OF_RUN = re.compile(r"(?:runs:/(?P<run_id>[^/]+)(?:/(?P<name>.+))?|(?P<bare>[0-9a-f]{32}))$")
+
+_MOST_MLMODEL = 32 << 20  # bytes; it names each file of the model
+_MOST_VALUES = 1_000_000
 
 
 class ModelFiles(NamedTuple):
@@ -102,14 +106,23 @@ class _Flavor(msgspec.Struct, kw_only=True):
 
 def _flavor(folder: Path, uri: str) -> _Flavor:
     """Our own flavor in a model's ``MLmodel``."""
+    path = folder / "MLmodel"
     try:
-        text = (folder / "MLmodel").read_text()
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_MLMODEL:
+            raise LoadError(
+                f"{uri} has an MLmodel that is no file of at most {_MOST_MLMODEL >> 20} MiB: it is no model."
+            )
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LoadError(f"{uri} has no MLmodel file that can be read ({error}), so it is no model.") from None
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{uri} has an MLmodel file that is no text in UTF-8: {error}.") from None
     try:
-        flavors = dict(yaml.safe_load(text)["flavors"])
-    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
-        raise LoadError(f"{uri} has an MLmodel file that can't be understood: {error!r}.") from None
+        flavors = dict(yaml.load(text, _PlainLoader)["flavors"])  # noqa: S506 - a SafeLoader
+        _require_tree(flavors)
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise LoadError(f"{uri} has an MLmodel file that can't be understood: {told(error)}.") from None
     ours = flavors.get(FLAVOR)
     if ours is None:
         others = ", ".join(sorted(flavors)) or "none"
@@ -125,8 +138,35 @@ def _flavor(folder: Path, uri: str) -> _Flavor:
         )
     try:
         return msgspec.convert(ours, _Flavor)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise LoadError(f"{uri} has an MLmodel file whose flavor mlwrap is damaged: {error}.") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without merged mappings, which MLflow does not write: a few lines of them take all memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError("it merges mappings ('<<')")
+
+
+def _require_tree(value: Any) -> None:
+    """See that something read from YAML is of a size that its text has: an alias may stand for much.
+
+    Raises:
+        ValueError: It is not.
+    """
+    waiting, count = [value], 0
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
 
 
 def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:

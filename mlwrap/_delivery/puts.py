@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import requests
 import urllib3
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
@@ -20,6 +19,8 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.request_utils import augmented_raise_for_status
 from mlflow.utils.rest_utils import http_request
 from requests.utils import requote_uri
+
+from mlwrap._delivery.answers import request_timeout
 
 _LARGEST = 1 << 20  # bytes; to send what is larger takes its time in any case
 _KIND = {"Content-Type": "application/octet-stream"}
@@ -129,5 +130,5 @@ def _head(response: requests.Response, location: str, verify: Any) -> _Head:
         ),
         folder=adapter.request_url(sent, options["proxies"]),
         headers={name: value for name, value in sent.headers.items() if name != "Content-Length"},
-        timeout=MLFLOW_HTTP_REQUEST_TIMEOUT.get(),  # type: ignore[no-untyped-call] # MLflow's
+        timeout=request_timeout.get(),
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mlflow.entities import LoggedModel, Run
 
-from mlwrap._delivery.client import Client, sorted_errors
+from mlwrap._delivery.answers import sorted_errors
+from mlwrap._delivery.client import Client
 from mlwrap.errors import Refused
 
 

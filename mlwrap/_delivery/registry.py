@@ -7,7 +7,8 @@ from collections.abc import Callable
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlwrap._delivery.client import sorted_errors
+from mlwrap._delivery.answers import asks_once, sorted_errors
+from mlwrap._delivery.standing import openable
 from mlwrap._journal import Model, ModelProgress, Registered
 from mlwrap._passwords import with_password
 
@@ -20,8 +21,9 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._mlflow = MlflowClient(with_password(tracking_uri))
+        self._mlflow = MlflowClient(openable(with_password(tracking_uri)))
         self.tracking_uri = tracking_uri
+        self.asks_once = asks_once()
 
     def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
         """Make a version of a model that is READY, and set the alias; once, however often it is asked.

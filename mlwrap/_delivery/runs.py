@@ -15,7 +15,6 @@ from mlwrap._delivery.items import Items
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import NobodyListens
-from mlwrap._delivery.standing import working_folder
 from mlwrap._delivery.thinning import FILE, Thinning, write_points
 from mlwrap._delivery.verifying import verify_models
 from mlwrap._journal import (
@@ -79,8 +78,7 @@ def deliver(folder: RunFolder, told: Callable[[Progress], None] | None = None) -
 
 def opened(first: RunStarted) -> Client:
     """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
-    with working_folder(first):
-        return Client(first.tracking_uri)
+    return Client(first.tracking_uri, first.folder)
 
 
 class _Delivery:
@@ -200,8 +198,7 @@ class _Delivery:
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
-        with working_folder(first):
-            experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
+        experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down, or what was written is lost
             progress.run_id = self._client.find_run(first.key, experiment_id)

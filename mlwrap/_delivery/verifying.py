@@ -20,10 +20,13 @@ from mlflow.models import Model as MLmodel
 from mlwrap._delivery.client import Client
 from mlwrap._journal import Progress
 from mlwrap._passwords import hidden, with_password
+from mlwrap.errors import LoadError
 
 _LIMIT_SECONDS = 300
 _OK = "ok"
 _MOST = 5000  # characters of a tag
+_PICKLES = (".cloudpickle", ".pickle", ".pkl", ".pth")
+_KERAS = ("keras", "tf_keras", "tensorflow.keras")
 
 
 def verify_models(client: Client, progress: Progress, save: Callable[[], None]) -> None:
@@ -85,17 +88,47 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
         return (why or f"exit status {process.returncode}")[:_MOST]
 
 
-def stock_predict(folder: Path, value: Any) -> Any:
+def _require_plain(folder: Path) -> None:
+    """See that stock MLflow runs nothing that came with a model, whose description it trusts.
+
+    Raises:
+        LoadError: The description names code, or another loader than MLflow's own, or there is a pickle.
+    """
+    flavors = MLmodel.load(str(folder)).flavors
+    pyfunc = flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
+    why = None
+    if any(config.get("code") for config in flavors.values() if isinstance(config, dict)):
+        why = "it brings code of its own"
+    elif not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
+        why = f"it is to be loaded by {pyfunc['loader_module']}, which is not MLflow's"
+    elif pickles := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
+        why = f"{pickles[0]} in it is a pickle"
+    else:
+        for file in folder.rglob("keras_module.txt"):
+            if (package := file.read_text(errors="replace").strip()) not in _KERAS:
+                why = f"it is to be loaded by {package!r}, which is no Keras"
+    if why is not None:
+        raise LoadError(
+            f"Stock MLflow was not asked to load this model: {why}. Pass --trust only if you trust where "
+            "it comes from."
+        )
+
+
+def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
     """What MLflow's own generic loader predicts for an example; ``None`` where it has no loader for it.
 
     Args:
         folder: The model's files.
         value: The example, or ``None`` to load the model and no more.
+        trust: Whether code may run that came with the model.
 
     Raises:
+        LoadError: It would run code that came with the model, without ``trust``.
         Exception: Whatever the loader or the model raises.
     """
     if mlflow.pyfunc.FLAVOR_NAME not in MLmodel.load(str(folder)).flavors:
         return None
+    if not trust:
+        _require_plain(folder)
     model = mlflow.pyfunc.load_model(str(folder))
     return None if value is None else model.predict(value)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from mlwrap.errors import LoadError, told
 
 FILE = "mlwrap-example.npz"
 
@@ -52,12 +56,29 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, folder: Path) -> Example | None:
-        """The example that was written into a model's folder, if one was."""
-        import numpy as np  # noqa: PLC0415 - likewise
+        """The example that was written into a model's folder, if one was.
 
+        Raises:
+            LoadError: It is not as :meth:`write` writes it: compressed, pickled, larger than its file.
+        """
         if not (folder / FILE).is_file():
             return None
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
+        try:
+            return cls._read(folder / FILE)
+        except Exception as error:  # anybody can have written it
+            raise LoadError(
+                f"The model's example {folder / FILE} can't be read: {told(error)}. Load only what a "
+                "training wrote; if this is, download it again."
+            ) from error
+
+    @classmethod
+    def _read(cls, file: Path) -> Example:
+        import numpy as np  # noqa: PLC0415 - only where there is an example
+
+        with zipfile.ZipFile(file) as members:
+            for member in members.infolist():
+                _require_plain(members, member)
+        with np.load(file, allow_pickle=False) as arrays:
             meta = msgspec.json.decode(arrays["meta"].tobytes(), type=_Meta)
             inputs = {name: arrays[f"input-{n}"] for n, name in enumerate(meta.inputs)}
             predicted = (
@@ -66,3 +87,23 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
                 else {name: arrays[f"predicted-{n}"] for n, name in enumerate(meta.predicted)}
             )
         return cls(kind=meta.kind, inputs=inputs, predicted=predicted)
+
+
+def _require_plain(members: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """See that an array is stored as it is, and no larger than it says; nothing of it is read but its head.
+
+    Raises:
+        ValueError: It is not.
+    """
+    from numpy.lib import format as npy  # noqa: PLC0415 - likewise
+
+    length = Path(str(members.filename)).stat().st_size
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size > length:
+        raise ValueError(f"expected arrays as they are, got {member.filename!r} compressed")
+    with members.open(member) as file:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"expected an array, got a pickle in {member.filename!r}")
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename!r} says that it is larger than it is")

@@ -15,11 +15,21 @@ from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._metrics import goes_on
-from mlwrap.savers._modules import import_modules
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
 from mlwrap.savers._predict import arrays, difference, predict
-from mlwrap.savers._registry import by_name, find, kinds, load, register, remembered, save, snapshot
+from mlwrap.savers._registry import (
+    by_name,
+    find,
+    import_needed,
+    kinds,
+    load,
+    register,
+    remembered,
+    require_plain_graphs,
+    save,
+    snapshot,
+)
 from mlwrap.savers._saver import SaveOptions, Saver
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
@@ -39,7 +49,7 @@ __all__ = [
     "find",
     "folder_metrics",
     "goes_on",
-    "import_modules",
+    "import_needed",
     "imported_mlflow",
     "keep_example",
     "kinds",
@@ -48,6 +58,7 @@ __all__ = [
     "predict",
     "register",
     "remembered",
+    "require_plain_graphs",
     "save",
     "snapshot",
     "unpack",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import stat
 import struct
 import zipfile
@@ -26,6 +27,7 @@ _MOST_MEMBERS = 10_000  # an asset for each layer that has one
 _MOST_CONFIG = 256 << 20  # bytes; vocabularies can be in it
 _ROOM = 1 << 20  # bytes that a compressed array may grow to, whatever it is stored in
 _MOST_GROWTH = 100
+_MOST_TEXTS = 10_000  # names of layers, or of weights
 _LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of name and extra field; the data come behind them
 
 
@@ -58,6 +60,12 @@ def read_config(file: Path) -> Any:
             return json.loads(archive.read(_CONFIG))
         except (ValueError, RecursionError, zipfile.BadZipFile) as error:
             raise _refusal(file, f"its {_CONFIG} can't be read ({told(error)})") from error
+
+
+def weights_size(file: Path) -> int:
+    """Bytes of the weights in a ``.keras`` file that :func:`check_archive` let pass."""
+    with _open(file) as archive:
+        return archive.getinfo(WEIGHTS).file_size
 
 
 def check_hdf5(file: Path | io.BufferedReader, name: str) -> None:
@@ -166,6 +174,8 @@ class _Part(io.RawIOBase):
 def _hdf5_trouble(h5py: Any, root: Any) -> str | None:
     seen = {h5py.h5o.get_info(root.id).addr}  # a hard link can lead back to where it is
     groups = [root]
+    if trouble := _attribute_trouble(root):
+        return f"the file {trouble}"
     while groups:
         group = groups.pop()
         for name in group:
@@ -175,10 +185,21 @@ def _hdf5_trouble(h5py: Any, root: Any) -> str | None:
             if (address := h5py.h5o.get_info(item.id).addr) in seen:
                 continue
             seen.add(address)
+            if trouble := _attribute_trouble(item):
+                return f"{item.name} {trouble}"
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif trouble := _dataset_trouble(h5py, item):
                 return f"{item.name} {trouble}"
+    return None
+
+
+def _attribute_trouble(item: Any) -> str | None:
+    """Whether an attribute holds more texts than Keras writes: of one text there can be many copies."""
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
+        if attribute.dtype.hasobject and math.prod(attribute.shape) > _MOST_TEXTS:
+            return f"has {math.prod(attribute.shape):,} texts in its attribute {name!r}"
     return None
 
 
@@ -189,6 +210,8 @@ def _dataset_trouble(h5py: Any, item: Any) -> str | None:
         return "is kept in another file"
     if item.is_virtual:
         return "is put together from other files"
+    if item.dtype.hasobject:
+        return "holds text, references or arrays of any length, of which a few bytes can stand for gigabytes"
     if item.nbytes > max(_ROOM, _MOST_GROWTH * item.id.get_storage_size()):
         return f"would be {item.nbytes:,} bytes in memory, and is {item.id.get_storage_size():,} in the file"
     return None

@@ -84,7 +84,7 @@ class KerasHdf5Saver(KerasSaver):
                 "This model is an HDF5 file, whose format lets it bring code that runs on loading. Pass "
                 "trust=True if you trust where it comes from, or save the model as .keras."
             )
-        keras = _keras._the_keras(str(details["keras"]), str(details["version"]))  # noqa: SLF001
+        keras = _keras._the_keras(str(details.get("keras")), str(details.get("version")))  # noqa: SLF001
         check_hdf5(folder / _DATA / "model.h5", "The model")
         # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
         trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}

@@ -21,9 +21,9 @@ from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Zip
 from mlwrap.errors import LoadError, SaveError, told, warn
-from mlwrap.savers._archive import check_archive, read_config
+from mlwrap.savers._archive import check_archive, read_config, weights_size
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
-from mlwrap.savers._keras_names import Names, names_of, not_here
+from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._kind import class_name, has_class, imported, owner
 from mlwrap.savers._metrics import history_metrics, is_history
@@ -32,6 +32,8 @@ from mlwrap.savers._signature import of_keras
 
 _PACKAGES = ("keras", "tf_keras")
 _FILE = "data/model.keras"
+_FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
+_MOST_FOR_A_BYTE = 8
 
 
 class KerasSaver:
@@ -100,6 +102,15 @@ class KerasSaver:
         history = getattr(value, "history", None)
         return history_metrics(history) if is_history(history) else ()
 
+    def needs_module(self, folder: Path, module: str) -> bool:
+        """Whether the model in ``folder`` has objects of a module.
+
+        Raises:
+            LoadError: The file is not one that Keras writes.
+        """
+        check_archive(folder / _FILE)
+        return needs_module(read_config(folder / _FILE), module)
+
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
         """Give back the model, compiled, by the Keras that wrote it.
 
@@ -107,12 +118,14 @@ class KerasSaver:
             LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
                 needs classes or code that are not here.
         """
-        package, version = str(details["keras"]), str(details["version"])
+        package, version = str(details.get("keras")), str(details.get("version"))
         keras = _the_keras(package, version)
         file = folder / _FILE
         check_archive(file)
+        config = read_config(file)
+        _refuse_what_is_not_in_the_file(config, weights_size(file))
         if not trust:
-            _refuse_what_is_not_here(read_config(file), keras)
+            _refuse_what_is_not_here(config, keras)
         try:
             return keras.saving.load_model(str(file), safe_mode=not trust)
         except Exception as error:
@@ -176,6 +189,21 @@ def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
         raise LoadError(
             f"This Keras model needs {', '.join(missing)}, which Keras does not know here. Import the module "
             f"that registers it with @{keras.__name__}.saving.register_keras_serializable() first."
+        )
+
+
+def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
+    """Refuse a configuration that would make far more weights than there are values for.
+
+    Args:
+        config: The model's configuration.
+        size: Bytes of its weights; of a quantized one half a byte for each.
+    """
+    weights = declared(config)
+    if weights > max(_FEW_WEIGHTS, _MOST_FOR_A_BYTE * size):
+        raise LoadError(
+            f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
+            f"holds {size:,} bytes. Load only what a training wrote, and if this is, download it again."
         )
 
 

@@ -7,24 +7,17 @@ format is that of ``saving/serialization_lib.py`` of Keras 2 and 3.
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlwrap.savers._modules import is_installed, trouble_of
+from mlwrap.savers._keras_sizes import declared_weights
+from mlwrap.savers._keras_symbols import OWN, dangers, is_own, is_part_of_models, resolve
+from mlwrap.savers._modules import is_installed, source_of, trouble_of
 
-# Packages whose classes Keras finds by their module, unregistered.
-_OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
-# Where Keras looks for a function of its own, which it writes by its name alone.
-_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
-# Modules of Keras's whose functions are parts of models; others download files, or start servers.
-_FUNCTIONS = (*_HOMES, "ops", "random")
 _PICKLE = "TorchModuleWrapper"
-# Layers that hold foreign code or read files wherever the configuration says.
-_FOREIGN = {
-    "TFSMLayer": "loads a SavedModel from a path of its own",
-    _PICKLE: "holds a pickled PyTorch module",
-}
+# What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
+_FILES = ("vocabulary", "merges", "proto")
 # What is written as a value, though it has the form of an object.
 _VALUES = (
     "__tensor__",
@@ -35,13 +28,6 @@ _VALUES = (
     "__keras_tensor__",
     "__lambda__",
 )
-# Functions of TensorFlow's that layers of Keras 2 name: those of these modules compute, and those of its own
-# but for a few; others read and write files, or run code.
-_COMPUTING = (
-    *("__operators__", "bitwise", "image", "linalg", "math", "nn", "ragged", "random", "sets", "signal"),
-    *("sparse", "strings", *(f"keras.{home}" for home in ("backend", *_HOMES))),
-)
-_RUNNING = ("py_function", "py_func", "numpy_function", "load_op_library", "load_library", "print")
 
 
 class Names(NamedTuple):
@@ -76,21 +62,19 @@ def names_of(config: Any, keras: Any) -> Names:
     hidden: dict[str, str] = {}
     unsafe: dict[str, None] = {}
     pickled: list[str] = []
-    for node in _nodes(config):
-        unsafe.update(dict.fromkeys(_unsafe(node)))
+    registered: Mapping[str, Any] = keras.saving.get_custom_objects() if keras is not None else {}
+    for node, value, trouble in _found(config, keras, registered.get):
+        unsafe.update(dict.fromkeys(trouble))
         if node["class_name"] == _PICKLE:
             pickled.append(str(node["config"].get("name")))
-        if _is_foreign(node, keras):
-            name = _name(node)
-            value = _registered(name, node, keras.saving.get_custom_objects().get, keras) or _imported(
-                node, keras
-            )
-            if value is None:
-                unregistered[_full_name(node)] = None
-            elif trouble := trouble_of(value):
-                hidden[name] = trouble
-            else:
-                modules.add(value.__module__)
+        if value is None:
+            unregistered[_full_name(node)] = None
+        elif is_own(value) or value is _VALUE:
+            continue
+        elif hiding := trouble_of(value):
+            hidden[_name(node)] = hiding
+        else:
+            modules.add(value.__module__)
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
     tops = {module.partition(".")[0] for module in modules if is_installed(module)}
     return Names(
@@ -107,13 +91,27 @@ def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:
     """
     missing: dict[str, None] = {}
     unsafe: dict[str, None] = {}
-    for node in _nodes(config):
-        unsafe.update(dict.fromkeys(_unsafe(node)))
-        if _is_foreign(node, keras):
-            found = _registered(_name(node), node, keras.saving.get_registered_object, keras)
-            if found is None and not hasattr(_imported(node, keras), "from_config"):
-                missing[_full_name(node)] = None
+    for node, value, trouble in _found(config, keras, keras.saving.get_registered_object):
+        unsafe.update(dict.fromkeys(trouble))
+        if value is None:
+            missing[_full_name(node)] = None
     return sorted(missing), sorted(unsafe)
+
+
+def needs_module(config: Any, module: str) -> bool:
+    """Whether objects of a configuration are of a module, as far as it tells: of functions it does not."""
+    functions = set()
+    for node in _nodes(config):
+        if node.get("module") == module:
+            return True
+        if node["class_name"] == "function":
+            functions.add(str(node["config"]).rpartition(">")[2])
+    return not functions.isdisjoint(re.findall(r"\w+", source_of(module)))
+
+
+def declared(config: Any) -> int:
+    """The number of weights that a configuration declares."""
+    return declared_weights(_nodes(config))
 
 
 def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
@@ -127,11 +125,6 @@ def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
                 yield item
         elif isinstance(item, list | tuple):
             stack.extend(item)
-
-
-def _is_function(node: Mapping[str, Any]) -> bool:
-    # A class is found by its name too where that is a function's: Keras gives back whatever is there.
-    return node["class_name"] == "function" or not node["class_name"].lstrip("_")[:1].isupper()
 
 
 def _name(node: Mapping[str, Any]) -> str:
@@ -148,62 +141,47 @@ def _full_name(node: Mapping[str, Any]) -> str:
     return name if module in (None, "builtins") or ">" in name else f"{module}.{name}"
 
 
-def _is_foreign(node: Mapping[str, Any], keras: Any) -> bool:
-    """Tell whether a node names something that is not Keras's own."""
-    if node["class_name"] in _VALUES:
-        return False
-    package, _, inner = str(node.get("module") or "").partition(".")
-    if node["class_name"] == "__typespec__":
-        return package not in ("tensorflow", *_OWN)
-    if "." in node["class_name"] or (node["class_name"] == "function" and "." in _name(node)):
-        return True  # Keras 2 would look inside of what it finds
-    if not _is_function(node):
-        return package not in _OWN
-    if package == "builtins" and node["class_name"] == "function":
-        return not any(hasattr(getattr(keras, home, None), _name(node)) for home in _HOMES)
-    return package not in _OWN or inner.removeprefix("src.").partition(".")[0] not in _FUNCTIONS
+_VALUE: Any = object()  # what a description leads to that describes no object
 
 
-def _registered(name: str, node: Mapping[str, Any], find: Callable[[str], Any], keras: Any) -> Any:
-    """What is registered by ``name``; of a function the name may have lost its package (Keras before 3.7)."""
-    found = find(name)
-    if found is None and node["class_name"] == "function" and ">" not in name:
-        custom = keras.saving.get_custom_objects()
-        found = next((custom[full] for full in custom if full.endswith(f">{name}")), None)
-    return found
+def _found(
+    config: Any, keras: Any, find: Callable[[str], Any]
+) -> Iterator[tuple[Mapping[str, Any], Any, list[str]]]:
+    """Every object that is described, what Keras takes for it, and what that would run or read."""
+    for node in _nodes(config):
+        if node["class_name"] in _VALUES and node.get("module") is None:
+            yield node, _VALUE, list(_unsafe(node))
+            continue
+        value = resolve(node, keras, find)
+        if _is_type(node):
+            value = _VALUE
+        elif value is not None and is_own(value) and not is_part_of_models(value):
+            value = None
+        elif value is not None and not is_own(value) and not _is_registered(value, keras, node, find):
+            # Keras 2 takes whatever a module holds.
+            value = value if isinstance(value, type) and hasattr(value, "from_config") else None
+        yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
 
 
-def _imported(node: Mapping[str, Any], keras: Any) -> Any:
-    """The class that a node names by its module, where this Keras goes by that and it is imported."""
-    # Keras 3 looks nowhere but in its own packages, for safety; Keras 2 imports what the file names.
-    by_module = keras.__name__ == "tf_keras" or keras.__version__.startswith("2.")
-    value = getattr(sys.modules.get(str(node.get("module"))), node["class_name"], None) if by_module else None
-    return value if isinstance(value, type) else None
+def _is_type(node: Mapping[str, Any]) -> bool:
+    package = str(node.get("module")).partition(".")[0]
+    return node["class_name"] == "__typespec__" and package in ("tensorflow", *OWN)
+
+
+def _is_registered(value: Any, keras: Any, node: Mapping[str, Any], find: Callable[[str], Any]) -> bool:
+    registered = (find(_name(node)), *keras.saving.get_custom_objects().values())
+    return any(value is one for one in registered)
 
 
 def _unsafe(node: Mapping[str, Any]) -> Iterator[str]:
-    kinds, config = (node["class_name"], node.get("registered_name")), node["config"]
+    config = node["config"]
     name = config.get("name", "") if isinstance(config, Mapping) else ""
-    if "__lambda__" in kinds:
+    if "__lambda__" in (node["class_name"], node.get("registered_name")):
         yield "a lambda (its code is in the file)"
-    for kind, what in _FOREIGN.items():
-        if kind in kinds:
-            yield f"{kind} {name!r}, which {what}"
     if not isinstance(config, Mapping):
         return
-    if any(key.endswith("_type") and value == "lambda" for key, value in config.items()):
+    if any(str(key).endswith("_type") and value == "lambda" for key, value in config.items()):
         yield f"a lambda in the layer {name!r} (its code is in the file)"
-    if isinstance(config.get("vocabulary"), str):
-        yield f"{node['class_name']} {name!r}, which reads its vocabulary from {config['vocabulary']!r}"
-    if "TFOpLambda" in kinds or "ClassMethod" in kinds:
-        called = str(config.get("function", config.get("cls_symbol")))
-        if not _computes(called):
-            yield f"a layer {name!r} that calls TensorFlow's {called!r}"
-
-
-def _computes(function: str) -> bool:
-    """Tell whether a function of TensorFlow's, by its public name, does nothing but compute."""
-    plain = function.removeprefix("tf.").removeprefix("compat.v1.").removeprefix("compat.v2.")
-    if "." not in plain:
-        return plain not in _RUNNING
-    return any(plain.startswith(f"{module}.") for module in _COMPUTING)
+    for part in _FILES:
+        if isinstance(config.get(part), str):
+            yield f"{node['class_name']} {name!r}, which reads its {part} from {config[part]!r}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,32 @@ def is_installed(module: str) -> bool:
     return bool(places) and all(_is_below(place, _packages()) for place in places)
 
 
-def import_modules(names: Iterable[str], *, trust: bool) -> None:
+def import_modules(
+    names: Iterable[str], *, trust: bool, is_needed: Callable[[str], bool] | None = None
+) -> None:
     """Import what registers a model's classes, before it is loaded.
 
     Args:
         names: Of modules; what is imported already is left alone.
         trust: Whether modules that are not of an installed package may be imported.
+        is_needed: Tells whether the model names something of a module; others are not imported without
+            ``trust``. By default all are needed.
 
     Raises:
-        LoadError: One is not here, is not to be imported without ``trust``, or fails to import.
+        LoadError: One is not here, is not to be imported without ``trust``, or fails to import; or it is a
+            program, which importing would run.
     """
     wanted = [name for name in names if name not in sys.modules]
+    if programs := [name for name in wanted if "__main__" in name.split(".")]:
+        raise LoadError(
+            f"This model's MLmodel names {', '.join(programs)}, which is a program: importing it would run "
+            "it. mlwrap writes no such name: load only what a training wrote."
+        )
+    if is_needed is not None and not trust and (idle := [name for name in wanted if not is_needed(name)]):
+        raise LoadError(
+            f"This model's MLmodel names the modules {', '.join(idle)}, of which the model itself has "
+            "nothing. Import them yourself first, or pass trust=True if you trust where it comes from."
+        )
     if absent := [name for name in wanted if _spec(name) is None]:
         raise LoadError(
             f"This model has classes of {', '.join(absent)}, which can't be found here. Install the package "
@@ -73,6 +89,22 @@ def import_modules(names: Iterable[str], *, trust: bool) -> None:
                 f"This model has classes of {name}, which could not be imported: {told(error)}. "
                 "Install what it needs."
             ) from error
+
+
+def source_of(module: str) -> str:
+    """The source of a module that is not imported; empty where it can't be read."""
+    spec = _spec(module)
+    if spec is None:
+        return ""
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    inner = module.split(".")[1:]
+    files = [place.joinpath(*inner, "__init__.py") for place in places]
+    files += [place.joinpath(*inner).with_suffix(".py") for place in places if inner]
+    files += [Path(spec.origin)] if spec.origin and not inner else []
+    for file in files:
+        with contextlib.suppress(OSError):
+            return file.read_text(errors="replace")
+    return ""
 
 
 def _spec(module: str) -> ModuleSpec | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from mlwrap.savers._flavors import FLAVORS
 from mlwrap.savers._hdf5_files import KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import KerasFileSaver
+from mlwrap.savers._modules import import_modules
 from mlwrap.savers._saved_model import SavedModelSaver
+from mlwrap.savers._saved_model_file import check
 from mlwrap.savers._saver import SaveOptions, Saver
 
 # In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
@@ -144,6 +146,32 @@ def remembered(saver: Saver, value: Any) -> list[Metrics]:
     except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a foreign saver
         warn(f"{_called(saver)} could not read the metrics of a {type(value).__qualname__}: {told(error)}")
         return []
+
+
+def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bool) -> None:
+    """Import the modules that a model's description names, if the model itself needs them.
+
+    What another saver than mlwrap's own needs is for its description to say.
+
+    Raises:
+        LoadError: As :func:`mlwrap.savers.import_modules`.
+    """
+    needs = getattr(saver, "needs_module", None)
+
+    def is_needed(module: str) -> bool:
+        return bool(needs(folder, module)) if needs is not None else id(saver) in _origins
+
+    import_modules(names, trust=trust, is_needed=is_needed)
+
+
+def require_plain_graphs(folder: Path) -> None:
+    """See that every SavedModel in a folder does no more than compute.
+
+    Raises:
+        LoadError: One does.
+    """
+    for file in sorted(folder.rglob("saved_model.pb")):
+        check(file.parent, trust=False)
 
 
 def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, trust: bool) -> Any:

@@ -17,7 +17,7 @@ from mlwrap._journal import Metrics, Saved
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers._functions import holder, is_function, serving
 from mlwrap.savers._kind import class_name, has_class, imported
-from mlwrap.savers._saved_model_file import Contents, damage, read
+from mlwrap.savers._saved_model_file import Contents, check, read
 from mlwrap.savers._saver import SaveOptions
 
 _FOLDER = "tf2model"  # MLflow's own name for it
@@ -79,7 +79,8 @@ class SavedModelSaver:
         """Give back what ``tf.saved_model.load`` makes of it: the tf.functions and variables, not the class.
 
         Raises:
-            LoadError: TensorFlow is not installed, or can't read it.
+            LoadError: TensorFlow is not installed, or can't read it; or, without ``trust``, it would do more
+                than compute.
         """
         try:
             import tensorflow as tf  # noqa: PLC0415  # heavy: only when something is loaded
@@ -88,10 +89,7 @@ class SavedModelSaver:
                 "This is a SavedModel, and TensorFlow is not installed. Install it: pip install tensorflow"
             ) from error
         target = folder / _FOLDER
-        if lost := damage(target):
-            raise LoadError(
-                f"The SavedModel {target} can't be read: {lost}. Download the whole model folder again."
-            )
+        check(target, trust=trust)
         try:
             return tf.saved_model.load(str(target))
         except Exception as error:
@@ -128,8 +126,14 @@ def warn_of_obstacles(contents: Contents, what: str) -> None:
     if contents.python:
         obstacles.append(
             f"{', '.join(contents.python)} in it runs Python code of this process (tf.py_function or "
-            "tf.numpy_function), which no other process has, so that calling it fails there. Write it in "
-            "TensorFlow's own operations, or do it before the data goes in."
+            "tf.numpy_function), which no other process has, so that calling it fails there, and "
+            "it is loaded only with trust=True. Write it in TensorFlow's own operations, or do it before the "
+            "data goes in."
+        )
+    if unsafe := [what for what in contents.unsafe if not what.endswith("runs Python code")]:
+        obstacles.append(
+            f"{'; '.join(unsafe)}. What does more than compute is loaded only with trust=True. Do that in "
+            "Python, before or after the model."
         )
     if contents.untraced:
         obstacles.append(

@@ -7,19 +7,21 @@ what will keep it from working elsewhere. Formats:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Signature, TensorSpec
+from mlwrap.errors import LoadError, told
 from mlwrap.savers._checkpoint_files import missing_files, suffixes_in
+from mlwrap.savers._graph_check import function_name, needs_trust
+from mlwrap.savers._graph_parts import assets
 from mlwrap.savers._signature import Unknown, attempt, dtype_name
 
 _PREFERRED = ("serving_default", "predict", "serve")
 _PLAIN = ("none_value", "float64_value", "int64_value", "string_value", "bool_value")
 _PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # call back into the process that traced them
-_INFERENCE = re.compile(r"__inference_(.+)_\d+")
+_MOST_NAMED = 5  # of what needs trust, in one message
 
 
 class Contents(NamedTuple):
@@ -32,6 +34,7 @@ class Contents(NamedTuple):
         functions: Names of the functions of the object itself that have a graph.
         untraced: Paths of the functions that have none (``encoder.predict``): calling one fails.
         python: Names of the graph functions that run Python code of the process that traced them.
+        unsafe: What in it writes, reads, runs or connects, so that it loads only with ``trust=True``.
     """
 
     signatures: dict[str, Signature | None]
@@ -40,6 +43,7 @@ class Contents(NamedTuple):
     functions: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
 
     @property
     def default_signature(self) -> str | None:
@@ -56,7 +60,8 @@ def read(folder: Path) -> Contents:
     Raises:
         ValueError: It is not there, or can't be read.
     """
-    graph = _meta_graph(folder)
+    graphs = _meta_graphs(folder)
+    graph = graphs[0]
     signatures = {
         name: attempt(_of_signature, definition)
         for name, definition in graph.signature_def.items()
@@ -73,24 +78,77 @@ def read(folder: Path) -> Contents:
         functions=tuple(name for name, forms in functions.items() if forms and "." not in name),
         untraced=tuple(name for name, forms in functions.items() if not forms),
         python=tuple(sorted(set(_with_python(graph.graph_def)))),
+        unsafe=tuple(_unsafe(graphs)),
     )
 
 
-def damage(folder: Path) -> str | None:
-    """What is missing of the SavedModel in ``folder``, in words; ``None`` where all of it is there."""
+def check(folder: Path, *, trust: bool) -> None:
+    """Look at the SavedModel in ``folder`` before TensorFlow does.
+
+    Args:
+        folder: Where it is.
+        trust: Whether its graphs may do more than compute.
+
+    Raises:
+        LoadError: A file is missing, an asset's name leads out of the folder, or, without ``trust``, it
+            would write, read, run or connect when it is loaded or called: names operation and function.
+    """
     try:
-        graph = _meta_graph(folder)
-    except ValueError as error:
-        return str(error)
+        graphs = _meta_graphs(folder)
+        lost = _damage(folder, graphs[0])
+        outside = sorted({name for graph in graphs for name in _outside(graph)})
+        unsafe = [] if trust else _unsafe(graphs)
+    except Exception as error:  # anybody can have written the file
+        raise _damaged(folder, str(error) if isinstance(error, ValueError) else told(error)) from error
+    if outside:
+        raise LoadError(
+            f"The SavedModel {folder} is refused: its asset {outside[0]!r} lies outside of its folder. "
+            "TensorFlow writes no such name: load only what a training wrote."
+        )
+    if (folder / "saved_model.cpb").exists() and not trust:
+        raise LoadError(
+            f"The SavedModel {folder} is refused: it has a saved_model.cpb beside its saved_model.pb, "
+            "which mlwrap does not look at. Pass trust=True only if you trust where it comes from."
+        )
+    if lost:
+        raise _damaged(folder, lost)
+    if unsafe:
+        more = f", and {len(unsafe) - _MOST_NAMED} more" if len(unsafe) > _MOST_NAMED else ""
+        raise LoadError(
+            f"The SavedModel {folder} was not loaded: {'; '.join(unsafe[:_MOST_NAMED])}{more}. Without "
+            "trust a SavedModel may only compute, and read its own files. Pass trust=True only if you trust "
+            "where it comes from."
+        )
+
+
+def _damaged(folder: Path, why: str) -> LoadError:
+    return LoadError(f"The SavedModel {folder} can't be read: {why}. Download the whole model folder again.")
+
+
+def _unsafe(graphs: Any) -> list[str]:
+    # As objects TensorFlow loads only what is alone in its file.
+    alone = len(graphs) == 1 and graphs[0].HasField("object_graph_def")
+    return list(dict.fromkeys(what for graph in graphs for what in needs_trust(graph, as_objects=alone)))
+
+
+def _outside(graph: Any) -> Iterator[str]:
+    for asset in assets(graph):
+        path = PurePosixPath(asset.filename)
+        if path.is_absolute() or ".." in path.parts or "\0" in asset.filename or not path.parts:
+            yield asset.filename
+
+
+def _damage(folder: Path, graph: Any) -> str | None:
+    """What is missing of the SavedModel in ``folder``, in words; ``None`` where all of it is there."""
     here = suffixes_in(folder / "variables", "variables")
     holds = any(node.WhichOneof("kind") == "variable" for node in graph.object_graph_def.nodes)
     lost = [f"variables/{name}" for name in missing_files("variables", here)] if holds or here else []
-    assets = [f"assets/{asset.filename}" for asset in graph.asset_file_def]
-    lost += [asset for asset in assets if not (folder / asset).exists()]
+    found = [f"assets/{asset.filename}" for asset in graph.asset_file_def]
+    lost += [asset for asset in found if not (folder / asset).exists()]
     return f"{', '.join(sorted(set(lost)))} is missing" if lost else None
 
 
-def _meta_graph(folder: Path) -> Any:
+def _meta_graphs(folder: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415  # heavy, and needed only here
 
     try:
@@ -101,7 +159,7 @@ def _meta_graph(folder: Path) -> Any:
         raise ValueError(f"saved_model.pb is damaged ({error})") from error
     if not graphs:
         raise ValueError("saved_model.pb is damaged (it holds no graph)")
-    return graphs[0]
+    return graphs
 
 
 def _functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -128,9 +186,7 @@ def _functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _with_python(graph: Any) -> Iterator[str]:
     for function in graph.library.function:
         if any(node.op in _PYTHON for node in function.node_def):
-            name = str(function.signature.name)
-            found = _INFERENCE.fullmatch(name)
-            yield found[1] if found else name
+            yield function_name(str(function.signature.name))
     if any(node.op in _PYTHON for node in graph.node):  # of a graph of TensorFlow 1, or of an Estimator
         yield "its graph"
 

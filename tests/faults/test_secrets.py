@@ -71,3 +71,20 @@ print(run.run_id, run.tracking_uri)
     assert mlwrap.sync() == []
     assert lies_in(spool) == lies_in(on_sqlite.artifacts.parent) == []
     assert len(run_id) == 32
+
+
+def test_tokens_in_what_a_run_records(script, on_sqlite: Server, spool: Path):
+    """Row 54. In addresses, under names and in texts; the file ``note.txt`` among them."""
+    source = """
+bird = os.environ["BIRD"]
+address = f"https://{bird}@host/x"
+with mlwrap.model_run("r", params={"remote": address, "pass_": bird}) as run:
+    run.log_params({"tokens": [bird], "headers": [["x-api-key", bird]], "wandb": {"wandb_key": bird}})
+    run.set_tags({"from": address, "pässword": bird, "argv": ["--password", bird]})
+    run.log_text(f"curl -u me:{bird} {address}; deploy --password {bird}", "note.txt")
+    raise ValueError(f"no access: {address}")
+"""
+    _, err = script(source, BIRD=CANARY, MLFLOW_TRACKING_URI=on_sqlite.uri).communicate(timeout=120)
+    assert "no access" in err
+    assert mlwrap.sync() == []
+    assert lies_in(spool) == lies_in(on_sqlite.artifacts.parent) == []

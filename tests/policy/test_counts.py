@@ -135,3 +135,25 @@ def test_a_first_tracked_call_loads_nothing_heavy(python):
         "psutil",
     }
     assert not heavy & set(loaded)
+
+
+def test_a_delivery_inline_changes_nothing_of_its_process(python, store):
+    """Other threads see the same working folder and the same environment, at every moment."""
+    done = python(
+        "import json, mlwrap, mlflow.tracking, sys\n"
+        "changed = []\n"
+        "def hook(event, arguments):\n"
+        "    if event in {'os.chdir', 'os.putenv', 'os.unsetenv'}:\n"
+        "        changed.append(f'{event} {arguments[0]}')\n"
+        "def train():\n"
+        "    with mlwrap.model_run('r', delivery='inline') as run:\n"
+        "        run.log_text('x', 'a.txt')\n"
+        "    assert run.run_id is not None\n"
+        "train()\n"  # what is imported for it may set what it likes
+        "sys.addaudithook(hook)\n"
+        "mlwrap.configure(experiment='another')\n"
+        "train()\n"
+        "print(json.dumps(changed))"
+    )
+    # A run tells processes that are started in it which run they belong to.
+    assert [change for change in told(done) if "MLWRAP_" not in change] == []

@@ -36,6 +36,7 @@ AFTER = 20
 NAMES = st.sampled_from(["loss", "accuracy", "a b", "weird#name"])
 # Names of texts that no store takes as they are, and a file in whose place others want a folder.
 ODD = st.sampled_from(["x#y", "x?y", "50%", "x\ny", "n" * 300, "a", "a/b", "a/b/c", "file:/etc/x", "x\udce9"])
+DAMAGE = st.sampled_from(["remove", "cut", "change"])
 
 
 class Network:
@@ -155,10 +156,13 @@ class Machine(RuleBasedStateMachine):
         self.now.models.append(size)
 
     @while_open
-    @rule()
-    def finish(self):
+    @rule(how=st.none() | DAMAGE, which=st.integers(0, 50))
+    def finish(self, how: str | None = None, which: int = 0):
+        """Some of what waits then may be damaged before anybody can deliver it."""
         self.context.__exit__(None, None, None)
         self._gone("FINISHED")
+        if how is not None:
+            self._damage(how, which)
 
     @while_open
     @rule()
@@ -181,8 +185,12 @@ class Machine(RuleBasedStateMachine):
         self.now.status = status
         self.context = self.run = None
 
-    @rule(how=st.sampled_from(["remove", "cut", "change"]), which=st.integers(0, 50))
+    @rule(how=DAMAGE, which=st.integers(0, 50))
     def damage(self, how: str, which: int):
+        """Whatever an earlier delivery has left behind."""
+        self._damage(how, which)
+
+    def _damage(self, how: str, which: int) -> None:
         """A file that is staged in a run that has ended is not what was saved any more."""
         ended = [self.spool / key for key, run in self.expected.items() if run.status != "RUNNING"]
         files = sorted(

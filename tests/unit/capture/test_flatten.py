@@ -313,3 +313,18 @@ def test_the_room_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_names_beside_their_values():
+    """Headers are pairs, environments of containers are mappings, and a command is a list."""
+    values = {
+        "headers": [["X-Api-Key", "abc"], ["Accept", "*/*"]],
+        "env": [{"name": "API_KEY", "value": "abc"}, {"name": "LANG", "value": "C"}],
+        "command": ["curl", "-u", "me:pw", "--token", "abc"],
+    }
+    leaves = flatten(values, Redactor())
+    assert leaves["headers.0"] == ["X-Api-Key", REDACTED]
+    assert leaves["headers.1"] == ["Accept", "*/*"]
+    assert leaves["env.0.value"] == REDACTED
+    assert leaves["env.1.value"] == "C"
+    assert leaves["command"] == ["curl", "-u", f"me:{REDACTED}", "--token", REDACTED]

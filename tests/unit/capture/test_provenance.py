@@ -52,6 +52,17 @@ def test_commit_of_the_function(checkout):
     assert tags["mlwrap.function"] == "job:train"
 
 
+@pytest.mark.parametrize(
+    "remote", ["https://abcdef@host/repo.git", "https://abcdef:x-oauth-basic@host/repo.git"]
+)
+def test_a_remote_whose_user_is_a_token(checkout, remote):
+    """A token needs no password beside it."""
+    git(checkout, "remote", "set-url", "origin", remote)
+    assert (
+        provenance(function_of(checkout))["mlflow.source.git.repoURL"] == f"https://{REDACTED}@host/repo.git"
+    )
+
+
 def test_changes_are_said(checkout):
     """A commit with changes on top is not what ran."""
     (checkout / "job.py").write_text("def train():\n    return 1\n")

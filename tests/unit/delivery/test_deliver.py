@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import shutil
 import socket
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
 import mlflow.artifacts
 import pytest
 from mlflow.entities import Run
+from mlflow.utils import rest_utils
 
 from mlwrap._delivery import deliver
+from mlwrap._delivery.answers import asking_once
 from mlwrap._journal import (
     AnyRecord,
     Artifact,
@@ -365,3 +369,36 @@ def test_delivery_needs_no_framework(opened):
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_two_trainings_of_one_store_have_their_artifacts_beside_them(opened, tmp_path: Path):
+    """MLflow keeps a store, and where its artifacts lie, for all of a process."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        progress = deliver(opened(ENDED, folder=str(tmp_path / name), experiment=name))
+        experiment = mlflow.get_experiment(progress.experiment_id)
+        assert experiment.artifact_location.startswith(str(tmp_path / name / "mlruns"))
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_percent_sign_in_the_path(opened, empty_store: Path, tmp_path: Path, escaped: bool):
+    """As a CI writes the names of branches; by hand, and as MLflow's own default is written."""
+    folder = tmp_path / "feature%2Flogin"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    named = str(folder).replace("%", "%25") if escaped else str(folder)
+    progress = deliver(opened(ENDED, tracking_uri=f"sqlite:///{named}/mlflow.db", folder=str(folder)))
+    client = mlflow.MlflowClient(f"sqlite:///{str(folder).replace('%', '%25')}/mlflow.db")
+    client.log_text(progress.run_id, "x", "a.txt")
+    assert [file.path for file in client.list_artifacts(progress.run_id)] == ["a.txt"]
+
+
+def test_other_threads_ask_as_they_did():
+    """A setting of a delivery's requests is that of its thread alone."""
+    settings = (rest_utils.MLFLOW_HTTP_REQUEST_MAX_RETRIES, rest_utils.MLFLOW_HTTP_REQUEST_TIMEOUT)
+    before = [setting.get() for setting in settings]
+    with asking_once(), ThreadPoolExecutor(1) as other:
+        assert [setting.get() for setting in settings] == [0, 20]
+        assert list(other.map(lambda setting: setting.get(), settings)) == before
+    assert [setting.get() for setting in settings] == before
+    assert before[0] > 0

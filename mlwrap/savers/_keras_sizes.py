@@ -1,0 +1,71 @@
+"""How many weights a Keras configuration declares, without building anything.
+
+Keras makes weights before it reads their values, so a few lines of configuration can take all memory. The
+layers that have the most are counted, by the formulas of Keras's own ``layers``. What their input is like is
+told by ``build_config``, which Keras writes for layers that have weights. Where it is left out, the input is
+taken to be as wide as anything in the configuration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
+_WIDTHS = ("units", "filters", "output_dim")
+
+
+def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
+    """The number of weights that the objects of a configuration have; what is shared counts once."""
+    layers = [node for node in nodes if isinstance(node["config"], Mapping)]
+    widest = max((_width(node["config"]) for node in layers), default=1)
+    features: dict[int, int] = {}  # by the id of the description
+    for node in layers:
+        built = node.get("build_config")
+        if isinstance(built, Mapping) and (shape := _list(built.get("input_shape"))) != [None]:
+            features[id(node)] = _number(shape[-1]) or 1
+            # Keras 2 tells it of a wrapper, and not of the layer in it.
+            for inner in node["config"].values():
+                features.setdefault(id(inner), features[id(node)])
+    shared: dict[Any, int] = {}
+    for position, node in enumerate(layers):
+        number = _weights(node, features.get(id(node), widest))
+        shared[node.get("shared_object_id") or (position,)] = number
+    return sum(shared.values())
+
+
+def _weights(node: Mapping[str, Any], features: int) -> int:
+    config, kind = node["config"], node["class_name"]
+    units = _number(config.get("units"))
+    if kind == "Dense":
+        return features * units
+    if kind == "EinsumDense":
+        return features * _number(_list(config.get("output_shape"))[-1])
+    if kind == "Embedding":
+        return _number(config.get("input_dim")) * _number(config.get("output_dim"))
+    if kind in _GATES:
+        return _GATES[kind] * units * (features + units)
+    if kind.startswith("Conv"):
+        size = math.prod(map(_number, _list(config.get("kernel_size"))))
+        return (
+            size * _number(config.get("filters")) * max(features // max(_number(config.get("groups")), 1), 1)
+        )
+    if kind in ("MultiHeadAttention", "GroupQueryAttention"):
+        return _number(config.get("num_heads")) * _number(config.get("key_dim")) * features
+    return 0
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    """How wide what a layer gives out may be: of an input all of its values."""
+    shape = config.get("batch_shape") or config.get("batch_input_shape") or ()
+    values = math.prod(max(_number(size), 1) for size in _list(shape))
+    return max(values, *(_number(config.get(key)) for key in _WIDTHS))
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _list(value: Any) -> list[Any]:
+    return (list(value) or [None]) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,39 @@
+"""Stock MLflow, which trusts a model's description, is asked only for what runs nothing that came with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlwrap._delivery import stock_predict
+from mlwrap.errors import LoadError
+
+
+@pytest.mark.parametrize(
+    ("flavors", "file", "words"),
+    [
+        ({"python_function": {"loader_module": "antigravity"}}, None, "loaded by antigravity"),
+        ({"python_function": {"loader_module": "mlflow.keras", "code": "code"}}, None, "brings code"),
+        ({"tensorflow": {"code": "code"}, "python_function": {}}, None, "brings code"),
+        (
+            {"python_function": {"loader_module": "mlflow.tensorflow"}},
+            "custom_objects.cloudpickle",
+            "is a pickle",
+        ),
+        (
+            {"python_function": {"loader_module": "mlflow.tensorflow"}},
+            "keras_module.txt",
+            "'os', which is no Keras",
+        ),
+    ],
+    ids=["loader", "code", "code of another flavor", "pickle", "Keras"],
+)
+def test_what_would_run_is_not_asked(tmp_path: Path, flavors, file, words):
+    """Without trust; the sentence says why."""
+    if file:
+        (tmp_path / file).write_text("os")
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors}))
+    with pytest.raises(LoadError, match=words):
+        stock_predict(tmp_path, None, trust=False)
