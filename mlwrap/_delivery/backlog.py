@@ -76,21 +76,22 @@ def deliver_backlog(
     def work(store: str, folder: RunFolder) -> None:
         ended.put((store, _deliver(folder, deliver, at_work[store].note_progress)))
 
-    while any(waiting.values()) or any(at_work.values()):
-        for store, runs in waiting.items():
-            while runs and at_work[store].has_room:
-                folder = runs.popleft()
-                at_work[store].start(folder)
-                threads.submit(functools.partial(work, store, folder))
-        for store, outcome in _next(ended, STUCK_SECONDS):
-            given_up = not at_work[store].end(outcome.folder)
-            if not given_up and (outcome.progress, outcome.error) != (None, None):
-                yield outcome
-        for store, slots in at_work.items():
-            for folder, seconds in slots.stuck().items():
-                if seconds > patience(folder):
-                    slots.end(folder)
-                    yield _give_up(folder, store, seconds)
+    with contextlib.closing(threads):
+        while any(waiting.values()) or any(at_work.values()):
+            for store, runs in waiting.items():
+                while runs and at_work[store].has_room:
+                    folder = runs.popleft()
+                    at_work[store].start(folder)
+                    threads.submit(functools.partial(work, store, folder))
+            for store, outcome in _next(ended, STUCK_SECONDS):
+                given_up = not at_work[store].end(outcome.folder)
+                if not given_up and (outcome.progress, outcome.error) != (None, None):
+                    yield outcome
+            for store, slots in at_work.items():
+                for folder, seconds in slots.stuck().items():
+                    if seconds > patience(folder):
+                        slots.end(folder)
+                        yield _give_up(folder, store, seconds)
 
 
 def _give_up(folder: RunFolder, store: str, seconds: float) -> Outcome:

@@ -21,9 +21,9 @@ class DaemonThreads:
     """Does work in threads that are kept for more of it; one that hangs keeps no process alive."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
-        self._has_threads = False
+        self._threads = 0
 
     def submit(self, work: Callable[[], None]) -> None:
         """Have something done, which must not raise."""
@@ -32,14 +32,20 @@ class DaemonThreads:
             return
         try:
             threading.Thread(target=self._run, name="mlwrap-delivery", daemon=True).start()
-            self._has_threads = True
+            self._threads += 1
         except RuntimeError:  # no more can be started: one of those that there are does it later
-            if not self._has_threads:
-                self._work.get()()
+            if not self._threads:
+                self._work.get()
+                work()
+
+    def close(self) -> None:
+        """Let the threads end, once they have done what they are at."""
+        for _ in range(self._threads):
+            self._work.put(None)
 
     def _run(self) -> None:
-        while True:
-            self._work.get()()
+        while (work := self._work.get()) is not None:
+            work()
             self._idle.release()
 
 

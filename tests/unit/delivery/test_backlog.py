@@ -48,6 +48,10 @@ def test_what_goes_wrong_with_one_costs_no_other(ended):
         "no", "KeyError: 'x'", "RecursionError: deep", "SystemExit: 3", None, None,
     ]  # fmt: skip
     assert [found[folder].progress for folder in folders[4:]] == [DONE, DONE]
+    for thread in threading.enumerate():  # none stays in a process that goes on
+        if thread.name == "mlwrap-delivery":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_runs_that_get_nowhere_hold_up_no_other(ended):
