@@ -7,6 +7,7 @@ asked for, for all of them together no longer than for one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -20,7 +21,7 @@ from mlwrap._delivery import Line, deliver
 from mlwrap._journal import RunFolder, find_delivered
 from mlwrap._recorder import Recorder
 from mlwrap._report import lost_folder
-from mlwrap.errors import DeliveryError, told, warn
+from mlwrap.errors import DeliveryError, JournalError, told, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer is there already
 _LOOKED_AT = 2  # earlier runs, whenever one is left: so that those that are delivered do not pile up
@@ -116,6 +117,13 @@ _STILL = "the sender is still at it."
 
 
 def _not_yet(why: str, folder: RunFolder) -> str:
+    with contextlib.suppress(JournalError, OSError):
+        progress = folder.progress()
+        if progress.held and progress.refused_tag:  # all else is delivered, and this may never be
+            return (
+                f"{why} That stays in {folder.path}: 'mlwrap sync' tries it again, and "
+                f"'mlwrap clean {folder.key}' removes it."
+            )
     return f"MLflow does not have all of it yet: {why} It waits in {folder.path}; 'mlwrap sync' delivers it."
 
 

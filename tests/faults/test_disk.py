@@ -332,7 +332,7 @@ def test_a_place_that_is_taken(store: str, spool: Path, monkeypatch: pytest.Monk
         return made
 
     monkeypatch.setattr(Client, "create_model", taken)
-    with pytest.warns(MlwrapWarning, match="'mlwrap sync' delivers it"), mlwrap.model_run("r") as run:
+    with pytest.warns(MlwrapWarning, match="'mlwrap sync' tries it again"), mlwrap.model_run("r") as run:
         run.log_model(Weights())
     (model,) = models()
     assert model.status.value == "FAILED"
