@@ -80,7 +80,7 @@ class Points:
 
     def __init__(
         self,
-        write: Callable[[Metrics], None],
+        write: Callable[[Metrics], object],
         warn: Callable[[str], None],
         tag: Callable[[Mapping[str, Any]], None],
         nonfinite: Nonfinite,

@@ -69,7 +69,6 @@ class Recorder(Unrecorded):
         self.signal: str | None = None
         self.line: Line | None = None
         self._journal: OpenRun | None = None
-        self._append: Callable[[AnyRecord], None] | None = None
         self._params = Parameters()
         checksums = StageChecksums(self.append)
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
@@ -126,11 +125,12 @@ class Recorder(Unrecorded):
                 self.line = Line(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
-        self._append = self.points.write = self._journal.appender(self._warn_kept, self._look, WAKE_SECONDS)
+        self._journal.watch(self._warn_kept, self._look, WAKE_SECONDS)
+        self.points.write = self._journal.append  # looked up once, for it is called at every step
 
     def append(self, record: AnyRecord) -> None:
         """Write one record; one that the disk does not take is kept for later, said once."""
-        (self._append or self.journal.append)(record)
+        self.journal.append(record)
 
     def _warn_kept(self, trouble: OSError) -> None:
         if not self._full and self.status == "RUNNING":  # else a thread came too late

@@ -6,11 +6,10 @@ import contextlib
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 
 from mlwrap._journal.descriptors import above_standard_descriptors
 from mlwrap._journal.progress import Progress
-from mlwrap._journal.records import AnyRecord, RunEnded, RunStarted
+from mlwrap._journal.records import RunEnded, RunStarted
 from mlwrap._journal.run_folder import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap.errors import SpoolError
@@ -47,29 +46,16 @@ class OpenRun:
             self._lease.release()
             raise
 
-    def appender(
-        self, kept: Callable[[OSError], None], look: Callable[[], object], seconds: float
-    ) -> Callable[[AnyRecord], None]:
-        """A function that writes one record; what it needs is looked up now, which saves each call some time.
+    def watch(self, kept: Callable[[OSError], object], look: Callable[[], object], seconds: float) -> None:
+        """Have it said what becomes of the records.
 
         Args:
             kept: Called with the error of a record that is kept in memory.
-            look: Called with the first record, and then with one after so many seconds.
+            look: Called with the next record, and then with one after so many seconds.
             seconds: How many.
         """
-        append = self.append
-        next_look = 0.0
-
-        def append_and_look(record: AnyRecord) -> None:
-            nonlocal next_look
-            trouble = append(record)
-            if monotonic() >= next_look:
-                next_look = monotonic() + seconds
-                look()
-            if trouble is not None:
-                kept(trouble)
-
-        return append_and_look
+        self._writer.kept = kept
+        self._writer.look_every(seconds, look)
 
     def end(self, last: RunEnded) -> int:
         """Write the last record, on a full disk into the room that was kept for it, and close the journal.

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
 import secrets
 import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any
 from zlib import crc32
@@ -157,16 +160,24 @@ class PatientWriter(Writer):
     Attributes:
         lost: Records that were dropped.
         stuck: Whether the last flush ended with an error.
+        kept: Called with the error of a record that waits in memory.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, first_number=0)
         self.lost = 0
+        self.kept: Callable[[OSError], object] = lambda _: None
+        self._look: Callable[[], object] = lambda: None
+        self._look_seconds = self._next_look = math.inf
         self.stuck = False
         self._gaps = 0  # numbers that were taken in vain
         self._waiting: deque[bytes] = deque()
         # Taken only while records wait; and again by a signal's handler that comes in the middle.
         self._lock = threading.RLock()
+
+    def look_every(self, seconds: float, look: Callable[[], object]) -> None:
+        """Have ``look`` called with the next record, and then with one after so many seconds."""
+        self._look, self._look_seconds, self._next_look = look, seconds, 0.0
 
     def write(self, record: AnyRecord) -> OSError | None:
         """Write one record, or keep it.
@@ -183,17 +194,24 @@ class PatientWriter(Writer):
             # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
             crc = _encode(crc32(body, number))
             line = _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
+            trouble = None
             if self._waiting:  # those come first
-                return self._keep(line, None)
-            try:
-                if os.write(self._descriptor, line) != len(line):
-                    self._write(line)
-            except OSError as error:
-                return self._keep(line, error)
+                trouble = self._keep(line, None)
+            else:
+                try:
+                    if os.write(self._descriptor, line) != len(line):
+                        self._write(line)
+                except OSError as error:
+                    trouble = self._keep(line, error)
         except BaseException:  # of a signal's handler: the record has its number, and may not be written
             self._gaps += 1
             raise
-        return None
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + self._look_seconds
+            self._look()
+        if trouble is not None:
+            self.kept(trouble)
+        return trouble
 
     def finish(self, last: RunEnded) -> None:
         """Write the run's end, and before it how many records are lost.
