@@ -16,7 +16,7 @@ from mlwrap._delivery.dead_runs import close_for_the_dead
 from mlwrap._delivery.line import ASK, Told
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
-from mlwrap._delivery.threads import on_change
+from mlwrap._delivery.threads import on_change, ticking
 from mlwrap._delivery.watch import Watch
 from mlwrap._journal import Progress, RunFolder, find_delivered, header
 from mlwrap.errors import JournalError, Unreachable
@@ -269,20 +269,13 @@ class Served:
         if not uri.startswith("sqlite:") or uri in _opened:
             yield
             return
-        done = threading.Event()
 
-        def say() -> None:
-            for seconds in range(1, _OPENING_SECONDS):
-                if done.wait(1.0):
-                    return
-                self._say(Told(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
+        def say(seconds: int) -> None:
+            self._say(Told(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
 
-        threading.Thread(target=say, daemon=True).start()
-        try:
+        with ticking(_OPENING_SECONDS, say):
             yield
-            _opened.add(uri)
-        finally:
-            done.set()
+        _opened.add(uri)
 
     def _say(self, told: Told) -> None:
         """Tell how it goes, if somebody waits for that."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from mlwrap._journal import Progress
@@ -97,3 +98,21 @@ def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:
             moved()
 
     return note
+
+
+@contextlib.contextmanager
+def ticking(seconds: int, tick: Callable[[int], None]) -> Iterator[None]:
+    """Call ``tick`` each second of the block, with how many have passed, up to ``seconds``."""
+    done = threading.Event()
+
+    def run() -> None:
+        for passed in range(1, seconds + 1):
+            if done.wait(1.0):
+                return
+            tick(passed)
+
+    threading.Thread(target=run, name="mlwrap-ticks", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

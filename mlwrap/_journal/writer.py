@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import Any
 from zlib import crc32
 
 import msgspec
 
+from mlwrap._journal.encoding import encode, encode_record
 from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tags
 
 LOST = "mlwrap.lost_records"
@@ -35,38 +35,14 @@ _METRICS = b'"record":{"type":"metrics"'
 _PREFIX = 90  # bytes of a line within which its record's type stands
 
 
-def _plain(value: Any) -> Any:
-    """The text or number that something is a kind of its own of: a ``str`` subclass, numpy's integers."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    return value.__index__() if hasattr(value, "__index__") else float(value)
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _join = b"".join
-
-
-def _encoded(record: AnyRecord) -> bytes:
-    """A record as JSON; what is no UTF-8 in its texts is written as an escape."""
-    try:
-        return _encode(record)
-    except UnicodeEncodeError:
-        return _encode(_writable(msgspec.to_builtins(record, enc_hook=_plain)))
 
 
 def _line(body: bytes, number: int) -> bytes:
     # msgspec writes numbers, and join() puts the pieces together, faster than any formatting of bytes does.
     # crc32() begins with the number's lower 32 bits; no other single digit gives the same ones.
-    crc = _encode(crc32(body, number))
-    return _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
-
-
-def _writable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_writable(key): _writable(item) for key, item in value.items()}
-    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
+    crc = encode(crc32(body, number))
+    return _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
 
 
 def second_file(journal: Path) -> Path:
@@ -117,7 +93,7 @@ class Writer:
         """
         if isinstance(record, RunStarted):
             record = msgspec.structs.replace(record, format=FORMAT)
-        body = _encoded(record)
+        body = encode_record(record)
         copies = 2 if isinstance(record, RunStarted | RunEnded) else 1
         self._write(_join([_line(body, next(self._numbers)) for _ in range(copies)]))
 
@@ -186,14 +162,14 @@ class PatientWriter(Writer):
             Why it was kept, or ``None`` if it was written.
         """
         try:
-            body = _encode(record)
+            body = encode(record)
         except UnicodeEncodeError:
-            body = _encoded(record)
+            body = encode_record(record)
         number = next(self._numbers)
         try:
             # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
-            crc = _encode(crc32(body, number))
-            line = _join((b'{"crc":', crc, b',"n":', _encode(number), b',"record":', body, b"}\n"))
+            crc = encode(crc32(body, number))
+            line = _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
             trouble = None
             if self._waiting:  # those come first
                 trouble = self._keep(line, None)
@@ -223,7 +199,7 @@ class PatientWriter(Writer):
             raise error
         numbers = next(self._numbers), next(self._numbers)
         # Counted now, for each number below these belongs to a record that is written, or among those.
-        body = _encoded(msgspec.structs.replace(last, unwritten=self._unwritten()))
+        body = encode_record(msgspec.structs.replace(last, unwritten=self._unwritten()))
         try:
             self._write(_join([_line(body, number) for number in numbers]))
         except OSError:

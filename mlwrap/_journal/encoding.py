@@ -1,0 +1,36 @@
+"""Records as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlwrap._journal.records import AnyRecord
+
+
+def _plain(value: Any) -> Any:
+    """The text or number that something is a kind of its own of: a ``str`` subclass, numpy's integers."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value.__index__() if hasattr(value, "__index__") else float(value)
+
+
+encode = msgspec.json.Encoder(enc_hook=_plain).encode
+"""A record, or a number, as JSON; text that is no UTF-8 is an error."""
+
+
+def encode_record(record: AnyRecord) -> bytes:
+    """A record as JSON; what is no UTF-8 in its texts is written as an escape."""
+    try:
+        return encode(record)
+    except UnicodeEncodeError:
+        return encode(_writable(msgspec.to_builtins(record, enc_hook=_plain)))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
