@@ -133,8 +133,9 @@ def _source() -> tuple[str, str, str | None]:
 def _folder(function: Any, script: str | None) -> str:
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     for file in (getattr(code, "co_filename", None), script):
-        if file and (folder := _folder_of(os.path.abspath(file))) is not None:  # noqa: PTH100 - no file is asked
-            return folder
+        with contextlib.suppress(FileNotFoundError):  # the working folder was removed
+            if file and (folder := _folder_of(os.path.abspath(file))) is not None:  # noqa: PTH100 - see below
+                return folder
     return str(working_folder())
 
 

@@ -26,7 +26,7 @@ from mlwrap._delivery.answers import asks_once, sort_error, sorted_errors
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
-from mlwrap._delivery.standing import artifact_root, openable
+from mlwrap._delivery.standing import artifact_root, openable, somewhere
 from mlwrap._journal import Metrics, Status
 from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
@@ -63,7 +63,7 @@ class Client:
         whole = openable(whole)
         try:
             check_listening(uri)
-            with alone(uri):
+            with alone(uri), somewhere(whole, folder):
                 # First, for the store's first experiment is made when it is opened.
                 self._of_folder = None if root is None else _get_store(whole, root)  # type: ignore[no-untyped-call] # MLflow's
                 self._mlflow = MlflowClient(whole)

@@ -103,7 +103,10 @@ class Items:
             why: The reason.
             is_final: Whether it would fail the same way again.
         """
-        self._progress.held[record.staged] = f"{_label(record)}: {why}"
+        what = (
+            f"the registered version of {_label(record)}" if self._is_ready(record.staged) else _label(record)
+        )
+        self._progress.held[record.staged] = f"{what}: {why}"
         (self._unreachable.discard if is_final else self._unreachable.add)(record.staged)
 
     def deliver_set_aside(self, run_id: str) -> None:
@@ -142,11 +145,17 @@ class Items:
         """
         held = self._progress.held
         for staged in held.keys() - self._unreachable:
-            if not (self._folder.path / staged).exists():  # there is nothing to try again with
+            if not (self._folder.path / staged).exists() and not self._is_ready(staged):
+                # There is nothing to try again with.
                 self._progress.refused[staged] = held.pop(staged)
         if held:
             kind = Unreachable if self._unreachable else Refused
             raise kind(f"MLflow has the run, but not {'; '.join(held.values())}")
+
+    def _is_ready(self, staged: str) -> bool:
+        """Whether MLflow has a model whole, so that only the registry does not."""
+        model = self._progress.models.get(staged)
+        return model is not None and model.status == "READY"
 
     def remove(self, record: Artifact | Model) -> None:
         """Remove the stage of an item that MLflow has: once it is written down that it does."""

@@ -63,7 +63,9 @@ def fail(client: Client, model: ModelProgress, why: str) -> None:
 
     A later delivery may still make it READY, if what it fails by is mended.
     """
-    if model.status == "PENDING" and model.model_id:
+    if model.status != "PENDING":  # READY, and what failed is its version in the registry
+        return
+    if model.model_id:
         client.tag_model(model.model_id, {"mlwrap.error": why[:MAX_REASON]})
         client.finalize_model(model.model_id, ready=False)
     model.status = "FAILED"

@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy.engine import make_url
-
-from mlwrap._delivery.standing import openable
 from mlwrap.errors import Unreachable
 
 _CONNECT_SECONDS = 5.0
@@ -50,7 +47,7 @@ def check_listening(tracking_uri: str) -> None:
         NobodyListens: It is not so. MLflow's client would go on trying for minutes.
     """
     if tracking_uri.startswith("sqlite:///"):
-        _check_sqlite(openable(tracking_uri))
+        _check_sqlite(tracking_uri)
     parts = urlsplit(tracking_uri)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return
@@ -64,7 +61,9 @@ def check_listening(tracking_uri: str) -> None:
 
 
 def _check_sqlite(tracking_uri: str) -> None:
-    database = make_url(tracking_uri).database
+    from mlwrap._delivery.standing import database_of  # noqa: PLC0415 - SQLAlchemy, which loads with MLflow
+
+    database = database_of(tracking_uri)
     if not database or database == ":memory:":
         return
     file = Path(database)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +30,11 @@ def openable(tracking_uri: str) -> str:
     return f"{escaped}{mark}{options}" if list(found) == [False, True] else tracking_uri
 
 
+def database_of(tracking_uri: str) -> str | None:
+    """The path of an sqlite store's file."""
+    return make_url(openable(tracking_uri)).database
+
+
 def artifact_root(tracking_uri: str, folder: str) -> str | None:
     """Where the artifacts of an SQL store belong whose training stood in ``folder``.
 
@@ -44,3 +51,26 @@ def artifact_root(tracking_uri: str, folder: str) -> str | None:
     # As it is, with a "%2F" in it: MLflow takes that for a slash when it writes and when it reads. What it
     # has read it takes apart once more, so that it would not find what lies in the folder itself.
     return str(Path(folder) / _ARTIFACTS)
+
+
+@contextlib.contextmanager
+def somewhere(tracking_uri: str, folder: str | None) -> Iterator[None]:
+    """Stand in a folder that exists, where this process's working folder was removed.
+
+    MLflow asks for the working folder when it opens an SQL store, whatever it is told. Where there is one it
+    is left alone: other threads may need it.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        yield
+        return
+    try:
+        beside = Path(urlsplit(tracking_uri).path[1:]).parent
+        os.chdir(next((place for place in (folder, beside) if place and Path(place).is_dir()), "/"))
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)

@@ -399,7 +399,7 @@ def test_a_model_that_is_too_large(proxy: Proxy, same, on_sqlite: Server):
     proxy.rule(how.reply(413, "too large"), "PUT .*1.bin")
     (error,) = synced()
     assert "413" in error
-    assert "-weights" in error
+    assert "the model 'weights'" in error
     (run,) = found(on_sqlite, key)
     assert run.info.status == "FINISHED"
     assert len(proxy.lines("PUT .*MLmodel")) == 0

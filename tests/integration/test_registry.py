@@ -152,7 +152,9 @@ def test_a_registry_that_refuses_holds_the_model_and_not_the_run(
     def train():
         return {"model": checkpoint(), "loss": 0.5}
 
-    with pytest.warns(MlwrapWarning, match="would not take staged/1-model: .* not supported by the store"):
+    with pytest.warns(
+        MlwrapWarning, match="not the registered version of the model 'model': .* not supported by the store"
+    ):
         train()
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 0.5})
