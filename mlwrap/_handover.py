@@ -100,6 +100,8 @@ class Handover:
                 return
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
             if folder.exists():
+                with contextlib.suppress(JournalError, OSError):  # of what MLflow has so far
+                    recorder.delivered(folder.progress())
                 recorder.warn(_not_yet(told(failure), folder))
                 return
         self._delivered = not recorder.find_lost()
