@@ -280,7 +280,7 @@ class RunContext:
         finally:
             self._delivering = False
         if not self._settings.quiet:
-            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
+            models = [(m.label, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
             _report.ended(
                 recorder.name,
                 status=recorder.status,

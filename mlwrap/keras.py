@@ -278,7 +278,9 @@ class MetricsCallback:
         ) is not None:  # within an epoch it lies elsewhere
             sync()
         called = f"{self._prefix.rstrip('/')}_{name}".lstrip("_").replace("/", "_")
-        self._run.log_model(self.model, called, step=self._epoch, metrics=record, background=background)
+        self._run.log_model(
+            self.model, called, step=self._epoch, metrics=record, background=background, checkpoint=True
+        )
         self._save_seconds = time.monotonic() - began
 
     def _failed(self, hook: str, error: Exception) -> None:
