@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -88,8 +89,12 @@ class Run(Training, Known):
 
     @harmless
     def log_figure(self, figure: Any, artifact_file: str) -> None:
-        """Log a matplotlib figure as the file ``artifact_file``, in the format that its ending names."""
-        self._recorder.file(artifact_file, figure.savefig)
+        """Log a figure as the file ``artifact_file``, in the format that its ending names.
+
+        Figures are those of matplotlib, plotly (``.html``; pictures need its kaleido), Altair and Bokeh
+        (``.html``), images of Pillow, and whatever has a ``savefig``.
+        """
+        self._recorder.file(artifact_file, functools.partial(savers.write_figure, figure))
 
     @harmless
     def log_model(
