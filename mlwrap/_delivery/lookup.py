@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import mlflow.artifacts
 import msgspec
 import yaml
-from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus
 
 from mlwrap._delivery import manifest
 from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.queries import Queries
+from mlwrap._delivery.run_outputs import run_outputs, with_unsaved
 from mlwrap._journal import models_of_run
 from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused, told
@@ -69,7 +70,7 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     run = client.get_run(run_id) if run_id else client.newest_run()
     if run is None:
         raise Refused(f"{client.tracking_uri} holds no run that mlwrap logged.")
-    models = _outputs(client, run)
+    models = run_outputs(client, run)
     return Shown(
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -244,7 +245,7 @@ def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
     """The last model of that name, or of that name and step; without a name the run's model."""
     try:
         run = client.get_run(run_id)
-        models = _outputs(client, run)
+        models = run_outputs(client, run)
     except Refused as error:
         raise LoadError(f"{uri} can't be found: {error}") from error
     if not models and name:  # on a server without LoggedModels they are artifacts of the run
@@ -252,7 +253,7 @@ def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
         if "MLmodel" in client.uploaded_sizes(location, ""):
             return _Place(f"{run_id}-{name}".replace("/", "_"), location)
     if name is None:
-        named = models_of_run([m for m in models if not (m.checkpoint and m.is_failed)])
+        named = models_of_run(with_unsaved(client, run, models))
         if len(named) > 1:
             uris = " or ".join(f"runs:/{run_id}/{m.label}" for m in named)
             raise LoadError(f"run {run_id} has several models. Name one: {uris}.")
@@ -263,34 +264,6 @@ def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
         what = f"no model {name!r}; its models are: {labels or 'none'}" if name else "no model"
         raise LoadError(f"run {run_id} has {what}.")
     return _finished(named[-1].entity, uri)
-
-
-class _OfRun(NamedTuple):
-    entity: LoggedModel
-    name: str
-    step: int
-    call: int
-    checkpoint: bool
-
-    @property
-    def is_failed(self) -> bool:
-        return self.entity.status == LoggedModelStatus.FAILED
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}@{self.step}" if self.checkpoint or self.step else self.name
-
-
-def _outputs(client: Queries, run: Run) -> list[_OfRun]:
-    """The run's models, in the order of logging."""
-    found = []
-    for output in run.outputs.model_outputs if run.outputs else ():
-        model = client.get_model(output.model_id)
-        call = model.tags.get("mlwrap.call", "")
-        is_checkpoint = model.tags.get("mlwrap.checkpoint") == "true"
-        number = int(call) if call.isdecimal() else 0
-        found.append(_OfRun(model, str(model.name), int(output.step), number, is_checkpoint))
-    return sorted(found, key=lambda m: (m.call, m.entity.creation_timestamp))
 
 
 def _get(client: Queries, uri: str, model_id: str) -> LoggedModel:

@@ -169,6 +169,9 @@ def test_model_uri_is_none_where_the_returned_model_could_not_be_saved(store: st
     assert train.last_run.model_uri is None
     with pytest.raises(LoadError, match=r"could not be saved.*has another one: .*/state@1"):
         load_model(train.last_run)
+    with pytest.raises(LoadError, match="was never saved: the model 'keras_model' is FAILED"):
+        load_model(train.last_run.run_id)
+    assert weight(f"runs:/{train.last_run.run_id}/state") == 1
 
 
 def test_show_names_the_step(fitted, monkeypatch: pytest.MonkeyPatch):
