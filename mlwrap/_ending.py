@@ -20,4 +20,10 @@ def status_of(error: BaseException | None, signal: str | None = None) -> Status:
     if isinstance(error, KeyboardInterrupt | GeneratorExit | cancelled) or signal:
         return "KILLED"
     well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
-    return "FINISHED" if well else "FAILED"
+    return "FINISHED" if well or is_pruned(error) else "FAILED"
+
+
+def is_pruned(error: BaseException | None) -> bool:
+    """Whether Optuna stopped a trial early, because others are better: that is no failure."""
+    optuna = sys.modules.get("optuna")
+    return optuna is not None and isinstance(error, optuna.TrialPruned)

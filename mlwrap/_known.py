@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mlwrap._handover import Handover
 from mlwrap._harmless import tolerant
+from mlwrap._journal import models_of_run
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
-from mlwrap.errors import warn
+from mlwrap.errors import LoadError, warn
 
 
 class Known:
@@ -82,8 +84,19 @@ class Known:
 
     @property
     def model_uri(self) -> str | None:
-        """URI of the first model that could be saved, once MLflow has it."""
-        return next((model.uri for model in self.models if model.status != "FAILED"), None)
+        """URI of the model that the training function returned, once MLflow has it.
+
+        Where it returned none, as in a ``with`` block, of the last one that was logged and is no checkpoint;
+        where there are only checkpoints, of the last of these. ``None`` while the run is open, where it waits
+        for ``mlwrap sync``, and where the model could not be saved: ``load_model(run)`` says why.
+
+        Raises:
+            LoadError: It returned several; the message lists their URIs.
+        """
+        if self.status == "RUNNING":
+            return None
+        model = the_model(self)
+        return None if model is None or model.status == "FAILED" else model.uri
 
     @property
     def url(self) -> str | None:
@@ -113,3 +126,20 @@ class Known:
             warn(f"wait() was called on run {self.name!r}, which is open. Call it when it has ended.")
             return False
         return self._handover is None or self._handover.wait(timeout)
+
+
+def the_model(run: Known) -> LoggedModel | None:
+    """The model that a run stands for; ``None`` where it has none.
+
+    Raises:
+        LoadError: It has several, and one has to be named.
+    """
+    models = models_of_run([m for m in run.models if not (m.checkpoint and m.status == "FAILED")])
+    if len(models) > 1:
+        raise LoadError(f"run {run.name!r} has several models. Name one: {calls_to_load(run, models)}.")
+    return models[0] if models else None
+
+
+def calls_to_load(run: Known, models: Iterable[LoggedModel]) -> str:
+    """What to write to load one of these models."""
+    return " or ".join(f"load_model('runs:/{run.run_id or '<run id>'}/{model.label}')" for model in models)

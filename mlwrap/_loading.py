@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlwrap import savers
 from mlwrap._capture import destination
 from mlwrap._delivery import find_model
+from mlwrap._known import calls_to_load, the_model
 from mlwrap._logged_model import LoggedModel
 from mlwrap._run import Run
 from mlwrap.config import settings
@@ -37,9 +38,10 @@ def load_model(
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, the folder of a logged model, or what a run logged (a
-            :class:`LoggedModel`). A :class:`Run` or a run's id stands for its model, the last one of that
-            name; where it has models of several names, one has to be named. ``None``, which a run's
-            ``model_uri`` may be, names none.
+            :class:`LoggedModel`). A :class:`Run` or a run's id stands for the model that ``run.model_uri``
+            means; where that is several, one has to be named. Of several with one name
+            ``runs:/<run id>/<model name>@<step>`` is that of a step, else it is the last one. ``None``, which
+            a run's ``model_uri`` may be, names none.
         into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
             Estimator's: the path of a new folder that they are copied into, for training to go on there.
         trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
@@ -101,17 +103,19 @@ def _reader(uri: object, name: str, layout: int) -> Saver:
 
 
 def _of_run(run: Run) -> str:
-    models = [model for model in run.models if model.status != "FAILED"]
-    names = dict.fromkeys(model.name for model in models)
-    if not models:
-        failed = ", ".join(model.name for model in run.models)
+    model = the_model(run)
+    if model is not None and model.status != "FAILED":
+        return _uri(model)
+    others = [other for other in run.models if other.status != "FAILED"]
+    if model is None or not others:
+        failed = ", ".join(other.label for other in run.models)
         raise LoadError(
             f"run {run.name!r} logged no model" + (f" that could be saved ({failed})." if failed else ".")
         )
-    if len(names) > 1:
-        uris = " or ".join(f"load_model('runs:/{run.run_id or '<run id>'}/{name}')" for name in names)
-        raise LoadError(f"run {run.name!r} has several models. Name one: {uris}.")
-    return _uri(models[-1])
+    raise LoadError(
+        f"the model {model.name!r} of run {run.name!r} could not be saved, so there is nothing to load. The "
+        f"run has another one: {calls_to_load(run, others)}."
+    )
 
 
 def _uri(model: LoggedModel) -> str:

@@ -14,7 +14,7 @@ from mlwrap._around import announced, parent, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
-from mlwrap._ending import status_of
+from mlwrap._ending import is_pruned, status_of
 from mlwrap._fluent import Fluent, not_ours
 from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
@@ -252,6 +252,8 @@ class RunContext:
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
         tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
+        if is_pruned(error):
+            tags["mlwrap.pruned"] = "true"
         if status == "KILLED" and error is None and not tags:
             tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
         try:
@@ -280,7 +282,7 @@ class RunContext:
         finally:
             self._delivering = False
         if not self._settings.quiet:
-            models = [(m.name, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
+            models = [(m.label, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
             _report.ended(
                 recorder.name,
                 status=recorder.status,

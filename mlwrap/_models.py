@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from mlwrap._background import Background
 from mlwrap._capture import Redactor, pins
 from mlwrap._journal import AnyRecord, Metrics, Model, RunFolder, now
 from mlwrap._logged_model import LoggedModel, plain_name
+from mlwrap._pace import is_speed
 from mlwrap._stage_checksums import StageChecksums
 from mlwrap.errors import SaveError, told
 from mlwrap.savers import SaveOptions, Saver
@@ -47,6 +48,7 @@ class Models:
         warn: Says what went wrong.
         redactor: Takes secrets out.
         checksums: Looks at what was staged.
+        state: Gives the run's parameters and its newest metrics, which a model carries.
         failing: Called when a model could not be saved in the background, which is to be told.
         strict: Raise ``SaveError`` where a model can't be saved.
     """
@@ -60,6 +62,7 @@ class Models:
         redactor: Redactor,
         *,
         checksums: StageChecksums,
+        state: Callable[[], tuple[dict[str, str], tuple[Metrics, ...]]],
         failing: Callable[[], None],
         strict: bool,
     ) -> None:
@@ -71,6 +74,8 @@ class Models:
         self._warn = warn
         self._redactor = redactor
         self._checksums = checksums
+        self._state = state
+        self._calls = 0
         self._failing = failing
         self._strict = strict
         self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
@@ -83,6 +88,11 @@ class Models:
         """Whether a model is being saved, or read once more, in the background."""
         return self._background.busy or self._checksums.busy
 
+    def next_call(self) -> int:
+        """The number of the next call that logs models."""
+        self._calls += 1
+        return self._calls
+
     def save(
         self,
         model: Any,
@@ -94,6 +104,9 @@ class Models:
         metrics: Metrics | None,
         background: bool,
         at_once: bool,
+        checkpoint: bool,
+        call: int,
+        others: Collection[str],
     ) -> LoggedModel:
         """Save a model and write it down; or take it back, and write that down.
 
@@ -103,9 +116,12 @@ class Models:
             saver: Writes it.
             options: What was asked of the saver.
             step: The training step that it belongs to.
-            metrics: Points of the run that tell how good it is.
+            metrics: Points of the run that tell how good it is; by default the newest ones.
             background: Whether that may be done while the training goes on, if its saver can.
             at_once: Else what is being saved in the background is waited for, to be the older one in MLflow.
+            checkpoint: Whether it is a state on the way.
+            call: As :meth:`next_call` gave it.
+            others: Names of the other models that the call logs, whose metrics are not its own.
 
         Raises:
             SaveError: It could not be saved, and the run is strict.
@@ -113,6 +129,7 @@ class Models:
         if (plain := plain_name(name)) != name:
             self._warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
             name = plain
+        params, newest = self._state()
         record = Model(
             name=name,
             staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
@@ -123,9 +140,13 @@ class Models:
             python=platform.python_version(),
             register_as=options.registered,
             verify=options.verify,
-            metrics=metrics,
+            metrics=None if metrics is None else _own_metrics(metrics, ()),
+            newest=tuple(_own_metrics(some, others) for some in newest) if metrics is None else (),
+            params=params,
+            call=call,
+            checkpoint=checkpoint,
         )
-        logged = LoggedModel(name)
+        logged = LoggedModel(name, step=step, checkpoint=checkpoint, call=call)
         try:
             stage = self._folder().stage(name)
             record = msgspec.structs.replace(record, staged=self._folder().relative(stage))
@@ -244,3 +265,13 @@ class Models:
         shutil.rmtree(self._folder().path / record.staged, ignore_errors=True)
         self.logged[record.staged].status = "FAILED"
         self._append(msgspec.structs.replace(record, error=self._redactor.text(why)[:MAX_ERROR]))
+
+
+def _own_metrics(metrics: Metrics, others: Collection[str]) -> Metrics:
+    """Those that tell how good a model is: neither how fast it was trained, nor of one of the others."""
+    values = {
+        name: value
+        for name, value in metrics.values.items()
+        if not is_speed(name) and name.partition("/")[0] not in others
+    }
+    return msgspec.structs.replace(metrics, values=values)

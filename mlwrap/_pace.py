@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
+
+_SPEED = re.compile(r"(seconds_left|epoch_seconds|_per_second)$")
+
+
+def is_speed(name: str) -> bool:
+    """Whether a metric tells how fast a training went, and not how good its model is."""
+    return _SPEED.search(name) is not None
 
 
 class Pace:

@@ -7,6 +7,7 @@ run's end.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -19,7 +20,7 @@ from mlwrap._capture import rename
 from mlwrap._clock import Clock
 from mlwrap._journal import Metrics, Number
 from mlwrap._number import is_ready, number
-from mlwrap._said import Found
+from mlwrap._said import Found, first_nonfinite, newest
 from mlwrap.config import Nonfinite
 from mlwrap.errors import Diverged, told
 
@@ -169,9 +170,13 @@ class Points:
             for name, value in record.values.items()
         }
         for record in records:
-            fresh = self._judged(self._found.fresh(record, prefix, live), record.step)
-            if fresh:
-                self.write(Metrics(values=fresh, step=record.step, time=record.time))
+            if fresh := self._judged(self._found.fresh(record, prefix, live), record.step):
+                self.write(self._found.noted(Metrics(values=fresh, step=record.step, time=record.time)))
+
+    def newest(self) -> tuple[Metrics, ...]:
+        """The newest point of each metric so far; tensors of one call may be in several records."""
+        recent = (list(stream.recent)[-100:] for stream in list(self._streams.values()))
+        return newest(itertools.chain(self._found.newest.values(), *recent))
 
     def _log(
         self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
@@ -187,7 +192,7 @@ class Points:
             written = Metrics(values=values, step=step, time=time)
             stream.recent.append(written)
             self.write(written)
-        if self._nonfinite == "stop" and (odd := _odd(spelled)):
+        if self._nonfinite == "stop" and (odd := first_nonfinite(spelled)):
             raise Diverged(
                 f"metric {odd!r} is {numbers[odd]} at step {step}, and nonfinite='stop' says that the "
                 "training ends then. All points are logged."
@@ -196,7 +201,7 @@ class Points:
 
     def _judged(self, values: dict[str, Number], step: int) -> dict[str, Number]:
         """What is to be written of these; the first that is not finite is told the run's reader."""
-        odd = _odd(values)
+        odd = first_nonfinite(values)
         if odd is None:
             return values
         if "nonfinite" not in self._told:
@@ -293,8 +298,3 @@ class Points:
         if what not in self._told:
             self._told.add(what)
             self._warn(message)
-
-
-def _odd(values: Mapping[str, Number]) -> str | None:
-    """The first that is not finite."""
-    return next((name for name, value in values.items() if isinstance(value, str)), None)

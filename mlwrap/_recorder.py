@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, tol
 from mlwrap.savers import SaveOptions, Saver
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
+MODEL_PARAMS = 100  # that MLflow takes with the request that makes a model
 
 
 class Recorder(Unrecorded):
@@ -81,6 +82,7 @@ class Recorder(Unrecorded):
             self.warn,
             self.redactor,
             checksums=checksums,
+            state=lambda: (self._params.first(MODEL_PARAMS), self.points.newest()),
             failing=functools.partial(setattr, self, "ready", False),
             strict=strict,
         )
@@ -214,6 +216,9 @@ class Recorder(Unrecorded):
         step: int = 0,
         metrics: Metrics | None = None,
         background: bool = False,
+        checkpoint: bool = False,
+        call: int | None = None,
+        others: Collection[str] = (),
     ) -> LoggedModel:
         """Save a model and write it down, or that it could not be saved; see :meth:`Models.save`.
 
@@ -231,6 +236,9 @@ class Recorder(Unrecorded):
             metrics=metrics,
             background=background,
             at_once=self.preempted,
+            checkpoint=checkpoint,
+            call=self.models.next_call() if call is None else call,
+            others=others,
         )
 
     @property

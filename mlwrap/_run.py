@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -16,7 +18,7 @@ from mlwrap._known import Known
 from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap._training import Training
-from mlwrap.errors import OptionError, SaveError, told
+from mlwrap.errors import Diverged, OptionError, SaveError, told
 from mlwrap.savers import Output, SaveOptions, Saver, per_model, unpack
 
 _CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
@@ -87,8 +89,12 @@ class Run(Training, Known):
 
     @harmless
     def log_figure(self, figure: Any, artifact_file: str) -> None:
-        """Log a matplotlib figure as the file ``artifact_file``, in the format that its ending names."""
-        self._recorder.file(artifact_file, figure.savefig)
+        """Log a figure as the file ``artifact_file``, in the format that its ending names.
+
+        Figures are those of matplotlib, plotly (``.html``; pictures need its kaleido), Altair and Bokeh
+        (``.html``), images of Pillow, and whatever has a ``savefig``.
+        """
+        self._recorder.file(artifact_file, functools.partial(savers.write_figure, figure))
 
     @harmless
     def log_model(
@@ -104,6 +110,7 @@ class Run(Training, Known):
         register_as: str | None = None,
         verify: Literal["static", "load"] = "static",
         background: bool = False,
+        checkpoint: bool = False,
     ) -> LoggedModel | None:
         """Save a model and log it.
 
@@ -111,7 +118,8 @@ class Run(Training, Known):
             model: Anything that a saver knows: see ``docs/reference/savers.md``.
             name: Its name in MLflow; by default that of its kind, such as ``keras_model``.
             step: The training step that it belongs to.
-            metrics: Numbers that tell how good it is: logged at that step, and shown beside the model.
+            metrics: Numbers that tell how good it is: logged at that step, and shown beside the model; by
+                default the newest of each metric of the run, without those that tell how fast it went.
             serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
                 exported beside the checkpoint.
             trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
@@ -124,6 +132,8 @@ class Run(Training, Known):
             background: Where its framework allows it, return at once and save the model, as it is now, while
                 the training goes on; the run's end waits for that. One of the same name that still waits to
                 be saved then is left out. See ``docs/how-to/metrics-while-training.md``.
+            checkpoint: It is a state on the way, as :class:`mlwrap.keras.MetricsCallback` logs them: neither
+                ``run.model_uri`` nor ``load_model(run)`` means it where the run has any other model.
 
         Returns:
             The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
@@ -155,7 +165,14 @@ class Run(Training, Known):
         if metrics is not None and not isinstance(metrics, savers.Metrics):
             metrics = self._recorder.points.log(metrics, step)
         return self._recorder.model(
-            model, name, saver, options, step=int(step), metrics=metrics, background=background
+            model,
+            name,
+            saver,
+            options,
+            step=int(step),
+            metrics=metrics,
+            background=background,
+            checkpoint=checkpoint,
         )
 
     @harmless
@@ -204,10 +221,14 @@ class Run(Training, Known):
         each, troubles = per_model(asked, [name for name, _, _ in found.models])
         for trouble in troubles:
             recorder.warn(trouble)
+        if found.models:
+            with contextlib.suppress(Diverged):  # what has come back was trained already
+                recorder.points.settle()  # for it carries the newest metrics
+        call, names = recorder.models.next_call(), {name for name, _, _ in found.models}
         for (name, model, saver), options in zip(found.models, each, strict=True):
             self._log_params_of(model, name, saver)
             try:
-                recorder.model(model, name, saver, options)
+                recorder.model(model, name, saver, options, call=call, others=names - {name})
             except SaveError as error:
                 failed = failed or error
         if found.unknown:

@@ -1,9 +1,9 @@
-"""What a run has said already: a parameter never changes, and a point counts once."""
+"""What a run has logged already: a parameter never changes, and a point counts once."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mlwrap._capture import rename
@@ -24,6 +24,10 @@ class Parameters:
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
 
+    def first(self, count: int) -> dict[str, str]:
+        """The first ``count`` of them, name to text."""
+        return dict(itertools.islice(self._values.items(), count))
+
     def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[Changed]]:
         """Those of ``values`` that are to be written, and those of them under another name."""
         fresh: dict[str, str] = {}
@@ -42,10 +46,20 @@ class Parameters:
 
 
 class Found:
-    """The metrics that were found in models and histories so far; a History is often met more than once."""
+    """The metrics that were found in models and histories so far; a History is often met more than once.
+
+    Attributes:
+        newest: By name, the record with the newest point of those that were written.
+    """
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, int], Number] = {}
+        self.newest: dict[str, Metrics] = {}
+
+    def noted(self, record: Metrics) -> Metrics:
+        """The record, which is about to be written, once its points are among the newest."""
+        _update_newest(self.newest, record)
+        return record
 
     def fresh(
         self, record: Metrics, prefix: str, live: Mapping[tuple[str, int], Number]
@@ -66,3 +80,30 @@ class Found:
                 self._values[name, step] = value
                 fresh[name] = value
         return fresh
+
+
+def newest(records: Iterable[Metrics]) -> tuple[Metrics, ...]:
+    """The newest point of each metric, as MLflow has it: that of the highest step, and of these the last.
+
+    Returns:
+        Records that hold no others; points of one step and time share one.
+    """
+    by_name: dict[str, Metrics] = {}
+    for record in records:
+        _update_newest(by_name, record)
+    values: dict[tuple[int, int], dict[str, Number]] = {}
+    for name, record in by_name.items():
+        values.setdefault((record.step, record.time), {})[name] = record.values[name]
+    return tuple(Metrics(values=some, step=step, time=time) for (step, time), some in values.items())
+
+
+def first_nonfinite(values: Mapping[str, Number]) -> str | None:
+    """The name of the first value that is not finite."""
+    return next((name for name, value in values.items() if isinstance(value, str)), None)
+
+
+def _update_newest(by_name: dict[str, Metrics], record: Metrics) -> None:
+    for name in record.values:
+        before = by_name.get(name)
+        if before is None or (before.step, before.time) <= (record.step, record.time):
+            by_name[name] = record

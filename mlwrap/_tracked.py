@@ -93,10 +93,29 @@ def _class_of(proxy: Any) -> type:
     return type(proxy) if issubclass(kind, FunctionType) else kind
 
 
+class _Annotations(dict[str, Any]):
+    """What a proxy's class has under ``__annotations__``: of a proxy, the function's own; of the class, none.
+
+    Without it Python gives the class an empty dictionary there as soon as somebody asks for it, as
+    ``isinstance(train, SomeProtocol)`` does, and that would hide the function's from then on. It is a
+    dictionary for those who read the class's own, as ``typing.get_type_hints`` does.
+    """
+
+    def __get__(self, proxy: Any, owner: type | None = None) -> Any:
+        return self if proxy is None else proxy.__wrapped__.__annotations__
+
+    def __set__(self, proxy: Any, annotations: Any) -> None:
+        proxy.__wrapped__.__annotations__ = annotations
+
+    def __delete__(self, proxy: Any) -> None:
+        del proxy.__wrapped__.__annotations__
+
+
 class _Bound(_BoundFunctionWrapper):
     """A decorated method, looked up on an instance or a class."""
 
     __class__ = property(_class_of)
+    __annotations__ = _Annotations()
 
     @property
     def last_run(self) -> Run | None:
@@ -137,6 +156,7 @@ class TrackedProxy(_FunctionWrapper):
 
     __bound_function_wrapper__ = _Bound
     __class__ = property(_class_of)
+    __annotations__ = _Annotations()
 
     def __init__(
         self, function: Callable[..., Any], tracking: Tracking, decorate: functools.partial[Any]

@@ -16,6 +16,7 @@ from mlwrap._run import Run, current, current_run
 from mlwrap._sweep import Swept
 from mlwrap._unrecorded import Unrecorded
 from mlwrap.config import is_disabled, settings
+from mlwrap.errors import told
 
 
 class Tracking:
@@ -83,12 +84,15 @@ class Tracking:
             function=self._body,
         )
         if self._asynchronous:
-            coroutine: Any = self._awaited(context, wrapped, args, kwargs)
+            coroutine: Any = self._awaited(context, wrapped, instance, args, kwargs)
             coroutine.__qualname__ = getattr(wrapped, "__qualname__", self.name)  # "… was never awaited"
             return coroutine
         with context as run:
             self._begun(run)
-            result = wrapped(*args, **kwargs)
+            try:
+                result = wrapped(*args, **kwargs)
+            finally:  # a trial that is pruned has parameters, too
+                self._log_grown(run, instance, args, kwargs)
             run.record(result, **self._asked)
         return result
 
@@ -96,14 +100,30 @@ class Tracking:
         self,
         context: RunContext,
         wrapped: Callable[..., Coroutine[Any, Any, Any]],
+        instance: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         async with context as run:
             self._begun(run)
-            result = await wrapped(*args, **kwargs)
+            try:
+                result = await wrapped(*args, **kwargs)
+            finally:
+                self._log_grown(run, instance, args, kwargs)
             run.record(result, **self._asked)
         return result
+
+    def _log_grown(
+        self, run: Run, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Log what the call has added to its arguments, of which only Optuna's are known."""
+        if "optuna" not in sys.modules or not run.recording or run.status != "RUNNING":
+            return
+        recorder = run._recorder  # noqa: SLF001 - what a run is for us
+        try:
+            recorder.params(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
+        except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
+            recorder.warn(f"what its arguments were in the end could not be read: {told(error)}")
 
     def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
         """What a sweep needs to know."""

@@ -273,12 +273,11 @@ class MetricsCallback:
         if self._run is None:
             return
         began = time.monotonic()
-        if (
-            sync := getattr(self.model, "jax_state_sync", None)
-        ) is not None:  # within an epoch it lies elsewhere
+        if sync := getattr(self.model, "jax_state_sync", None):  # within an epoch it lies elsewhere
             sync()
         called = f"{self._prefix.rstrip('/')}_{name}".lstrip("_").replace("/", "_")
-        self._run.log_model(self.model, called, step=self._epoch, metrics=record, background=background)
+        options: dict[str, Any] = {"background": background, "checkpoint": True}
+        self._run.log_model(self.model, called, step=self._epoch, metrics=record, **options)
         self._save_seconds = time.monotonic() - began
 
     def _failed(self, hook: str, error: Exception) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter
 from typing import Any
 
+from mlwrap._capture.describe import is_growing
 from mlwrap._capture.flatten import Captured, params
 from mlwrap._capture.marks import marked_in
 from mlwrap._capture.redact import Redactor
@@ -93,6 +94,14 @@ class Arguments:
             secrets=self.secrets,
             wanted=None if plain else self._wanted,
         )
+
+    def capture_grown(
+        self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], redactor: Redactor
+    ) -> Captured:
+        """After the call: what it added to its arguments, as an Optuna trial's ``suggest_float`` does."""
+        bound = self._bound(instance, args, kwargs)
+        grown = {name: value for name, value in bound.items() if is_growing(value)}
+        return params(grown, redactor=redactor, secrets=self.secrets, wanted=self._wanted)
 
     def _bound(self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         instance = self._bound_to if instance is None else instance

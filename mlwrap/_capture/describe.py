@@ -20,7 +20,7 @@ from mlwrap._capture.leaves import PLAIN, Leaf, described, qualified
 from mlwrap._capture.marks import marked
 from mlwrap._capture.redact import REDACTED
 
-__all__ = ["Branch", "examine"]
+__all__ = ["Branch", "examine", "is_growing"]
 
 _LISTED = 10_000  # items of a list of plain values that are kept; of more, the first few are shown
 _PARTS = 1_000  # items of a list that are looked at one by one
@@ -55,6 +55,11 @@ def examine(value: object) -> Leaf | Branch:
     return handler(value)
 
 
+def is_growing(value: object) -> bool:
+    """Whether a call adds parts to ``value``, as to an Optuna trial its parameters."""
+    return _handler_for(type(value)) is _trial
+
+
 def _handler_for(cls: type) -> Handler | None:
     roots = [(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__]
     for root, name in roots:
@@ -74,7 +79,15 @@ def _mapping(value: Any) -> Branch | Leaf:
 
 def _items(value: Any) -> Iterator[tuple[object, object]]:
     for key in value:
-        yield key, value[key]
+        yield key, _read(value.__getitem__, key)
+
+
+def _read(get: Callable[..., Any], *args: Any) -> Any:
+    """What ``get`` gives; of a part that can't be read, as OmegaConf's ``???``, what it raises."""
+    try:
+        return get(*args)
+    except Exception as error:  # noqa: BLE001  whatever the user's code raises; it shall not cost the others
+        return f"not readable: {type(error).__name__}"
 
 
 def _sequence(value: Any) -> Leaf | Branch:
@@ -86,6 +99,12 @@ def _sequence(value: Any) -> Leaf | Branch:
         return first if len(first) <= _LISTED else _long(value, first)
     leaves = _leaves(first) if len(first) <= _PARTS else None
     return Branch(None, enumerate(value), len(value)) if leaves is None else leaves
+
+
+def _indexed(value: Any) -> Leaf | Branch:
+    """A list whose items may raise, each for itself, when they are read."""
+    first = [_read(value.__getitem__, index) for index in range(min(len(value), _LISTED + 1))]
+    return _sequence(first) if len(first) <= _LISTED else _long(value, first)
 
 
 def _leaves(items: list[Any]) -> list[Any] | None:
@@ -115,7 +134,7 @@ def _set(value: Any) -> Leaf | Branch:
 def _attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
     names = tuple(names)
     cls: Any = type(value)
-    parts = ((name, getattr(value, name)) for name in names)
+    parts = ((name, _read(getattr, value, name)) for name in names)
     return Branch(None, parts, len(names), marked(cls)) if names else qualified(cls)
 
 
@@ -140,6 +159,26 @@ def _pydantic(value: Any) -> Branch | Leaf:
 
 def _namespace(value: Any) -> Branch | Leaf:
     return _mapping(vars(value))
+
+
+def _trial(value: Any) -> Branch | Leaf:
+    """An Optuna trial: what was suggested so far; of one whose function is running, more may come."""
+    chosen = {"number": value.number, "params": value.params}
+    return _mapping({name: part for name, part in chosen.items() if part != {}})
+
+
+def _flags(value: Any) -> Branch | Leaf:
+    """The flags of a program, without those that absl defines itself; also before they are parsed."""
+    by_module = value.flags_by_module_dict()
+    found = {f.name: f.value for m, flags in by_module.items() if not m.startswith("absl.") for f in flags}
+    return _mapping(found)
+
+
+def _run_config(value: Any) -> Branch | Leaf:
+    """A ``tf.estimator.RunConfig``: what can be given to it."""
+    cls = type(value)
+    properties = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
+    return _attributes(value, [name for name in properties if f"_{name}" in vars(value)])
 
 
 def _partial(value: Any) -> Branch | Leaf:
@@ -178,6 +217,10 @@ def _serialized(value: _Serialized) -> Branch | Leaf:
 def _unserialized(value: Any) -> Any:
     if isinstance(value, dict) and isinstance(value.get("class_name"), str) and "config" in value:
         return _Serialized(value["class_name"], value["config"])
+    if type(value) is dict:
+        return {name: _unserialized(part) for name, part in value.items()}
+    if type(value) is float:  # of a variable, often
+        return leaves.shortest(value)
     return [_unserialized(item) for item in value] if isinstance(value, list) else value
 
 
@@ -215,11 +258,15 @@ _NAMES: dict[Handler, str] = {
     " sklearn.BaseEstimator tensorflow_estimator.Estimator tensorflow.AutoTrackable"
     " xgboost.Booster lightgbm.Booster",
     _component: "keras.Layer tf_keras.Layer keras.Optimizer tf_keras.Optimizer",
-    _sequence: "builtins.list builtins.tuple collections.deque omegaconf.ListConfig",
+    _sequence: "builtins.list builtins.tuple collections.deque",
+    _indexed: "omegaconf.ListConfig",
     _set: "builtins.set builtins.frozenset",
     _mapping: "builtins.dict ml_collections.ConfigDict",
     _namespace: "argparse.Namespace types.SimpleNamespace",
     _partial: "functools.partial",
+    _trial: "optuna.BaseTrial",
+    _flags: "absl.FlagValues",
+    _run_config: "tensorflow_estimator.RunConfig",
     _pydantic: "pydantic.BaseModel",
     _serialized: "mlwrap._Serialized",
 }

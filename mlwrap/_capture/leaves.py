@@ -6,6 +6,7 @@ Data and models are never iterated, never run and never moved off a device.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sized
 from typing import Any
 
@@ -16,6 +17,7 @@ PLAIN = frozenset({type(None), bool, int, float, str})
 
 _SPELLED = 10_000  # bits: Python refuses to spell integers of more than 4300 digits
 _ASKED = 10_000  # characters of a foreign repr that are looked at at all
+_FLOAT32 = struct.Struct("f")
 _ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 
 
@@ -58,6 +60,22 @@ def numpy_scalar(value: Any) -> Leaf:
     if type(plain) is float:
         return float(str(value))  # float32(0.1) is 0.1, not 0.10000000149011612
     return plain if type(plain) in PLAIN else str(value)
+
+
+def shortest(value: float) -> float:
+    """The number with the fewest digits that is ``value`` where both are rounded to float32.
+
+    A number that was float32 has the digits of a double when somebody makes a Python float of it:
+    0.0003000000142492354, and not 0.0003. What was never float32 stays as it is.
+    """
+    try:
+        rounded = _FLOAT32.pack(value)
+    except OverflowError:  # larger than any float32
+        return value
+    if _FLOAT32.unpack(rounded) != (value,):
+        return value
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))  # nine digits tell all float32 apart
+    return next((float(text) for text in texts if _FLOAT32.pack(float(text)) == rounded), value)
 
 
 def numpy_array(value: Any) -> Leaf:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlwrap._delivery.answers import http_status
-from mlwrap._delivery.client import BATCH, Client
+from mlwrap._delivery.client import BATCH, Client, MetricPoint
 from mlwrap._delivery.thinning import Thinning
 from mlwrap._journal import Metrics
 from mlwrap.errors import Refused, Unreachable
 
 _SERVER_ERROR = 500
-_Entry = tuple[str, tuple[str, str] | tuple[str, float, int, int]]
+_Entry = tuple[str, tuple[str, str] | MetricPoint]
 
 
 class Batch:
@@ -29,7 +31,7 @@ class Batch:
         self._probe = probe
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
-        self._metrics: list[tuple[str, float, int, int]] = []
+        self._metrics: list[MetricPoint] = []
 
     def add(self, record: Metrics) -> None:
         """Add the points of a record that MLflow is told."""
@@ -37,6 +39,11 @@ class Batch:
         self._metrics += self._thinning.chosen(record)
         if len(self._thinning.thinned) > before:
             self.tags["mlwrap.thinned"] = ", ".join(self._thinning.thinned)[:5000]
+
+    def add_of_model(self, points: Sequence[MetricPoint]) -> None:
+        """Add points of the run that are a LoggedModel's, too; each takes the place of the same one here."""
+        same = {point[:4] for point in points}
+        self._metrics = [point for point in self._metrics if point not in same] + [*points]
 
     def add_held(self) -> None:
         """Add the points that were left out and are told all the same: the run is over."""

@@ -27,13 +27,16 @@ from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
 from mlwrap._delivery.standing import artifact_root, openable, somewhere
-from mlwrap._journal import Metrics, Status
+from mlwrap._journal import Status
 from mlwrap._passwords import with_password, without_password
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 # MLflow's limits for one batch: entities in all, and of these parameters and tags.
 BATCH = 1000
 BATCH_OF_PARAMS = 100
+
+MetricPoint = tuple[str, float, int, int] | tuple[str, float, int, int, str]
+"""Name, value, milliseconds since the epoch and step; the id of the LoggedModel that it belongs to."""
 
 
 class Client:
@@ -139,10 +142,13 @@ class Client:
         self,
         run_id: str,
         params: Sequence[tuple[str, str]],
-        metrics: Sequence[tuple[str, float, int, int]],
+        metrics: Sequence[MetricPoint],
         tags: Sequence[tuple[str, str]],
     ) -> None:
-        """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit."""
+        """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit.
+
+        A metric that ends with the id of a LoggedModel is that model's, too.
+        """
         waiting_params = [Param(*p) for p in params]
         if self.may_repeat and self.is_file_store:
             metrics = self._not_logged(run_id, metrics)
@@ -161,9 +167,7 @@ class Client:
         if name in self._mlflow.get_run(run_id).data.tags:
             self._mlflow.delete_tag(run_id, name)
 
-    def _not_logged(
-        self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
-    ) -> list[tuple[str, float, int, int]]:
+    def _not_logged(self, run_id: str, metrics: Sequence[MetricPoint]) -> list[MetricPoint]:
         """The metrics that MLflow does not have; NaN is the same as NaN."""
         logged = {
             (name, repr(point.value), point.timestamp, point.step)
@@ -181,10 +185,12 @@ class Client:
             self._mlflow.log_artifact(run_id, str(source), path.rpartition("/")[0] or None)
 
     @sorted_errors
-    def create_model(self, experiment_id: str, run_id: str, name: str, tags: dict[str, str]) -> LoggedModel:
-        """Make a LoggedModel that is PENDING."""
+    def create_model(
+        self, experiment_id: str, run_id: str, name: str, tags: dict[str, str], params: dict[str, str]
+    ) -> LoggedModel:
+        """Make a LoggedModel that is PENDING; of 100 parameters and fewer it is one request."""
         made: LoggedModel = self._mlflow.create_logged_model(
-            experiment_id, name=name, source_run_id=run_id, tags=tags
+            experiment_id, name=name, source_run_id=run_id, tags=tags, params=params
         )
         _given(made.model_id)
         return made
@@ -236,14 +242,14 @@ class Client:
                 raise
 
     @sorted_errors
-    def log_model_metrics(self, run_id: str, model_id: str, record: Metrics) -> None:
+    def log_model_metrics(self, run_id: str, model_id: str, metrics: Sequence[MetricPoint]) -> None:
         """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
-        at = (record.time, record.step)
-        points = [Metric(name, value, *at, model_id=model_id) for name, value in record.numbers().items()]
+        points = [Metric(*point) for point in metrics]
         if self.is_file_store:
             logged = {(m.key, m.step) for m in self._mlflow.get_logged_model(model_id).metrics or ()}
             points = [point for point in points if (point.key, point.step) not in logged]
-        self._mlflow.log_batch(run_id, points, synchronous=True)
+        for start in range(0, len(points), BATCH):
+            self._mlflow.log_batch(run_id, points[start : start + BATCH], synchronous=True)
 
     @sorted_errors
     def tag_model(self, model_id: str, tags: dict[str, str]) -> None:

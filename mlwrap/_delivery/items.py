@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from mlwrap._delivery.answers import http_status, sort_error
-from mlwrap._delivery.client import Client
-from mlwrap._delivery.models import MAX_REASON, fail, publish
+from mlwrap._delivery.client import Client, MetricPoint
+from mlwrap._delivery.models import MAX_REASON, create, fail, metrics_of, publish
 from mlwrap._delivery.registry import Registry
 from mlwrap._delivery.staged_check import check_content, check_staged
 from mlwrap._delivery.uploads import has_arrived
@@ -62,6 +62,29 @@ class Items:
         self._save = save
         self._set_aside = set(progress.held)  # by an earlier delivery
         self._unreachable: set[str] = set()  # of those that are set aside
+        self._has_metrics: str | None = None  # the model whose metrics are in MLflow
+
+    def create(self, record: Model) -> list[MetricPoint]:
+        """Make MLflow's LoggedModel, and give its metrics to send with the run's own: that saves a request.
+
+        Where it can't be made there are none, and :meth:`deliver` finds out why.
+
+        Raises:
+            Unreachable: Nobody answered, or the server asks to wait.
+        """
+        if record.error is not None or self._client.is_file_store:  # there one would be told twice
+            return []
+        try:
+            model_id = create(self._client, self._folder, record, self._progress, self._save).model_id
+        except DeliveryError as error:
+            if isinstance(error, Unreachable) and (error.retry_after or http_status(error.__cause__) is None):
+                raise
+            return []
+        return metrics_of(record, model_id) if model_id else []
+
+    def note_metrics(self, record: Model) -> None:
+        """Note that what :meth:`create` gave has been sent."""
+        self._has_metrics = record.staged
 
     def deliver(self, record: Artifact | Model, run_id: str, *, is_last_chance: bool = False) -> None:
         """Put what is staged in its place, or set it aside.
@@ -165,7 +188,8 @@ class Items:
     def _put(self, record: Artifact | Model, run_id: str) -> None:
         record = self._with_checksums(record)
         if isinstance(record, Model):
-            publish(self._client, self._folder, record, self._progress, self._save)
+            has_metrics = record.staged == self._has_metrics
+            publish(self._client, self._folder, record, self._progress, self._save, has_metrics=has_metrics)
             self._finish(record, run_id)
         else:
             self._put_artifact(record, run_id)

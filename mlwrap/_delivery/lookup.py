@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import mlflow.artifacts
 import msgspec
 import yaml
-from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus
 
 from mlwrap._delivery import manifest
 from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.queries import Queries
+from mlwrap._delivery.run_outputs import run_outputs, with_unsaved
+from mlwrap._journal import models_of_run
 from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused, told
 
@@ -59,7 +61,7 @@ class Shown(NamedTuple):
     params: dict[str, str]
     metrics: dict[str, float]
     models: list[tuple[str, str, str]]
-    """Name, URI and status of each."""
+    """Name, with the step where it was logged for one (``checkpoint@3``), URI and status of each."""
 
 
 def show(run_id: str | None, tracking_uri: str | None) -> Shown:
@@ -68,7 +70,7 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     run = client.get_run(run_id) if run_id else client.newest_run()
     if run is None:
         raise Refused(f"{client.tracking_uri} holds no run that mlwrap logged.")
-    models = _outputs(client, run)
+    models = run_outputs(client, run)
     return Shown(
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -76,7 +78,7 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
         status=run.info.status,
         params=dict(sorted(run.data.params.items())),
         metrics=dict(sorted(run.data.metrics.items())),
-        models=[(m.name, m.model_uri, str(m.status.value)) for m in models],
+        models=[(m.label, m.entity.model_uri, str(m.entity.status.value)) for m in models],
     )
 
 
@@ -240,29 +242,28 @@ def _place_of(client: Queries, uri: str) -> _Place:
 
 
 def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
-    """The last model of that name; without a name, of the only one that the run's models have."""
+    """The last model of that name, or of that name and step; without a name the run's model."""
     try:
         run = client.get_run(run_id)
-        models = _outputs(client, run)
+        models = run_outputs(client, run)
     except Refused as error:
         raise LoadError(f"{uri} can't be found: {error}") from error
     if not models and name:  # on a server without LoggedModels they are artifacts of the run
         location = f"{run.info.artifact_uri}/{name}"
         if "MLmodel" in client.uploaded_sizes(location, ""):
             return _Place(f"{run_id}-{name}".replace("/", "_"), location)
-    names = sorted({m.name for m in models})
-    if name is None and len(names) > 1:
-        uris = " or ".join(f"runs:/{run_id}/{each}" for each in names)
-        raise LoadError(f"run {run_id} has several models. Name one: {uris}.")
-    named = [m for m in models if name in {None, m.name}]
+    if name is None:
+        named = models_of_run(with_unsaved(client, run, models))
+        if len(named) > 1:
+            uris = " or ".join(f"runs:/{run_id}/{m.label}" for m in named)
+            raise LoadError(f"run {run_id} has several models. Name one: {uris}.")
+    else:
+        named = [m for m in models if m.name == name] or [m for m in models if m.label == name]
     if not named:
-        what = f"no model {name!r}; its models are: {', '.join(names) or 'none'}" if name else "no model"
+        labels = ", ".join(sorted({m.label for m in models}))
+        what = f"no model {name!r}; its models are: {labels or 'none'}" if name else "no model"
         raise LoadError(f"run {run_id} has {what}.")
-    return _finished(max(named, key=lambda m: m.creation_timestamp), uri)
-
-
-def _outputs(client: Queries, run: Run) -> list[LoggedModel]:
-    return [client.get_model(o.model_id) for o in (run.outputs.model_outputs if run.outputs else [])]
+    return _finished(named[-1].entity, uri)
 
 
 def _get(client: Queries, uri: str, model_id: str) -> LoggedModel:

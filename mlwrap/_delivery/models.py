@@ -8,19 +8,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mlflow.entities import LoggedModel
+
 from mlwrap._delivery.answers import NotOffered
-from mlwrap._delivery.client import Client
+from mlwrap._delivery.client import Client, MetricPoint
 from mlwrap._delivery.describing import describe
 from mlwrap._delivery.files import MLMODEL, building_place, check_copied, local_path
 from mlwrap._delivery.staged_check import Damaged
 from mlwrap._delivery.uploads import upload
 from mlwrap._journal import Model, ModelProgress, Progress, RunFolder
+from mlwrap.errors import Refused
 
 MAX_REASON = 5000  # characters of a tag; what every store of MLflow's takes
 
 
 def publish(
-    client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
+    client: Client,
+    folder: RunFolder,
+    record: Model,
+    progress: Progress,
+    save: Callable[[], None],
+    *,
+    has_metrics: bool = False,
 ) -> None:
     """Make MLflow's LoggedModel for ``record``, or go on where an earlier delivery stopped.
 
@@ -30,19 +39,20 @@ def publish(
         record: What the journal says of the model.
         progress: How far the run's delivery got; brought up to date here.
         save: Writes ``progress`` down.
+        has_metrics: Whether MLflow has been told its metrics.
 
     Raises:
         Damaged: What is staged is not what was saved.
     """
-    model = progress.models.get(record.staged)
-    if model is None or not model.location:
-        model = _create(client, folder, record, progress, save)
+    model = create(client, folder, record, progress, save)
     if model.status == "READY" or (model.status == "FAILED" and record.error is not None):
         return
     if record.error is None:
         staged, run_id = folder.staged_path(record.staged), progress.run_id or ""
         with ThreadPoolExecutor(1) as pool:
-            linked = pool.submit(_link, client, record, run_id, model)  # while the files are on their way
+            linked = pool.submit(
+                _link, client, record, run_id, model, has_metrics=has_metrics
+            )  # while the files are on their way
             if staged.is_dir():
                 _place(client, staged, record, progress, save)
             elif not _is_placed(model, record):
@@ -77,12 +87,20 @@ def _is_placed(model: ModelProgress, record: Model) -> bool:
     return target is not None and (record.saved is None or (target / MLMODEL).is_file())
 
 
-def _create(
+def create(
     client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
 ) -> ModelProgress:
+    """Make MLflow's LoggedModel, if there is none yet; see :func:`publish`."""
+    known = progress.models.get(record.staged)
+    if known is not None and known.location:
+        return known
     key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
     experiment_id = progress.experiment_id or ""
-    tags = {"mlwrap.key": key, "mlwrap.saver": record.saver}
+    tags = {"mlwrap.key": key, "mlwrap.saver": record.saver, "mlwrap.call": str(record.call)}
+    if record.checkpoint:
+        tags["mlwrap.checkpoint"] = "true"
+    if record.has_step:
+        tags["mlwrap.step"] = str(record.step)
     if record.error is not None:
         tags["mlwrap.error"] = record.error[:MAX_REASON]
     model = progress.models.get(record.staged)
@@ -92,7 +110,7 @@ def _create(
         save()
     try:
         made = client.find_model(key, experiment_id) if asked else None
-        made = made or client.create_model(experiment_id, progress.run_id or "", record.name, tags)
+        made = made or _make(client, experiment_id, progress.run_id or "", record, tags)
     except NotOffered as error:
         _degrade(client, model, progress, str(error))
     else:
@@ -102,6 +120,28 @@ def _create(
             model.registered = ""  # that it was registered is looked up, too
     save()
     return model
+
+
+def _make(
+    client: Client, experiment_id: str, run_id: str, record: Model, tags: dict[str, str]
+) -> LoggedModel:
+    try:
+        return client.create_model(experiment_id, run_id, record.name, tags, record.params)
+    except NotOffered:
+        raise
+    except Refused:
+        if not record.params:
+            raise
+        return client.create_model(experiment_id, run_id, record.name, tags, {})  # none costs it the model
+
+
+def metrics_of(record: Model, model_id: str) -> list[MetricPoint]:
+    """The points of the run that are a model's, too."""
+    return [
+        (name, value, some.time, some.step, model_id)
+        for some in ((record.metrics,) if record.metrics is not None else record.newest)
+        for name, value in some.numbers().items()
+    ]
 
 
 def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
@@ -114,11 +154,11 @@ def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str)
     progress.degraded = f"its models are artifacts of the run, and no LoggedModels: {why}"
 
 
-def _link(client: Client, record: Model, run_id: str, model: ModelProgress) -> None:
+def _link(client: Client, record: Model, run_id: str, model: ModelProgress, *, has_metrics: bool) -> None:
     if model.model_id:
         client.link_model(run_id, model.model_id, record.step)
-        if record.metrics is not None:
-            client.log_model_metrics(run_id, model.model_id, record.metrics)
+        if not has_metrics and (points := metrics_of(record, model.model_id)):
+            client.log_model_metrics(run_id, model.model_id, points)
 
 
 def _place(client: Client, staged: Path, record: Model, progress: Progress, save: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
 from mlwrap._delivery.answers import sorted_errors
 from mlwrap._delivery.client import Client
@@ -50,6 +50,13 @@ class Queries(Client):
     def get_model(self, model_id: str) -> LoggedModel:
         """The LoggedModel with this id."""
         return self._mlflow.get_logged_model(model_id)
+
+    @sorted_errors
+    def unsaved_models(self, run: Run) -> list[LoggedModel]:
+        """The LoggedModels of a run that are FAILED, which are no outputs of it."""
+        wanted = f"source_run_id = '{run.info.run_id}'"
+        found = self._mlflow.search_logged_models([run.info.experiment_id], wanted)
+        return [model for model in found if model.status == LoggedModelStatus.FAILED]
 
     @sorted_errors
     def model_source(self, name: str, version_or_alias: str) -> str:

@@ -133,6 +133,9 @@ class _Delivery:
             case Tags(values=values):
                 self._batch.tags.update(values)
             case Artifact() | Model():
+                if isinstance(record, Model) and (points := self._items.create(record)):
+                    self._batch.add_of_model(points)
+                    self._items.note_metrics(record)
                 self._flush(run_id, before)
                 self._items.deliver(record, run_id)
                 self._item = record

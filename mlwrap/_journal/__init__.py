@@ -38,6 +38,7 @@ from mlwrap._journal.records import (
 )
 from mlwrap._journal.registered import Registered
 from mlwrap._journal.run_folder import RunFolder
+from mlwrap._journal.run_models import models_of_run
 from mlwrap._journal.sockets import connect_socket, is_own_peer, listen_at, short_path
 from mlwrap._journal.spool import (
     foreign_folders,
@@ -100,6 +101,7 @@ __all__ = [
     "last_values",
     "listen_at",
     "make_private",
+    "models_of_run",
     "note_delivered",
     "now",
     "open_run",

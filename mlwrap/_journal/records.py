@@ -243,6 +243,10 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
         verify: ``"load"`` if it is to be loaded once it is logged.
         metrics: Points of the run that tell how good it is.
+        newest: The run's newest points when it was logged, where ``metrics`` says nothing.
+        params: The run's first parameters, likewise.
+        call: Which call logged it, counted in the run: what a function returned was logged by one.
+        checkpoint: Whether it is a state on the way, which is never taken for the run's model.
         files: What is staged, by paths relative to ``staged``; empty in journals that are older than this
             field.
     """
@@ -260,7 +264,16 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     register_as: str | None = None
     verify: Literal["static", "load"] = "static"
     metrics: Metrics | None = None
+    newest: tuple[Metrics, ...] = ()
+    params: dict[str, str] = {}
+    call: int = 0
+    checkpoint: bool = False
     files: dict[str, StagedFile] = {}
+
+    @property
+    def has_step(self) -> bool:
+        """Whether its step tells it apart: of a returned model it is 0 and says nothing."""
+        return self.checkpoint or self.step != 0
 
 
 class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):

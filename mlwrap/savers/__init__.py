@@ -13,6 +13,7 @@ To teach mlwrap a new type take ``Saver``, ``SaveOptions``, ``Saved``, ``Signatu
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
+from mlwrap.savers._figures import write_figure
 from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._outputs import Output
@@ -62,4 +63,5 @@ __all__ = [
     "save",
     "snapshot",
     "unpack",
+    "write_figure",
 ]

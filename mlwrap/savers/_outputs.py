@@ -7,7 +7,7 @@ path           its own ending      a copy, of regular files only
 array          ``.npy``            numpy's, without pickle
 tensor         ``.npy``            the same, piece by piece
 table          ``.csv``            a pandas frame or series, row by row
-figure         ``.png``            of matplotlib; axes stand for their figure
+figure         ``.png``, ``.html`` see :mod:`mlwrap.savers._figures`
 image          ``.png``            of Pillow; ``.tiff`` where PNG has no such pixels
 data           ``.bin``            bytes as they are
 =============  ==================  =================================================================
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap.errors import SaveError, warn
+from mlwrap.savers._figures import figure_suffix, image_suffix, is_figure, is_image, write_figure, write_image
 from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._paths import copy_result
 
 _PIECE = 1 << 24  # bytes of a tensor that are on their way at a time
 _MOST_CELLS = 5_000_000  # of a table: about ten seconds of writing
-_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 class Output(NamedTuple):
@@ -65,17 +65,6 @@ def kind_of(value: object) -> Kind | None:
         return next((kind for kind in _KINDS if kind.matches(value)), None)
     except Exception:  # noqa: BLE001  # whatever a foreign thing does when it is looked at
         return None
-
-
-def stands_for(value: Any) -> Any:
-    """The figure that ``value`` is the axes of, or an array of axes as ``subplots`` gives; else ``value``."""
-    part = value
-    if has_class(value, "ndarray", packages=("numpy",)) and value.dtype == object and value.size:
-        part = value.flat[0]
-    seen = 0
-    while has_class(part, "Axes", "SubFigure", packages=("matplotlib",)) and seen < 10:  # noqa: PLR2004
-        part, seen = part.figure, seen + 1
-    return part if _is_figure(part) else value
 
 
 # ── arrays and tensors ──────────────────────────────────────────────────────────────────────────
@@ -143,7 +132,7 @@ def _plain(array: Any) -> Any:
     return array
 
 
-# ── tables, pictures, bytes ─────────────────────────────────────────────────────────────────────
+# ── tables, bytes ─────────────────────────────────────────────────────────────────────
 
 
 def _is_table(value: object) -> bool:
@@ -162,26 +151,6 @@ def _write_table(value: Any, path: Path) -> None:
     plain = counted and (index.start, index.step) == (0, 1)
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         value.iloc[:rows].to_csv(file, index=not plain, lineterminator="\n")
-
-
-def _is_figure(value: object) -> bool:
-    return has_class(value, "Figure", packages=("matplotlib",))
-
-
-def _write_figure(value: Any, path: Path) -> None:
-    value.savefig(path, format="png")
-
-
-def _is_image(value: object) -> bool:
-    return has_class(value, "Image", packages=("PIL",))
-
-
-def _image_suffix(value: Any) -> str:
-    return ".png" if value.mode in _PNG_MODES else ".tiff"
-
-
-def _write_image(value: Any, path: Path) -> None:
-    value.save(path, format="PNG" if value.mode in _PNG_MODES else "TIFF")
 
 
 def _is_bytes(value: object) -> bool:
@@ -213,7 +182,7 @@ _KINDS = (
     Kind(_is_array, _always("array"), _always(".npy"), _write_array),
     Kind(_is_tensor, _always("tensor"), _always(".npy"), _write_tensor),
     Kind(_is_table, _always("table"), _always(".csv"), _write_table),
-    Kind(_is_figure, _always("figure"), _always(".png"), _write_figure),
-    Kind(_is_image, _always("image"), _image_suffix, _write_image),
+    Kind(is_figure, _always("figure"), figure_suffix, write_figure),
+    Kind(is_image, _always("image"), image_suffix, write_image),
     Kind(_is_bytes, _always("data"), _always(".bin"), lambda value, path: path.write_bytes(value)),
 )

@@ -24,6 +24,8 @@ from mlwrap.savers._saver import Saver
 _NUMBER_NAME = "result"
 _HISTORY_NAME = "history"
 _EVALUATION_NAME = "evaluation"
+_ESTIMATOR, _GLOBAL_STEP = "estimator", "global_step"
+_EVALUATIONS = "eval"  # the folder of an Estimator's evaluations, which its metrics in MLflow begin with
 _MOST_UNNAMED = 100  # a thousand predictions are data, and no metrics
 _MOST_OUTPUTS = 1000  # likewise: each is a request to MLflow
 _MOST_TAGS = 100
@@ -71,7 +73,8 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
     * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
       a key is ``result``. They belong to step 0. A list of nothing but numbers is one metric with a
       step for each; side by side in a tuple they are metrics of their own.
-      What has the name of a training's metric is an evaluation after it: ``evaluation/loss``. More than
+      What has the name of a training's metric is an evaluation after it: ``evaluation/loss``. What an
+      Estimator's ``evaluate`` gives, beside the Estimator, is ``eval/loss`` at its global step. More than
       a hundred without a key are data, and not known.
     * A history becomes one record for each epoch. Where there is only one training its metrics keep
       their names; of several, each has its model's name before it (``generator/loss``).
@@ -88,6 +91,9 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
     models = _named_models(leaves.models, name)
     trainings = list(_trainings(models, leaves.histories))
     trained = {name for record in trainings for name in record.values}
+    evaluations: list[Metrics] = []
+    if any(model.saver.name == _ESTIMATOR for model in models):
+        evaluations, leaves.numbers[:] = _evaluations(leaves.numbers, trainings)
     unnamed = [path for path, _ in leaves.numbers if not _keys(path)]
     numbers = leaves.numbers if len(unnamed) <= _MOST_UNNAMED else [n for n in leaves.numbers if _keys(n[0])]
     unknown = _unknown(leaves.unknown)
@@ -101,7 +107,7 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
             )
     return Unpacked(
         models=models,
-        metrics=[*trainings, *_results(numbers, trained)],
+        metrics=[*trainings, *evaluations, *_results(numbers, trained)],
         outputs=outputs[:_MOST_OUTPUTS],
         tags=dict(list(tags.items())[:_MOST_TAGS]),
         unknown=unknown,
@@ -167,6 +173,35 @@ def _own_history(model: Found) -> Any:
 def _prefixed(record: Metrics, name: str) -> Metrics:
     values = {f"{name}/{key}": value for key, value in record.values.items()}
     return Metrics(values=values, step=record.step, time=record.time)
+
+
+def _evaluations(
+    numbers: list[tuple[Place, list[float]]], trainings: list[Metrics]
+) -> tuple[list[Metrics], list[tuple[Place, list[float]]]]:
+    """What ``Estimator.evaluate`` returned, named as in its event files; and the other numbers.
+
+    It has a ``global_step``, which is the step. What the event files told already is not told again.
+    """
+    groups: dict[Place, dict[str, float]] = {}
+    for path, series in numbers:
+        if path and isinstance(path[-1], str) and len(series) == 1:
+            groups.setdefault(path[:-1], {})[path[-1]] = series[0]
+    groups = {path: values for path, values in groups.items() if _GLOBAL_STEP in values}
+    rest = [(path, series) for path, series in numbers if path[:-1] not in groups or not path]
+    found = []
+    for values in groups.values():
+        step = int(values.pop(_GLOBAL_STEP))
+        told = (_is_part(values, record) for record in trainings if record.step == step)
+        if values and not any(told):
+            named = {f"{_EVALUATIONS}/{name}": value for name, value in values.items()}
+            found.append(Metrics.of(named, step=step, time=now()))
+    return found, rest
+
+
+def _is_part(values: dict[str, float], record: Metrics) -> bool:
+    """Whether a record has all of these, under one name before them."""
+    known = {name.rpartition("/")[::2]: value for name, value in record.values.items()}
+    return any(all(known.get((before, n)) == v for n, v in values.items()) for before, _ in known)
 
 
 def _results(numbers: list[tuple[Place, list[float]]], trained: set[str]) -> Iterator[Metrics]:

@@ -150,3 +150,37 @@ def test_a_lambda_and_a_nested_function():
         tracked_training(lambda units: {"result": units})(3)
     assert captured[0].name == "<lambda>"
     assert captured[0].params == {"units": "3"}
+
+
+@typing.runtime_checkable
+class Named(typing.Protocol):
+    """Something to ask about."""
+
+    label: str
+
+    def fit(self) -> None: ...
+
+
+def test_asking_for_a_protocol_leaves_the_annotations():
+    """Of functions and of methods; the proxies' own classes have none, and they can still be set."""
+
+    @tracked_training
+    def fit(units: int) -> str:
+        return str(units)
+
+    method, hints = Trainer().method, {"units": int, "return": str}
+    before = typing.get_type_hints(method), typing.get_type_hints(Trainer.method)
+    for function in (fit, method, Trainer.method):
+        assert not isinstance(function, Named)
+        assert typing.get_type_hints(type(function)) == {}
+    assert typing.get_type_hints(fit) == inspect.get_annotations(fit, eval_str=True) == hints
+    assert (typing.get_type_hints(method), typing.get_type_hints(Trainer.method)) == before
+
+    @functools.singledispatch
+    def dispatch(value: object) -> str:
+        return "other"
+
+    dispatch.register(fit)
+    assert (dispatch(3), dispatch("three")) == ("3", "other")
+    fit.__annotations__ = {"units": float}
+    assert fit.__wrapped__.__annotations__ == {"units": float}

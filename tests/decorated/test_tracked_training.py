@@ -532,3 +532,21 @@ def test_warnings_come_from_the_users_line(runs):
     (warning,) = caught
     assert warning.filename == __file__
     assert "metric 'loss' is no number, and is left out" in str(warning.message)
+
+
+def test_a_pruned_optuna_trial_is_no_failure(runs):
+    """What the function's own calls suggested is logged all the same, and what is ignored is not."""
+    optuna = pytest.importorskip("optuna", reason="only needed for sweeps with Optuna")
+
+    @tracked_training(ignore="trial.params.seed")
+    def train(trial):
+        trial.suggest_float("lr", 0.0, 1.0)
+        trial.suggest_int("seed", 0, 9)
+        raise optuna.TrialPruned
+
+    with pytest.raises(optuna.TrialPruned):
+        train(optuna.trial.FixedTrial({"lr": 0.5, "seed": 3}, number=7))
+    run = runs()["train"]
+    assert (run.info.status, run.data.tags["mlwrap.pruned"]) == ("FINISHED", "true")
+    assert run.data.params == {"trial.number": "7", "trial.params.lr": "0.5"}
+    assert "mlwrap.error.type" not in run.data.tags

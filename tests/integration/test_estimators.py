@@ -165,6 +165,24 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(store: str, tmp_path: Pat
     assert {point.step for point in history(run.info.run_id, "loss")} >= {1, 3, 5}
 
 
+def test_what_evaluate_returned_has_the_names_of_the_event_files(store: str, tmp_path: Path):
+    """Each number once: the files have told it, or it is named as they name it."""
+
+    @tracked_training
+    def train(folder):
+        estimator = custom(folder).train(data, steps=2)
+        measured = estimator.evaluate(data, steps=1)
+        return estimator, measured, {"later": {**measured, "global_step": 7, "mean_score": 0.5}}
+
+    train(str(tmp_path / "model_dir"))
+    metrics = mlflow.get_run(train.last_run.run_id).data.metrics
+    assert not {
+        name for name in metrics if name.startswith(("evaluation/", "later/")) or name == "global_step"
+    }
+    points = mlflow.MlflowClient().get_metric_history(train.last_run.run_id, "eval/mean_score")
+    assert [point.step for point in points] == [2, 7]
+
+
 def evaluated(estimator):
     """Train six steps with an evaluation after every second one, on two sets."""
     for _ in range(3):

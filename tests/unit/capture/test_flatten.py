@@ -10,6 +10,7 @@ import decimal
 import enum
 import fractions
 import functools
+import importlib
 import io
 import pathlib
 import re
@@ -28,6 +29,7 @@ import pytest
 import sklearn.linear_model
 
 from mlwrap._capture import REDACTED, Captured, Redactor, Secret, flatten, params
+from mlwrap._capture.leaves import shortest
 
 
 class Kind(str, enum.Enum):
@@ -231,7 +233,7 @@ def test_hostile_values_are_described():
 
 
 def test_a_part_that_can_not_be_read_is_said():
-    """A property that raises costs what comes after it, and says so."""
+    """A property that raises costs no other, and says so."""
 
     @dataclasses.dataclass
     class Half:
@@ -240,7 +242,7 @@ def test_a_part_that_can_not_be_read_is_said():
 
     half = Half(1, 2)
     del half.b
-    assert texts(half) == {"v.a": "1", "v.left_out": "not readable: AttributeError"}
+    assert texts(half) == {"v.a": "1", "v.b": "not readable: AttributeError"}
 
 
 def test_cycles_end():
@@ -328,3 +330,78 @@ def test_names_beside_their_values():
     assert leaves["env.0.value"] == REDACTED
     assert leaves["env.1.value"] == "C"
     assert leaves["command"] == ["curl", "-u", f"me:{REDACTED}", "--token", REDACTED]
+
+
+class Stubborn(Mapping):
+    """A mapping of which one value can't be read."""
+
+    def __iter__(self):
+        return iter(("a", "b", "c"))
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, key):
+        if key == "b":
+            raise RuntimeError(key)
+        return {"key": key}
+
+
+def test_a_value_of_a_mapping_that_cannot_be_read_costs_no_other():
+    """Whatever its ``__getitem__`` raises; at any depth."""
+    assert texts({"deep": Stubborn()}) == {
+        "v.deep.a.key": "a",
+        "v.deep.b": "not readable: RuntimeError",
+        "v.deep.c.key": "c",
+    }
+
+
+def test_omegaconf_values_that_are_missing_cost_no_other():
+    """In mappings and in lists: ``???``, and what refers to nothing."""
+    omegaconf = pytest.importorskip("omegaconf", reason="comes with the test requirements")
+    config = {"lr": 0.1, "must": "???", "bad": "${nowhere}", "units": [1, "???"], "model": {"depth": 2}}
+    assert texts(omegaconf.OmegaConf.create(config)) == {
+        "v.lr": "0.1",
+        "v.must": "not readable: MissingMandatoryValue",
+        "v.bad": "not readable: InterpolationKeyError",
+        "v.units": '[1, "not readable: MissingMandatoryValue"]',
+        "v.model.depth": "2",
+    }
+
+
+def test_an_optuna_trial_has_its_number_and_its_parameters():
+    """Those that were suggested so far."""
+    optuna = pytest.importorskip("optuna", reason="only needed for sweeps with Optuna")
+    trial = optuna.trial.FixedTrial({"lr": 0.5, "units": 8}, number=3)
+    assert texts(trial) == {"v.number": "3"}
+    trial.suggest_float("lr", 0, 1)
+    assert texts(trial) == {"v.number": "3", "v.params.lr": "0.5"}
+
+
+def test_absl_flags_are_opened():
+    """Before they are parsed, too, and without absl's own."""
+    absl = pytest.importorskip("absl.flags", reason="comes with TensorFlow and JAX")
+    importlib.import_module("absl.logging")  # which defines flags
+    flags = absl.FlagValues()
+    absl.DEFINE_float("learning_rate", 0.25, "", flag_values=flags)
+    absl.DEFINE_string("api_key", "hidden-from-all", "", flag_values=flags)
+    assert texts(flags) == {"v.learning_rate": "0.25", "v.api_key": REDACTED}
+    assert "v.verbosity" not in texts(absl.FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0.0003000000142492354, 0.0003),
+        (0.10000000149011612, 0.1),
+        (0.3333333432674408, 0.33333334),
+        (1 / 3, 1 / 3),
+        (0.0003, 0.0003),
+        (0.5, 0.5),
+        (-1e300, -1e300),
+        (float("inf"), float("inf")),
+    ],
+)
+def test_a_number_that_was_float32_is_written_shortest(number: float, expected: float):
+    """And any other one stays as it is."""
+    assert shortest(number) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mlwrap._capture import params
@@ -36,6 +37,23 @@ def test_an_optimizer_and_its_schedule(api):
 def test_an_optimizer_with_a_plain_rate(api):
     """The rate is the number that the user gave, as near as float32 has it."""
     assert float(texts(api.optimizers.SGD(0.5))["v.learning_rate"]) == 0.5
+
+
+def test_numbers_that_were_float32_are_written_shortest(api):
+    """A filter on ``0.0003`` finds them: of an optimizer, a schedule in it, and what these hold."""
+    assert texts(api.optimizers.Adam(3e-4))["v.learning_rate"] == "0.0003"
+    found = texts(api.optimizers.SGD(float(np.float32(0.1)), momentum=1 / 3))
+    assert (found["v.learning_rate"], found["v.momentum"]) == ("0.1", str(1 / 3))
+    boundaries = api.optimizers.schedules.PiecewiseConstantDecay([1], [float(np.float32(0.1)), 0.01])
+    assert texts(boundaries)["v.values"] == "[0.1, 0.01]"
+
+
+def test_an_estimators_run_config_is_opened():
+    """By the parts that can be given to it."""
+    if not hasattr(tf, "estimator"):
+        pytest.skip("tf.estimator left TensorFlow in 2.16")
+    found = texts(tf.estimator.RunConfig(model_dir="there", save_summary_steps=7))
+    assert (found["v.model_dir"], found["v.save_summary_steps"]) == ("there", "7")
 
 
 def test_a_layer_and_what_it_is_made_of(api):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mlwrap.errors import MlwrapWarning, SaveError, SpoolError
-from mlwrap.savers import _outputs, _paths, unpack
+from mlwrap.savers import _outputs, _paths, unpack, write_figure
 
 
 @pytest.fixture
@@ -100,6 +100,65 @@ def test_a_large_table_is_cut_with_a_warning(written, monkeypatch):
     with pytest.warns(MlwrapWarning, match=r"table of 5 rows is logged as its first 4 in u\.csv"):
         file = written({"u": pd.concat([whole, whole[:1]], ignore_index=True)})
     pd.testing.assert_frame_equal(pd.read_csv(file), whole)
+
+
+def plotly_figure():
+    """A figure of plotly."""
+    return pytest.importorskip("plotly.graph_objects", reason="plotly is not installed").Figure()
+
+
+def altair_chart():
+    """Two charts of Altair, one on the other."""
+    altair = pytest.importorskip("altair", reason="Altair is not installed")
+    chart = altair.Chart(pd.DataFrame({"x": [1, 2]})).mark_point().encode(x="x")
+    return chart + chart
+
+
+def bokeh_figure():
+    """A figure of Bokeh."""
+    figure = pytest.importorskip("bokeh.plotting", reason="Bokeh is not installed").figure()
+    figure.line([0, 1], [2, 3])
+    return figure
+
+
+@pytest.mark.parametrize("made", [plotly_figure, altair_chart, bokeh_figure])
+def test_interactive_figures_are_html(written, tmp_path, made):
+    """Returned or given to ``log_figure``; its JavaScript comes from the web, so the file is small."""
+    figure = made()
+    file = written({"curves": figure})
+    assert file.name == "curves.html"
+    write_figure(figure, tmp_path / "given.html")
+    for path in (file, tmp_path / "given.html"):
+        text = path.read_text()
+        assert "<html" in text.lower()
+        assert "https://cdn" in text
+        assert len(text) < 100_000
+
+
+def test_a_given_figure_has_the_format_of_its_ending(tmp_path):
+    """Axes stand for their figure, here too; an image of Pillow is one, and so is what has a ``savefig``."""
+    figure = Figure(figsize=(2, 1), dpi=100)
+
+    class Grid:
+        def savefig(self, path):
+            figure.savefig(path)
+
+    for value in (figure, figure.subplots(1, 2), Grid(), Image.new("RGB", (200, 100))):
+        write_figure(value, tmp_path / "given.jpg")
+        with Image.open(tmp_path / "given.jpg") as found:
+            assert (found.format, found.size) == ("JPEG", (200, 100))
+
+
+def test_what_is_no_figure_is_refused(tmp_path):
+    """With what was expected."""
+    with pytest.raises(SaveError, match=r"dict is no figure.*matplotlib, plotly"):
+        write_figure({}, tmp_path / "given.png")
+
+
+def test_a_bokeh_figure_is_refused_as_a_picture(tmp_path):
+    """With the ending that it takes."""
+    with pytest.raises(SaveError, match=r"Bokeh figure is written as \.html"):
+        write_figure(bokeh_figure(), tmp_path / "given.png")
 
 
 def test_figures_and_axes(written):
