@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from mlwrap._journal import Status
+from mlwrap.errors import message
 
 
 def status_of(error: BaseException | None, signal: str | None = None) -> Status:
@@ -21,3 +22,13 @@ def status_of(error: BaseException | None, signal: str | None = None) -> Status:
         return "KILLED"
     well = isinstance(error, SystemExit) and (error.code is None or error.code == 0)
     return "FINISHED" if well else "FAILED"
+
+
+def why(status: Status, error: BaseException | None, signal: str | None) -> dict[str, str]:
+    """The tags that say why a run ended as it did; see :func:`status_of`."""
+    tags = {"mlwrap.signal": signal} if signal else {}
+    if error is not None and status != "FINISHED":
+        tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": message(error)}
+    elif status == "KILLED" and error is None and not tags:
+        tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
+    return tags

@@ -24,6 +24,10 @@ class Parameters:
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
 
+    def missing(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Those whose names there are not yet."""
+        return {name: text for name, text in values.items() if name not in self._values}
+
     def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[Changed]]:
         """Those of ``values`` that are to be written, and those of them under another name."""
         fresh: dict[str, str] = {}
