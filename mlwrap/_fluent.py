@@ -12,6 +12,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from mlwrap import savers
@@ -48,7 +49,7 @@ class Fluent:
             return  # the body's own calls are meant for another MLflow
         try:
             recorder.delivered(deliver(recorder.journal.folder))
-            _patch(mlflow)
+            _patch()
             # Not by mlflow.start_run(run_id=…): that refuses a run of another experiment than the one that
             # mlflow.set_experiment() named.
             self._entry = mlflow.ActiveRun(mlflow.MlflowClient().get_run(recorder.run_id))
@@ -176,7 +177,7 @@ class _Stock(NamedTuple):
 _stock: _Stock
 
 
-def _patch(mlflow: Any) -> None:
+def _patch() -> None:
     """Let MLflow's functions know of our runs, for good: without an open one they do what they did."""
     global _stock  # noqa: PLW0603 - there is one MLflow in a process
     fluent: Any = sys.modules[_MODULE]
@@ -210,6 +211,7 @@ def _patch(mlflow: Any) -> None:
     ):
         # `from mlflow import start_run` has made names of them before.
         for module in list(sys.modules.values()):
-            if getattr(module, "__dict__", {}).get(name) is stock:
-                setattr(module, name, own)
-    assert mlflow.start_run is start_run  # noqa: S101 - else the import of MLflow went another way
+            if isinstance(module, ModuleType):
+                names = object.__getattribute__(module, "__dict__")  # which loads no lazy module
+                if names.get(name) is stock:
+                    names[name] = own
