@@ -211,7 +211,7 @@ def _patch() -> None:
     ):
         # `from mlflow import start_run` has made names of them before.
         for module in list(sys.modules.values()):
-            if isinstance(module, ModuleType):
+            if issubclass(type(module), ModuleType):  # some only say that they are one
                 names = object.__getattribute__(module, "__dict__")  # which loads no lazy module
                 if names.get(name) is stock:
                     names[name] = own
