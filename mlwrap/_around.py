@@ -14,7 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
-from mlwrap._capture import Destination, destination
+from mlwrap._capture import Destination, Role, destination, take_run_id
+from mlwrap._fluent import not_ours
 from mlwrap._journal import RunFolder, header
 from mlwrap._recorder import Recorder
 from mlwrap._run import current_run
@@ -32,7 +33,8 @@ class Around(NamedTuple):
         tracking_uri: Where it is delivered.
         offline: Whether it waits for ``mlwrap sync``.
         run_id: MLflow's id of it, where that is known.
-        experiment_id: MLflow's id of its experiment, where the other is to share that.
+        experiment: Name of its experiment, which the other shares if nothing else is said.
+        experiment_id: MLflow's id of that, where it is known; goes before ``experiment``.
         tags: What the other is to be tagged with.
         ending: Called when the other's journal is all but closed.
     """
@@ -41,6 +43,7 @@ class Around(NamedTuple):
     tracking_uri: str
     offline: bool
     run_id: str | None
+    experiment: str | None = None
     experiment_id: str | None = None
     tags: Mapping[str, str] = {}
     ending: Callable[[Recorder], None] | None = None
@@ -86,20 +89,55 @@ def inherited() -> Around | None:
         return None
     try:
         first = header(folder.journal)
-        return Around(first.key, first.tracking_uri, first.offline, folder.progress().run_id)
+        known = folder.progress()
+        return Around(
+            first.key,
+            first.tracking_uri,
+            first.offline,
+            first.run_id or known.run_id,
+            first.experiment,
+            known.experiment_id or first.experiment_id,
+        )
     except (JournalError, OSError):  # it ended in this very moment
         return None
 
 
-def place(settings: Settings, around: Around | None) -> Destination:
-    """Where a new run belongs: with the one around it, as far as nothing else is said."""
-    where = destination(settings, around.tracking_uri if around is not None else None)
-    if around is not None and around.experiment_id is not None and settings.experiment is None:
-        where = where._replace(experiment=None, experiment_id=around.experiment_id)
-    return where
+class Place(NamedTuple):
+    """Where a new run belongs.
+
+    Attributes:
+        where: The MLflow and the experiment.
+        parent_key: Key of the run around it, if that is ours.
+        parent_run_id: MLflow's id of the run around it, where that is known.
+    """
+
+    where: Destination
+    parent_key: str | None
+    parent_run_id: str | None
 
 
-def parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
+def place(settings: Settings, around: Around | None, run_id: str | None, *, own_experiment: bool) -> Place:
+    """Where a new run belongs: with the one around it, as far as nothing else is said.
+
+    Args:
+        settings: What the run was told.
+        around: The run of ours around it.
+        run_id: MLflow's id of the run that is to be written on; that is in an experiment already.
+        own_experiment: Whether the call itself names an experiment. If not, the run goes to its parent's,
+            which goes before ``configure()`` and the environment: MLflow shows a child only there.
+    """
+    where = not_ours(destination(settings, around.tracking_uri if around is not None else None))
+    key, parent = _parent(around, where)
+    if run_id is not None:
+        where = where._replace(experiment=None, experiment_id=None)
+    elif not own_experiment and key is not None and around is not None:
+        where = where._replace(experiment=around.experiment, experiment_id=around.experiment_id)
+    elif not own_experiment and parent is not None:
+        where = where._replace(experiment=None, experiment_id=where.parent_experiment_id)
+    return Place(where, key, parent)
+
+
+def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
     """Key of the run around a new one if it is ours, and MLflow's id of it where that is known."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:
@@ -109,6 +147,11 @@ def parent(around: Around | None, where: Destination) -> tuple[str | None, str |
     return around.key, around.run_id
 
 
+def existing_run(worker: Role) -> str | None:
+    """MLflow's id of a run that the environment names, which is the outermost one that is recorded."""
+    return take_run_id() if worker.chief and current_run() is None else None
+
+
 def surrounding() -> Around | None:
     """The run around this code, in this process or the one that started it."""
     run = current_run()
@@ -116,4 +159,6 @@ def surrounding() -> Around | None:
         return inherited()
     if not run.recorded:
         return None
-    return Around(run.key, run.tracking_uri, run.offline, run.run_id)
+    recorder = run._recorder  # noqa: SLF001 - a part of ours
+    place = recorder.experiment, recorder.experiment_id
+    return Around(run.key, run.tracking_uri, run.offline, run.run_id, *place)

@@ -37,6 +37,7 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
+    run_id: str | None = None,
     **options: Unpack[Options],
 ) -> Callable[[Callable[P, R]], TrackedFunction[P, R]]: ...
 
@@ -54,6 +55,7 @@ def tracked_training(
     input_example: Any = None,
     register_as: str | Mapping[str, str] | None = None,
     verify: Literal["static", "load"] = "static",
+    run_id: str | None = None,
     **options: Unpack[Options],
 ) -> Any:
     """Track every call of a training function as an MLflow run.
@@ -76,6 +78,8 @@ def tracked_training(
             which the alias points. For several models, a mapping of their names to such.
         verify: ``"load"``: once a returned model is logged a process of its own loads it, and with an
             ``input_example`` compares a prediction; the run's end waits for that.
+        run_id: MLflow's id of an existing run, which each call opens again and writes on, as with
+            :func:`mlwrap.model_run`.
         **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,
             ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
@@ -91,6 +95,7 @@ def tracked_training(
         ("tags", tags, Mapping),
         ("serving_input_receiver_fn", serving_input_receiver_fn, Callable),
         ("trust", trust, bool),
+        ("run_id", run_id, str),
     ):
         if value is not None:
             check_type(option, value, expected)
@@ -103,7 +108,8 @@ def tracked_training(
         "verify": verify,
     }
     SaveOptions(**asked)  # says what is wrong with them
-    given = {"name": name, "tags": tags, "ignore": ignore, "only": only} | asked | checked
+    own = {"name": name, "tags": tags, "ignore": ignore, "only": only, "run_id": run_id}
+    given = own | asked | checked
 
     def decorate(function: Callable[..., Any]) -> Any:
         body, asynchronous = _trainable(function)
@@ -115,6 +121,7 @@ def tracked_training(
             tags=tags or {},
             asked=asked,
             options=checked,
+            run_id=run_id,
         )
         return TrackedProxy(function, tracking, functools.partial(tracked_training, **given))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from mlwrap._journal import Status
+from mlwrap.errors import message
 
 
 def status_of(error: BaseException | None, signal: str | None = None) -> Status:
@@ -27,3 +28,15 @@ def is_pruned(error: BaseException | None) -> bool:
     """Whether Optuna stopped a trial early, because others are better: that is no failure."""
     optuna = sys.modules.get("optuna")
     return optuna is not None and isinstance(error, optuna.TrialPruned)
+
+
+def why(status: Status, error: BaseException | None, signal: str | None) -> dict[str, str]:
+    """The tags that say why a run ended as it did; see :func:`status_of`."""
+    tags = {"mlwrap.signal": signal} if signal else {}
+    if is_pruned(error):
+        tags["mlwrap.pruned"] = "true"
+    if error is not None and status != "FINISHED":
+        tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": message(error)}
+    elif status == "KILLED" and error is None and not tags:
+        tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
+    return tags

@@ -10,19 +10,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlwrap import _lifetime, _report
-from mlwrap._around import announced, parent, place, surrounding
+from mlwrap._around import announced, existing_run, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
-from mlwrap._ending import is_pruned, status_of
-from mlwrap._fluent import Fluent, not_ours
+from mlwrap._ending import status_of, why
+from mlwrap._fluent import Fluent
 from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_run
 from mlwrap._system_metrics import system_metrics
-from mlwrap.config import Options, Settings, check_type, settings
-from mlwrap.errors import RunStateError, message, told
+from mlwrap.config import Options, Settings, check_type, is_own, settings
+from mlwrap.errors import RunStateError, told
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,6 +33,7 @@ def model_run(
     *,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
     **options: Unpack[Options],
 ) -> RunContext:
     """Track what happens inside a ``with`` or ``async with`` block as an MLflow run.
@@ -41,6 +42,8 @@ def model_run(
         name: The run's name in MLflow.
         params: Parameters to log at the start; nested values are flattened.
         tags: Tags for MLflow.
+        run_id: MLflow's id of an existing run, which is opened again and written on. Its name, experiment
+            and parent stay. By default ``MLFLOW_RUN_ID``, which ``mlflow run`` sets, for the first run.
         **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
             ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
@@ -55,12 +58,15 @@ def model_run(
     for option, value in (("params", params), ("tags", tags)):
         if value is not None:
             check_type(option, value, Mapping)
+    check_type("run_id", "" if run_id is None else run_id, str)
     given = dict(params or {})
     return RunContext(
         name,
         settings(**options),
         capture=lambda redactor: capture_params(given, redactor=redactor),
         tags=tags,
+        run_id=run_id,
+        own_experiment=is_own("experiment", options),
     )
 
 
@@ -73,6 +79,8 @@ class RunContext:
         capture: Gives the parameters to log at the start, with a redactor to take secrets out.
         tags: Tags for MLflow.
         function: The function that is the run's body, if it is one.
+        run_id: MLflow's id of a run that is to be written on.
+        own_experiment: Whether the call itself says which experiment it belongs to.
     """
 
     def __init__(
@@ -83,12 +91,15 @@ class RunContext:
         capture: Callable[[Redactor], Captured],
         tags: Mapping[str, Any] | None = None,
         function: Callable[..., Any] | None = None,
+        run_id: str | None = None,
+        own_experiment: bool = True,
     ) -> None:
         self._recorder = Recorder(name, strict=chosen.strict, nonfinite=chosen.nonfinite)
         self._settings = chosen
         self._capture = capture
         self._tags = tags or {}
         self._function = function
+        self._run_id, self._own = run_id, own_experiment
         self._entered = False
         self._offline = chosen.delivery == "off"
         warning = chosen.preemption_signal
@@ -199,14 +210,14 @@ class RunContext:
         if not worker.chief and not worker.saves:
             return
         recorder, around = self._recorder, surrounding()
-        where = place(self._settings, around)
+        run_id = self._run_id or existing_run(worker)
+        where, parent_key, parent_run_id = place(self._settings, around, run_id, own_experiment=self._own)
         tags = dict(self._tags)
         if around is not None:
             self._offline = self._offline or around.offline
             self._ending = around.ending
             tags |= around.tags
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
-        parent_key, parent_run_id = parent(around, not_ours(where))
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
@@ -216,6 +227,7 @@ class RunContext:
             experiment_id=where.experiment_id,
             parent_key=parent_key,
             parent_run_id=parent_run_id,
+            run_id=run_id,
             folder=str(working_folder()),
             offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
@@ -233,8 +245,9 @@ class RunContext:
         if not self._offline:
             self._fluent = Fluent(recorder, first.tracking_uri)
         if not self._settings.quiet:
-            experiment = where.experiment or where.experiment_id or "Default"
-            _report.started(recorder.name, experiment, where.tracking_uri)
+            _report.started(
+                recorder.name, where.experiment or where.experiment_id, where.tracking_uri, run_id
+            )
 
     def _captured(self) -> Captured | None:
         try:
@@ -251,17 +264,9 @@ class RunContext:
 
     def _close(self, status: Status, error: BaseException | None) -> None:
         recorder = self._recorder
-        tags = {"mlwrap.signal": recorder.signal} if recorder.signal else {}
-        if is_pruned(error):
-            tags["mlwrap.pruned"] = "true"
-        if status == "KILLED" and error is None and not tags:
-            tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
         try:
+            tags = why(status, error, recorder.signal)
             if error is not None and status != "FINISHED":
-                tags |= {
-                    "mlwrap.error.type": type(error).__qualname__,
-                    "mlwrap.error.message": message(error),
-                }
                 recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
             if tags:
                 recorder.tags(tags)

@@ -18,6 +18,7 @@ import msgspec
 from mlwrap import savers
 from mlwrap._artifacts import Artifacts
 from mlwrap._capture import Captured, Redactor, rename
+from mlwrap._capture import params as capture_params
 from mlwrap._delivery import WAKE_SECONDS, Line
 from mlwrap._journal import (
     KEPT,
@@ -122,6 +123,8 @@ class Recorder(Unrecorded):
         self.recording = self.ready = True
         _recording.add(self)
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
+        self.run_id = first.run_id
+        self.experiment, self.experiment_id = first.experiment, first.experiment_id
         if line:
             try:
                 self.line = Line(self._journal.folder, first.tracking_uri)
@@ -178,6 +181,13 @@ class Recorder(Unrecorded):
             self._whole |= captured.whole
             table = {name: {"name": own, "value": value} for name, (own, value) in self._whole.items()}
             self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
+
+    def missing_params(self, values: Mapping[str, Any]) -> None:
+        """Write those parameters down whose names the run does not have yet."""
+        captured = capture_params(values, redactor=self.redactor)
+        missing = self._params.missing(captured.values)
+        whole = {name: each for name, each in captured.whole.items() if name in missing}
+        self.params(Captured(missing, whole))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags down."""

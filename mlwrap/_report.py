@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
-def started(name: str, experiment: str, tracking_uri: str) -> None:
+def started(name: str, experiment: str | None, tracking_uri: str, run_id: str | None) -> None:
     """Say that a run has started, and where it will be found."""
-    say(f"mlwrap: run {name!r} started, experiment {experiment!r} at {tracking_uri}")
+    place = f"experiment {experiment or 'Default'!r}" if run_id is None else f"on run {run_id}"
+    say(f"mlwrap: run {name!r} started, {place} at {tracking_uri}")
 
 
 def ended(

@@ -28,6 +28,10 @@ class Parameters:
         """The first ``count`` of them, name to text."""
         return dict(itertools.islice(self._values.items(), count))
 
+    def missing(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Those whose names there are not yet."""
+        return {name: text for name, text in values.items() if name not in self._values}
+
     def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[Changed]]:
         """Those of ``values`` that are to be written, and those of them under another name."""
         fresh: dict[str, str] = {}

@@ -79,6 +79,7 @@ def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str
         capture=lambda redactor: what.arguments.capture(what.instance, (), side_by_side(each), redactor),
         tags={**what.tags, SWEEP: sweep_id, "mlwrap.sweep.points": len(each)},
         function=what.body,
+        own_experiment=config.is_own("experiment", what.options),
     )
     with context as run:
         run.log_metrics({"points": len(each), "points.skipped": len(rows)})
@@ -212,7 +213,8 @@ def _handed_down(run: Run, chosen: Settings, what: Swept, sweep_id: str) -> tupl
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             run_id = deliver(folder).run_id
     tags = {SWEEP: sweep_id}
-    around = Around(run.key, run.tracking_uri, run.offline, run_id, first.experiment_id, tags)
+    place = first.experiment, first.experiment_id
+    around = Around(run.key, run.tracking_uri, run.offline, run_id, *place, tags)
     return InForce(below, above), around
 
 

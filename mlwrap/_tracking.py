@@ -15,8 +15,8 @@ from mlwrap._model_run import RunContext
 from mlwrap._run import Run, current, current_run
 from mlwrap._sweep import Swept
 from mlwrap._unrecorded import Unrecorded
-from mlwrap.config import is_disabled, settings
-from mlwrap.errors import told
+from mlwrap.config import is_disabled, is_own, settings
+from mlwrap.errors import OptionError, told
 
 
 class Tracking:
@@ -30,6 +30,7 @@ class Tracking:
         tags: Their tags.
         asked: How what it returns is to be saved.
         options: Settings for these runs.
+        run_id: MLflow's id of a run that they are to write on.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Tracking:
         tags: Mapping[str, Any],
         asked: Mapping[str, Any],
         options: Mapping[str, Any],
+        run_id: str | None = None,
     ) -> None:
         self._body = body
         self._arguments = arguments
@@ -50,6 +52,7 @@ class Tracking:
         self.tags = tags
         self._asked = asked
         self._options = options
+        self._run_id = run_id
         self._disabled: bool | None = options.get("disabled")
         self._newest: Run | None = None
         self._newest_here = _NewestHere()
@@ -82,6 +85,8 @@ class Tracking:
             capture=functools.partial(self._arguments.capture, instance, args, kwargs),
             tags=self.tags,
             function=self._body,
+            run_id=self._run_id,
+            own_experiment=is_own("experiment", self._options),
         )
         if self._asynchronous:
             coroutine: Any = self._awaited(context, wrapped, instance, args, kwargs)
@@ -126,7 +131,16 @@ class Tracking:
             recorder.warn(f"what its arguments were in the end could not be read: {told(error)}")
 
     def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
-        """What a sweep needs to know."""
+        """What a sweep needs to know.
+
+        Raises:
+            OptionError: All runs are to be one.
+        """
+        if self._run_id is not None:
+            raise OptionError(
+                f"{self.name!r} can't be swept: it writes on the run {self._run_id}, and a sweep makes a run "
+                "for each point. Leave run_id= out."
+            )
         return Swept(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
 
     def _begun(self, run: Run) -> None:

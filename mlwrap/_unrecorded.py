@@ -20,6 +20,7 @@ class Unrecorded:
     name = "run"
     status: Literal["RUNNING"] | Status = "RUNNING"
     run_id: str | None = None
+    experiment: str | None = None
     experiment_id: str | None = None
     tracking_uri = ""
     offline = in_vain = preempted = lost = False

@@ -152,6 +152,11 @@ def settings(**options: Unpack[Options]) -> Settings:
     return Settings(**merged | dict(above))
 
 
+def is_own(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a call's own options say a setting, or what goes before them does."""
+    return options.get(name) is not None or name in _forced or name in _adopted.get().above
+
+
 def is_disabled(own: bool | None) -> bool:
     """``settings(disabled=own).disabled``, without asking for anything else.
 

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Literal, ParamSpec
 
 from mlwrap import savers
 from mlwrap._capture import role
+from mlwrap._fit_params import fit_params
 from mlwrap._pace import Pace
 from mlwrap._points import Points
 from mlwrap._run import Run, check_run, current_run
@@ -107,8 +108,7 @@ class MetricsCallback:
         self._highest = mode == "max" if mode else bool(best and _HIGHER_IS_BETTER.search(best.lower()))
         self._best_value = math.inf
         self._grace = grace
-        self._save_seconds = 0.0
-        self._rescued = False
+        self._save_seconds, self._rescued = 0.0, False
         self._told: set[str] = set()
         self._run: Run | None = None
         self._points: Points | None = None
@@ -145,8 +145,7 @@ class MetricsCallback:
             self._run, self._points = run, recorder.points
         self._alone = role().told_by is None
         self._offset: int | None = None
-        self._rescued = False
-        self._epoch = 0
+        self._rescued, self._epoch = False, 0
 
     @_hook
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
@@ -155,6 +154,8 @@ class MetricsCallback:
         if self._offset is None:  # the first; one that goes on from initial_epoch is where it should be
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
             self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
+            asked = fit_params(self.model, self.params, self._batch_size, self._prefix)
+            self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see _hook
             history = getattr(self.model, "history", None)
             if getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
                 savers.goes_on(history, self._offset, self._prefix)

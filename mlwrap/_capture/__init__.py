@@ -14,7 +14,7 @@ from mlwrap._capture.flatten import Captured, flatten, params
 from mlwrap._capture.names import rename, unrename
 from mlwrap._capture.provenance import code, pins, provenance
 from mlwrap._capture.redact import REDACTED, Redactor, Secret
-from mlwrap._capture.target import Destination, destination, working_folder
+from mlwrap._capture.target import Destination, destination, take_run_id, working_folder
 from mlwrap._capture.workers import Role, role
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "rename",
     "role",
     "storable_name",
+    "take_run_id",
     "unrename",
     "working_folder",
 ]

@@ -22,12 +22,14 @@ class Destination(NamedTuple):
         experiment: Name of the experiment, or ``None``.
         experiment_id: MLflow's id of it, where that is what was given.
         parent_run_id: An MLflow run that is active around this one.
+        parent_experiment_id: MLflow's id of that run's experiment.
     """
 
     tracking_uri: str
     experiment: str | None
     experiment_id: str | None
     parent_run_id: str | None
+    parent_experiment_id: str | None = None
 
 
 def destination(settings: Settings, around: str | None = None) -> Destination:
@@ -50,12 +52,21 @@ def destination(settings: Settings, around: str | None = None) -> Destination:
         experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
     uri = absolute(uri)
-    parent = None
+    parent = parent_experiment = None
     if mlflow is not None and hasattr(mlflow, "active_run"):
         active = mlflow.active_run()
         if active is not None and absolute(mlflow.get_tracking_uri()) == uri:  # else it is in another MLflow
-            parent = active.info.run_id
-    return Destination(uri, experiment, experiment_id, parent)
+            parent, parent_experiment = active.info.run_id, active.info.experiment_id
+    return Destination(uri, experiment, experiment_id, parent, parent_experiment)
+
+
+def take_run_id() -> str | None:
+    """The run that this process was started for, by ``mlflow run`` or a scheduler; each is taken once.
+
+    MLflow's own ``start_run()`` takes ``MLFLOW_RUN_ID`` out of the environment, too: what comes next is a run
+    of its own, and so are the runs of processes that are started from here.
+    """
+    return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
 def absolute(uri: str) -> str:

@@ -118,6 +118,27 @@ class Client:
         return _given(run.info.run_id)
 
     @sorted_errors
+    def reopen_run(self, run_id: str, tags: dict[str, str]) -> str:
+        """Write on a run that is there: it is RUNNING again, and tagged; gives its experiment's id.
+
+        As with ``mlflow.start_run(run_id=…)``, its name and what it says of its source stay as they are.
+
+        Raises:
+            Refused: It was deleted, or is not there.
+        """
+        self.check_run(run_id)
+        run = self._mlflow.get_run(run_id)
+        self._mlflow.update_run(run_id, status="RUNNING")
+        known = {name for name in run.data.tags if name.startswith("mlflow.")}
+        self.log_batch(run_id, (), (), [(name, text) for name, text in tags.items() if name not in known])
+        return str(run.info.experiment_id)
+
+    @sorted_errors
+    def experiment_of(self, run_id: str) -> str:
+        """The id of the experiment that a run is in."""
+        return str(self._mlflow.get_run(run_id).info.experiment_id)
+
+    @sorted_errors
     def artifact_uri(self, run_id: str) -> str:
         """Where a run's artifacts lie."""
         return str(self._mlflow.get_run(run_id).info.artifact_uri)

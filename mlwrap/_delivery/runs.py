@@ -201,7 +201,14 @@ class _Delivery:
         progress, first = self._progress, self._first
         if progress.run_id is not None:
             return progress.run_id
-        experiment_id = first.experiment_id or experiments.experiment_id(self._client, first.experiment)
+        if first.run_id is not None:  # to open it twice changes nothing: it need not be noted before
+            tags = {**first.tags, "mlwrap.key": first.key}
+            progress.experiment_id = self._client.reopen_run(first.run_id, tags)
+            progress.run_id = first.run_id
+            self._save()
+            return progress.run_id
+        experiment_id = first.experiment_id or self._experiment_of_parent()
+        experiment_id = experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
         if progress.asked:  # and died before the answer was written down, or what was written is lost
             progress.run_id = self._client.find_run(first.key, experiment_id)
@@ -219,6 +226,21 @@ class _Delivery:
                 raise
         self._save()
         return progress.run_id
+
+    def _experiment_of_parent(self) -> str | None:
+        """The id of the parent's experiment, for a run of which nothing else was said."""
+        key, parent = self._first.parent_key, self._first.parent_run_id
+        if self._first.experiment is not None or (key is None and parent is None):
+            return None
+        if key is not None and is_key(key):
+            folder = RunFolder(self._folder.path.with_name(key))
+            parent = self._parent_run(folder) or parent
+            with contextlib.suppress(JournalError, OSError):
+                if folder.is_ours() and (known := folder.progress().experiment_id) is not None:
+                    return known
+        with contextlib.suppress(Refused):  # a parent that is not there has no say
+            return self._client.experiment_of(parent) if parent is not None else None
+        return None
 
     def _parent_tags(self, experiment_id: str) -> dict[str, str]:
         key, parent = self._first.parent_key, self._first.parent_run_id

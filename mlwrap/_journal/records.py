@@ -50,6 +50,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
         experiment_id: MLflow's id where that is what was given; goes before ``experiment``.
         parent_key: Key of the mlwrap run around this one.
         parent_run_id: MLflow's id of the run around this one, ours or not, where that is known.
+        run_id: MLflow's id of a run that is there already, and is written on; ``None`` to make one.
         folder: Working folder of the training process, which relative store paths start from.
         offline: The user wants it to wait for ``mlwrap sync``.
         tags: Tags known at the start.
@@ -67,6 +68,7 @@ class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
     experiment_id: str | None = None
     parent_key: str | None = None
     parent_run_id: str | None = None
+    run_id: str | None = None
     folder: str
     offline: bool = False
     tags: dict[str, str] = {}

@@ -379,3 +379,94 @@ def test_a_warning_before_the_end_of_several(model, monkeypatch: pytest.MonkeyPa
         os.kill(os.getpid(), signal.SIGUSR1)
         fit(model, MetricsCallback(checkpoint_every=2))
     assert [made.name for made in runs[0].models] == ["checkpoint"]
+
+
+def test_what_fit_is_called_with_becomes_parameters(keras):
+    """As MLflow's autologging names it; the numbers as they were written."""
+
+    @tracked_training
+    def train():
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(3e-4, beta_1=0.8), "mse")
+        fit(model, MetricsCallback(), batch_size=6)
+
+    with capture_runs() as runs:
+        train()
+    (run,) = runs
+    assert (
+        run.params.items()
+        >= {
+            "epochs": "2",
+            "batch_size": "6",
+            "steps_per_epoch": "2",
+            "optimizer_name": run.params["optimizer_name"],
+            "optimizer_learning_rate": "0.0003",
+            "optimizer_beta_1": "0.8",
+        }.items()
+    )
+    assert run.params["optimizer_name"].lower() == "adam"
+
+
+def test_parameters_that_are_there_already_stay(model):
+    """The arguments of the function, what the body logs, and those of an earlier fit."""
+
+    @tracked_training
+    def train(epochs="three", batch_size=None):
+        fit(model, MetricsCallback(), epochs=1)
+        fit(model, MetricsCallback(), epochs=2, batch_size=2)
+
+    with capture_runs() as runs:
+        train()
+    (run,) = runs
+    assert (run.params["epochs"], run.params["batch_size"], run.params["steps_per_epoch"]) == (
+        "three",
+        "None",
+        "3",
+    )
+
+
+def test_batches_of_keras_own_size_and_of_the_data(model):
+    """32 for arrays; a dataset brings its own, which a generator does not tell."""
+    found = []
+    for data in (X, batches(), iter_batches()):
+        with capture_runs() as runs, model_run("r"):
+            y = Y if data is X else None
+            model.fit(
+                data,
+                y,
+                epochs=1,
+                steps_per_epoch=None if data is X else 2,
+                verbose=0,
+                callbacks=[MetricsCallback()],
+            )
+        found.append({name: runs[0].params.get(name) for name in ("batch_size", "steps_per_epoch")})
+    assert found == [
+        {"batch_size": "32", "steps_per_epoch": "1"},
+        {"batch_size": "4", "steps_per_epoch": "2"},
+        {"batch_size": None, "steps_per_epoch": "2"},
+    ]
+
+
+def test_parameters_of_two_models(keras):
+    """By the prefix."""
+    with capture_runs() as runs, model_run("gan"):
+        for prefix, rate in (("generator/", 0.5), ("critic/", 0.25)):
+            model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+            model.compile(keras.optimizers.SGD(rate), "mse")
+            fit(model, MetricsCallback(prefix=prefix))
+    params = runs[0].params
+    assert params["generator/optimizer_learning_rate"] == "0.5"
+    assert params["critic/optimizer_learning_rate"] == "0.25"
+
+
+def batches():
+    """Batches of four that say so."""
+    import tensorflow as tf  # noqa: PLC0415 - seconds that only this test takes
+
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
+def iter_batches():
+    """Batches of four that do not."""
+    while True:
+        yield X[:4], Y[:4]

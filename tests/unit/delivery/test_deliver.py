@@ -46,7 +46,7 @@ ENDED = RunEnded(status="FINISHED", time=1_700_000_005_000)
 def opened(spool: Path, store: str):
     """Make a run folder with these records in its journal, its writer gone."""
 
-    def make(*records: AnyRecord, **fields: str) -> RunFolder:
+    def make(*records: AnyRecord, **fields: str | None) -> RunFolder:
         run = begin(spool, store, **fields)
         for record in records:
             run.append(record)
@@ -56,7 +56,7 @@ def opened(spool: Path, store: str):
     return make
 
 
-def begin(spool: Path, store: str, **fields: str) -> OpenRun:
+def begin(spool: Path, store: str, **fields: str | None) -> OpenRun:
     """A run folder whose journal holds the start."""
     defaults = {"name": "a run", "tracking_uri": store, "folder": str(Path.cwd()), "experiment": "digits"}
     key = uuid.uuid4().hex
@@ -402,3 +402,77 @@ def test_other_threads_ask_as_they_did():
         assert list(other.map(lambda setting: setting.get(), settings)) == before
     assert [setting.get() for setting in settings] == before
     assert before[0] > 0
+
+
+@pytest.fixture
+def existing(store: str) -> Run:
+    """A run that somebody else made, and that has ended."""
+    client = mlflow.MlflowClient(store)
+    run = client.create_run(client.create_experiment("theirs"), run_name="theirs", tags={"team": "text"})
+    client.log_param(run.info.run_id, "units", "32")
+    client.set_terminated(run.info.run_id, "FAILED", end_time=1_600_000_000_000)
+    return run
+
+
+def test_an_existing_run_is_written_on(opened, existing: Run):
+    """It keeps its name, its experiment and its parameters; a parameter that it has otherwise is refused."""
+    run_id = existing.info.run_id
+    folder = opened(
+        Params(values={"units": "64", "rate": "0.1"}),
+        Metrics.of({"loss": 1.0}, step=0, time=1),
+        ENDED,
+        run_id=run_id,
+    )
+    progress = deliver(folder)
+    run = only_run()
+    assert (progress.run_id, progress.experiment_id) == (run_id, existing.info.experiment_id)
+    assert (run.info.run_name, run.info.status, run.info.end_time) == ("theirs", "FINISHED", ENDED.time)
+    assert run.data.params == {"units": "32", "rate": "0.1"}
+    assert run.data.metrics == {"loss": 1.0}
+    assert run.data.tags.items() >= {"team": "vision", "mlwrap.key": folder.key}.items()
+    assert "units" in run.data.tags["mlwrap.refused"]
+
+
+def test_an_existing_run_is_running_until_its_end(spool: Path, store: str, existing: Run):
+    """A delivery that knows nothing of an earlier one goes on with the same run."""
+    run = begin(spool, store, run_id=existing.info.run_id)
+    run.append(Metrics.of({"loss": 1.0}, step=0, time=1))
+    deliver(run.folder)
+    assert only_run().info.status == "RUNNING"
+    (run.folder.path / "delivered.json").unlink()
+    run.append(ENDED)
+    run.release()
+    assert deliver(run.folder).ended
+    assert only_run().info.status == "FINISHED"
+
+
+def test_a_child_of_an_existing_run_is_in_its_experiment(spool: Path, store: str, existing: Run):
+    """Of which its journal does not know, whether the parent is delivered before it or not."""
+    run_id = existing.info.run_id
+    parent = begin(spool, store, run_id=run_id, experiment=None)
+    for number in range(2):
+        asked = {"name": f"child {number}", "parent_key": parent.folder.key, "experiment": None}
+        child = begin(spool, store, **asked, parent_run_id=run_id if number else None)
+        child.append(ENDED)
+        child.release()
+        deliver(child.folder)
+        if number == 0:
+            parent.append(ENDED)
+            parent.release()
+            deliver(parent.folder)
+    found = {run.info.run_name: run for run in runs()}
+    assert {run.info.experiment_id for run in found.values()} == {existing.info.experiment_id}
+    for number in range(2):
+        assert found[f"child {number}"].data.tags["mlflow.parentRunId"] == run_id
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_an_existing_run_that_is_not_there(opened, existing: Run, deleted: bool):
+    """Deleted, or never made: refused, and the folder waits."""
+    run_id = existing.info.run_id
+    if deleted:
+        mlflow.MlflowClient().delete_run(run_id)
+    folder = opened(ENDED, run_id=run_id if deleted else "0" * 32)
+    with pytest.raises(Refused, match=run_id if deleted else "0" * 32):
+        deliver(folder)
+    assert folder.path.exists()
