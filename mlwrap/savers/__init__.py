@@ -30,7 +30,7 @@ from mlwrap.savers._registry import (
     save,
     snapshot,
 )
-from mlwrap.savers._saver import SaveOptions, Saver
+from mlwrap.savers._saver import SaveOptions, Saver, naming
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "keep_example",
     "kinds",
     "load",
+    "naming",
     "per_model",
     "predict",
     "register",

@@ -161,7 +161,6 @@ def no_weight(keras, parts):
     [
         (not_built, "no weights yet.*Call it on data once"),
         (half_built, "no weights yet.*Call it on data once"),
-        (no_config, r"Keras can't write the model.*get_config\(\)"),
         (no_weight, "Keras can't write the model.*the device is gone"),
     ],
 )
