@@ -14,6 +14,7 @@ from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._flavor_formats import imported_mlflow
+from mlwrap.savers._keras_serving import has_serving_form
 from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
@@ -49,6 +50,7 @@ __all__ = [
     "find",
     "folder_metrics",
     "goes_on",
+    "has_serving_form",
     "import_needed",
     "imported_mlflow",
     "keep_example",

@@ -101,9 +101,7 @@ def _obstacles(names: Names, package: str, classes: Mapping[str, type]) -> tuple
         )
     own = [*names.hidden, *unregistered, *(m for m in names.modules if not is_installed(m))]
     if troubles and own:
-        cures.append(
-            "Then save again, and load it with load_model(uri, trust=True), which imports your module."
-        )
+        cures.append("Once it is saved again, load_model(uri, trust=True) imports your module and loads it.")
     return troubles, cures
 
 

@@ -84,6 +84,11 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     return form
 
 
+def has_serving_form(folder: Path) -> bool:
+    """Tell whether the logged model in ``folder`` has a serving form."""
+    return (folder / FOLDER / _MODEL).is_dir()
+
+
 def _contents(target: Path, model: Any) -> Contents:
     contents = read(target)
     if contents.python:
@@ -124,10 +129,8 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
 
 def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
     tf: Any = imported("tensorflow")
-    structure = _inputs(model, example)
-    inputs = specs(structure, getattr(model, "input_names", None))
-    held = tf.Module()
-    function = _function(model, structure, inputs, tf)
+    inputs = specs(structure := _inputs(model, example), getattr(model, "input_names", None))
+    held, function = tf.Module(), _function(model, structure, inputs, tf)
     if len(inputs) == 1:
         held.__call__ = function
     else:
