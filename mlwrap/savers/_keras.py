@@ -86,6 +86,8 @@ class KerasSaver:
         try:
             zips = _write(written, folder / _FILE, keras)
         except SaveError as error:
+            if isinstance(written, Snapshot):  # the model itself has other weights by now
+                raise
             return save_weights_only(value, folder, options, error)
         classes = _own_classes(value)
         config = read_config(folder / (zips[_FILE].folder if zips else _FILE))
@@ -97,6 +99,8 @@ class KerasSaver:
                 value,
             )
         flavor, config = flavor_of(package, version)
+        if flavor == "tensorflow":
+            tell_mlflow(folder / DATA, package, "keras")
         saved = Saved(
             flavors={flavor: config},
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
@@ -107,7 +111,7 @@ class KerasSaver:
             modules=names.modules,
             zips=zips,
         )
-        if isinstance(written, Snapshot):  # the training goes on, and an export would be of what comes then
+        if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
             form, problem = None, None
         else:
             form, problem = choose_serving(value, folder, options, names, saved.signature)
@@ -123,9 +127,8 @@ class KerasSaver:
             return replace(saved, pyfunc=form.pyfunc, signature=form.signature or saved.signature)
         if flavor == "keras" and has_several_outputs(value) and backend() == "tensorflow":
             # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
-            flavor, saved = "tensorflow", replace(saved, pyfunc=pyfunc_of("tensorflow"))
-        if flavor == "tensorflow":
             tell_mlflow(folder / DATA, package, "keras")
+            return replace(saved, pyfunc=pyfunc_of("tensorflow"))
         return saved
 
     def metrics(self, value: Any) -> Iterable[Metrics]:

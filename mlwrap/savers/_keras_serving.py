@@ -21,14 +21,13 @@ Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflo
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from mlwrap._journal import Signature, TensorSpec
 from mlwrap.errors import SaveError, told
@@ -147,7 +146,8 @@ def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
     pyfunc, flavors = _loader(len(inputs) > 1, several, f"{FOLDER}/{_MODEL}", FOLDER)
     _, beside = _loader(len(inputs) > 1, several, _MODEL, ".")
     described = {"flavors": beside, "artifact_path": FOLDER}
-    (target.parent / "MLmodel").write_text(str(yaml.safe_dump(described)))
+    # JSON is YAML, which this file is: no reason to import a parser in the training's process.
+    (target.parent / "MLmodel").write_text(json.dumps(described))
     if len(inputs) > 1 and several:  # what it is fed by is what TensorFlow could make names of
         signature = contents.signatures.get("serving_default") or signature
     return ServingForm(pyfunc, flavors, signature, contents.unsafe)
