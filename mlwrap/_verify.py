@@ -77,7 +77,8 @@ def _only_serving(folder: Path, error: LoadError) -> tuple[None, str]:
     """
     if not has_serving_form(folder):
         raise error
-    return None, f"by mlflow.pyfunc; load_model() does not load it here: {error}"
+    # What verified a model is told in one line.
+    return None, f"by mlflow.pyfunc; load_model() does not load it here: {' '.join(str(error).split())}"
 
 
 def _compare(example: Example | None, loaded: Any, folder: Path, *, trust: bool) -> bool:
