@@ -212,7 +212,8 @@ class Models:
         """Let a saver write a model, or a snapshot of one, and write it down."""
         record, saver, options, stage = save
         began = time.monotonic()
-        saved = savers.save(saver, value, stage, options)
+        with savers.naming(self._run, record.name):
+            saved = savers.save(saver, value, stage, options)
         savers.keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
         files = self._checksums.files(stage, saved.zips)

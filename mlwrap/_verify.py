@@ -14,7 +14,9 @@ from mlwrap._journal import Example
 from mlwrap._loading import files_of, load_model
 from mlwrap.config import settings
 from mlwrap.errors import LoadError, MlwrapError, told
-from mlwrap.savers import arrays, difference, predict, require_plain_graphs
+from mlwrap.savers import arrays, difference, has_serving_form, predict, require_plain_graphs
+
+_ONLY_WEIGHTS = "its weights are whole; they are restored into a model that only your code can make"
 
 
 def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) -> str:
@@ -38,7 +40,10 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
             return "ok (its files are whole; it is restored into objects that only your code can make)"
         example = Example.read(files.folder)
         with contextlib.redirect_stdout(sys.stderr):  # where frameworks draw their progress bars
-            loaded, needs = _load(files.folder, trust=trust)
+            if "weights" in files.details:
+                loaded, needs = None, _ONLY_WEIGHTS
+            else:
+                loaded, needs = _load(files.folder, trust=trust)
             if not trust:
                 require_plain_graphs(files.folder)
             compared = _compare(example, loaded, files.folder, trust=trust)
@@ -51,14 +56,29 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
 
 
 def _load(folder: Path, *, trust: bool) -> tuple[Any, str]:
-    """The model, and what it takes to load it."""
+    """The model, and what it takes to load it; ``None`` where only its serving form works here."""
     try:
         return _attempt("it does not load", load_model, folder), ""
-    except LoadError:
+    except LoadError as error:
         if not trust:
-            raise
-    loaded = _attempt("it does not load", functools.partial(load_model, trust=True), folder)
+            return _only_serving(folder, error)
+    try:
+        loaded = _attempt("it does not load", functools.partial(load_model, trust=True), folder)
+    except LoadError as error:
+        return _only_serving(folder, error)
     return loaded, "with trust=True"
+
+
+def _only_serving(folder: Path, error: LoadError) -> tuple[None, str]:
+    """What there is to say of a model that serves without the code that ``load_model`` needs.
+
+    Raises:
+        LoadError: It has no serving form.
+    """
+    if not has_serving_form(folder):
+        raise error
+    # What verified a model is told in one line.
+    return None, f"by mlflow.pyfunc; load_model() does not load it here: {' '.join(str(error).split())}"
 
 
 def _compare(example: Example | None, loaded: Any, folder: Path, *, trust: bool) -> bool:
@@ -67,7 +87,9 @@ def _compare(example: Example | None, loaded: Any, folder: Path, *, trust: bool)
     stock = _attempt("mlflow.pyfunc does not load it, or can't predict", ask, folder, value)
     if example is None or example.predicted is None:
         return False
-    again = _attempt("it loads, and can't predict", predict, loaded, example)
+    again = None
+    if loaded is not None:
+        again = _attempt("it loads, and can't predict", predict, loaded, example)
     for who, prediction in (("", again), ("by mlflow.pyfunc ", stock)):
         if prediction is not None and (what := difference(example.predicted, arrays(prediction))):
             raise LoadError(f"it loads, and predicts {who}something else than before it was saved: {what}.")

@@ -102,14 +102,27 @@ def _add_signature(mlmodel: MLmodel, signature: Signature | None) -> str | None:
         return None
     try:
         outputs = _schema(signature.outputs) if signature.outputs else None
-        mlmodel.signature = ModelSignature(inputs=_schema(signature.inputs), outputs=outputs)
+        mlmodel.signature = ModelSignature(inputs=_schema(signature.inputs, fed=True), outputs=outputs)
     except Exception as error:  # noqa: BLE001 - a signature must not cost the model
         return f"it has no signature in MLflow, which can't describe it: {type(error).__name__}: {error}"
     return None
 
 
-def _schema(specs: tuple[TensorSpec, ...]) -> Schema:
+def _schema(specs: tuple[TensorSpec, ...], *, fed: bool = False) -> Schema:
+    """MLflow's schema.
+
+    Args:
+        specs: Of the tensors.
+        fed: Whether it is of inputs. MLflow's type ``str`` refuses bytes and arrays of Python objects, which
+            is how frames hold text. One-dimensional objects are its type that takes all of them, of any shape
+            (``_enforce_tensor_spec`` in ``mlflow/models/utils.py``).
+    """
     # numpy is MLflow's own dependency; its dtypes are how MLflow spells a tensor's type.
     import numpy as np  # noqa: PLC0415 - only where there is a signature
 
-    return Schema([MlflowTensorSpec(np.dtype(spec.dtype), list(spec.shape), spec.name) for spec in specs])
+    def made(spec: TensorSpec) -> MlflowTensorSpec:
+        if fed and spec.dtype == "str":
+            return MlflowTensorSpec(np.dtype("object"), [-1], spec.name)
+        return MlflowTensorSpec(np.dtype(spec.dtype), list(spec.shape), spec.name)
+
+    return Schema([made(spec) for spec in specs])

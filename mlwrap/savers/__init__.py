@@ -15,6 +15,7 @@ from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._figures import write_figure
 from mlwrap.savers._flavor_formats import imported_mlflow
+from mlwrap.savers._keras_serving import has_serving_form
 from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
@@ -31,7 +32,7 @@ from mlwrap.savers._registry import (
     save,
     snapshot,
 )
-from mlwrap.savers._saver import SaveOptions, Saver
+from mlwrap.savers._saver import SaveOptions, Saver, naming
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
 __all__ = [
@@ -50,11 +51,13 @@ __all__ = [
     "find",
     "folder_metrics",
     "goes_on",
+    "has_serving_form",
     "import_needed",
     "imported_mlflow",
     "keep_example",
     "kinds",
     "load",
+    "naming",
     "per_model",
     "predict",
     "register",

@@ -11,11 +11,11 @@ from typing import Any
 
 from mlwrap._journal import Metrics, Saved, copy_regular
 from mlwrap.errors import LoadError, SaveError, told, warn
-from mlwrap.savers import _keras
 from mlwrap.savers._archive import check_hdf5
 from mlwrap.savers._keras import KerasSaver
-from mlwrap.savers._keras_files import inputs_of, package_of, tell_mlflow
-from mlwrap.savers._kind import class_name, has_class
+from mlwrap.savers._keras_files import inputs_of, package_of
+from mlwrap.savers._keras_packages import keras_for, tell_mlflow
+from mlwrap.savers._keras_weights import restore_weights
 from mlwrap.savers._paths import inside, named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import attempt
@@ -84,7 +84,7 @@ class KerasHdf5Saver(KerasSaver):
                 "This model is an HDF5 file, whose format lets it bring code that runs on loading. Pass "
                 "trust=True if you trust where it comes from, or save the model as .keras."
             )
-        keras = _keras._the_keras(str(details.get("keras")), str(details.get("version")))  # noqa: SLF001
+        keras = keras_for(str(details.get("keras")), str(details.get("version")))
         check_hdf5(folder / _DATA / "model.h5", "The model")
         # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
         trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
@@ -148,22 +148,8 @@ class KerasWeightsSaver:
         Raises:
             LoadError: ``into`` is missing or no Keras model, or they do not fit.
         """
-        if not has_class(into, "Model", packages=("keras", "tf_keras")):
-            came = "nothing" if into is None else f"a {class_name(into)}"
-            raise LoadError(
-                "These are weights and no model: expected into= with a Keras model built as at the time of "
-                f"saving, got {came}."
-            )
         weights = inside(folder, details["weights"])
-        check_hdf5(weights, "The file of weights")
-        try:
-            into.load_weights(str(weights))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise LoadError(
-                "The weights do not fit into the model given as into=. Build it as at the time of saving. "
-                f"Keras says: {error}"
-            ) from error
-        return into
+        return restore_weights(into, weights, "These are weights and no model")
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -11,27 +11,39 @@ own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from mlwrap._journal import Metrics, Saved, Zip
-from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.errors import LoadError, SaveError, told
 from mlwrap.savers._archive import check_archive, read_config, weights_size
+from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
-from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
+from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only
+from mlwrap.savers._keras_names import declared, names_of, needs_module, not_here
+from mlwrap.savers._keras_packages import (
+    DATA,
+    PACKAGES,
+    backend,
+    flavor_of,
+    frameworks_of,
+    keras_for,
+    pyfunc_of,
+    tell_mlflow,
+)
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
+from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
+from mlwrap.savers._keras_weights import has_weights, restore_weights
 from mlwrap.savers._kind import class_name, has_class, imported, owner
 from mlwrap.savers._metrics import history_metrics, is_history
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import of_keras
 
-_PACKAGES = ("keras", "tf_keras")
-_FILE = "data/model.keras"
+_FILE = f"{DATA}/model.keras"
 _FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
 _MOST_FOR_A_BYTE = 8
 
@@ -43,59 +55,81 @@ class KerasSaver:
     format = 1
     default_name = "keras_model"
     collective = True
-    frameworks: tuple[str, ...] = _PACKAGES
+    frameworks: tuple[str, ...] = PACKAGES
 
     def matches(self, value: object) -> bool:
         """Tell whether ``value`` is a model of any Keras."""
-        return has_class(value, "Model", packages=_PACKAGES)
+        return has_class(value, "Model", packages=PACKAGES)
 
     def snapshot(self, value: Any) -> Snapshot | None:
         """``value`` as it is now, to be saved in another thread, where that is possible."""
-        package = owner(value, "Model", packages=_PACKAGES)
+        package = owner(value, "Model", packages=PACKAGES)
         return snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
 
-    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
         """Write ``value``, a model or a snapshot of one, with its own Keras.
 
         Raises:
-            SaveError: It has no weights yet, or one of its parts can't be written, or not without a pickle.
+            SaveError: It has no weights yet, they can't be read, or a part can't be written without a pickle.
         """
         written, value = value, value.model if isinstance(value, Snapshot) else value
-        package = owner(value, "Model", packages=_PACKAGES) or "keras"
+        package = owner(value, "Model", packages=PACKAGES) or "keras"
         keras: Any = imported(package)
         version = str(keras.__version__)
-        if not _has_weights(value, keras):
+        if not has_weights(value, keras):
             raise SaveError(
                 f"The Keras model {value.name!r} ({class_name(value)}) has no weights yet, so there is "
                 "nothing to save. Call it on data once, fit it, or give it an Input layer or build(shape).",
                 value,
             )
-        file = folder / _FILE
-        file.parent.mkdir()
-        zips = _write(written, file, keras)
-        names = names_of(read_config(folder / (zips[_FILE].folder if zips else _FILE)), keras)
+        (folder / _FILE).parent.mkdir()
+        try:
+            zips = _write(written, folder / _FILE, keras)
+        except SaveError as error:
+            if isinstance(written, Snapshot):  # the model itself has other weights by now
+                raise
+            return save_weights_only(value, folder, options, error)
+        classes = _own_classes(value)
+        config = read_config(folder / (zips[_FILE].folder if zips else _FILE))
+        names = names_of(config, keras, classes)
         if names.pickled:
             raise SaveError(
                 f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
                 "which Keras can only pickle, and pickles are not written. Build them of Keras's layers.",
                 value,
             )
-        _warn_of_obstacles(names, package)
-        flavor, config = _flavor(package, version)
+        flavor, config = flavor_of(package, version)
         if flavor == "tensorflow":
-            (file.parent / "keras_module.txt").write_text(package)
-            (file.parent / "save_format.txt").write_text("keras")
-        loader = {"loader_module": f"mlflow.{flavor}"}
-        return Saved(
+            tell_mlflow(folder / DATA, package, "keras")
+        saved = Saved(
             flavors={flavor: config},
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
-            pyfunc=loader if flavor == "keras" else {**loader, "data": "data"},
+            pyfunc=pyfunc_of(flavor),
             signature=of_keras(value),
             details={"keras": package, "version": version},
-            packages=(*_frameworks(flavor, package), *names.packages),
+            packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,
         )
+        if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
+            form, problem = None, None
+        else:
+            form, problem = choose_serving(value, folder, options, names, saved.signature)
+        warn_of_forms(
+            names,
+            package,
+            serves=form is not None,
+            problem=problem,
+            classes=classes,
+            unsafe=form.unsafe if form else (),
+        )
+        if form is not None:
+            return replace(saved, pyfunc=form.pyfunc, signature=form.signature or saved.signature)
+        if flavor == "keras" and has_several_outputs(value) and backend() == "tensorflow":
+            # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
+            tell_mlflow(folder / DATA, package, "keras")
+            return replace(saved, pyfunc=pyfunc_of("tensorflow"))
+        return saved
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
         """Each epoch of the last ``fit``, from ``value.history``."""
@@ -108,19 +142,25 @@ class KerasSaver:
         Raises:
             LoadError: The file is not one that Keras writes.
         """
+        if not (folder / _FILE).exists():  # only its weights were kept
+            return False
         check_archive(folder / _FILE)
         return needs_module(read_config(folder / _FILE), module)
 
-    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Give back the model, compiled, by the Keras that wrote it.
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
+        """Give back the model, compiled, by the Keras that wrote it; or ``into``, with its weights.
 
         Raises:
             LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
                 needs classes or code that are not here.
         """
         package, version = str(details.get("keras")), str(details.get("version"))
-        keras = _the_keras(package, version)
+        keras = keras_for(package, version)
+        if "weights" in details:
+            return restore_weights(into, folder / WEIGHTS_FILE, "Only the weights of this model were kept")
         file = folder / _FILE
+        if into is not None:
+            return restore_weights(into, file, "A Keras model is restored into one")
         check_archive(file)
         config = read_config(file)
         _refuse_what_is_not_in_the_file(config, weights_size(file))
@@ -134,19 +174,6 @@ class KerasSaver:
                 f"It was saved with {package} {version}, and this is {keras.__version__}. Layers and "
                 "functions of your own must be registered, and be as they were then."
             ) from error
-
-
-def _has_weights(model: Any, keras: Any) -> bool:
-    """Tell whether there is anything to save: one that Keras calls built may be none, having no weights."""
-    if not model.built:
-        return False
-    # Layers that make weights when they are built, and were not: of a model whose build() built nothing.
-    waiting = [
-        layer
-        for layer in model._flatten_layers(include_self=False)  # noqa: SLF001  # there is no public way
-        if not layer.built and type(layer).build is not keras.layers.Layer.build
-    ]
-    return bool(model.weights) or not waiting
 
 
 def _write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
@@ -178,6 +205,12 @@ def _write_folder(model: Any, folder: Path) -> Zip:
     return write_folder(model, folder)
 
 
+def _own_classes(model: Any) -> dict[str, type]:
+    """Classes of the model's own parts by name: not registered, they are found nowhere else."""
+    parts = [model, *model._flatten_layers(include_self=False)]  # noqa: SLF001  # there is no public way
+    return {type(part).__name__: type(part) for part in parts}
+
+
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
     missing, unsafe = not_here(config, keras)
     if unsafe:
@@ -188,7 +221,8 @@ def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
     if missing:
         raise LoadError(
             f"This Keras model needs {', '.join(missing)}, which Keras does not know here. Import the module "
-            f"that registers it with @{keras.__name__}.saving.register_keras_serializable() first."
+            f"that registers it with @{keras.__name__}.saving.register_keras_serializable() first; or pass "
+            "into= with a model that your code has built, to have its weights restored."
         )
 
 
@@ -204,87 +238,4 @@ def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
         raise LoadError(
             f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
             f"holds {size:,} bytes. Load only what a training wrote, and if this is, download it again."
-        )
-
-
-def _is_keras_3(package: str, version: str) -> bool:
-    return package == "keras" and _major(version) >= 3  # noqa: PLR2004  # the number is the name
-
-
-def _flavor(package: str, version: str) -> tuple[str, dict[str, Any]]:
-    """The flavor whose loader opens a model of this Keras, and what that loader wants to know."""
-    if _is_keras_3(package, version):
-        return "keras", {
-            "data": "data",
-            "keras_version": version,
-            "keras_backend": _backend(),
-            "save_exported_model": False,
-        }
-    return "tensorflow", {
-        "data": "data",
-        "model_type": "keras",
-        "keras_module": package,
-        "keras_version": version,
-        "save_format": "keras",
-    }
-
-
-def _backend() -> str:
-    """Of the Keras that is loaded; where none is, as of a file that is only copied, Keras's default."""
-    keras: Any = sys.modules.get("keras")
-    return str(keras.backend.backend()) if keras else os.environ.get("KERAS_BACKEND", "tensorflow")
-
-
-def _major(version: str) -> int:
-    return int(version.partition(".")[0])
-
-
-def _the_keras(package: str, version: str) -> Any:
-    """The Keras that reads a model of ``package`` and ``version``."""
-    if package not in _PACKAGES or not version.partition(".")[0].isdecimal():
-        raise LoadError(f"Expected a model of {' or '.join(_PACKAGES)}, got one of {package!r} {version!r}.")
-    came = []
-    # Keras 2 lives on as tf_keras, which reads its files, where `keras` has become Keras 3.
-    heirs = (package, "tf_keras") if package == "keras" and not _is_keras_3(package, version) else (package,)
-    for name in heirs:
-        try:
-            keras: Any = import_module(name)
-        except ImportError as error:
-            came.append(f"{name} can't be imported ({error})")
-            continue
-        if _major(keras.__version__) == _major(version):
-            return keras
-        came.append(f"{name} is {keras.__version__}")
-    raise LoadError(
-        f"This model was saved with {package} {version}, and here {' and '.join(came)}, which won't read it. "
-        f"Load it where what wrote it is installed: {_install(package, version)}"
-    )
-
-
-def _install(package: str, version: str) -> str:
-    if package == "keras" and not _is_keras_3(package, version):
-        # Keras 2 came with the TensorFlow of the same minor version, and works with no other.
-        return f"pip install 'tensorflow=={'.'.join(version.split('.')[:2])}.*'"
-    return f"pip install {package.replace('_', '-')}=={version}"
-
-
-def _frameworks(flavor: str, package: str) -> tuple[str, ...]:
-    return ("keras", _backend()) if flavor == "keras" else ("tensorflow", package)
-
-
-def _warn_of_obstacles(names: Names, package: str) -> None:
-    """Say now, and not at loading, what will keep the model from loading elsewhere."""
-    will_not = "The model is saved, but it will not load as it is"
-    if names.unregistered:
-        warn(
-            f"{will_not}: Keras can't find {', '.join(names.unregistered)} by name. Decorate with "
-            f"@{package}.saving.register_keras_serializable() and save again.",
-        )
-    for name, trouble in names.hidden.items():
-        warn(f"{will_not} in another process: {name} is registered here, but {trouble}")
-    if names.unsafe:
-        warn(
-            f"The model is saved, but it has {'; '.join(names.unsafe)}, which loaders refuse by default. "
-            "Make it a registered layer or function, with what it needs in the model itself, or load "
-            "it with trust=True.",
         )

@@ -15,10 +15,11 @@ from typing import Any
 
 from mlwrap._journal import Metrics, Saved, Signature, TensorSpec, copy_regular
 from mlwrap.errors import LoadError, SaveError
-from mlwrap.savers import _keras
 from mlwrap.savers._archive import check_archive
 from mlwrap.savers._keras import KerasSaver
+from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_names import names_of
+from mlwrap.savers._keras_packages import flavor_of, frameworks_of, pyfunc_of, tell_mlflow
 from mlwrap.savers._paths import named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import Unknown, attempt, make_spec
@@ -64,17 +65,16 @@ class KerasFileSaver(KerasSaver):
             ) from error
         # What its Keras would not find is known where that is imported; a file is copied without it, too.
         names = names_of(config if package in sys.modules else {}, sys.modules.get(package))
-        _keras._warn_of_obstacles(names, package)  # noqa: SLF001  # the same room's
-        flavor, settings = _keras._flavor(package, version)  # noqa: SLF001
+        warn_of_forms(names, package)
+        flavor, settings = flavor_of(package, version)
         if flavor == "tensorflow":
             tell_mlflow(file.parent, package, "keras")
-        loader = {"loader_module": f"mlflow.{flavor}"}
         return Saved(
             flavors={flavor: settings},
-            pyfunc=loader if flavor == "keras" else {**loader, "data": _DATA},
+            pyfunc=pyfunc_of(flavor),
             signature=attempt(inputs_of, config),
             details={"keras": package, "version": version},
-            packages=(*_keras._frameworks(flavor, package), *names.packages),  # noqa: SLF001
+            packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
         )
 
@@ -95,12 +95,6 @@ def package_of(version: str) -> str:
     """The package of Keras that says of itself that it is this version."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return "tf_keras" if major == 2 and minor > _LAST_OF_KERAS_2 else "keras"  # noqa: PLR2004
-
-
-def tell_mlflow(data: Path, package: str, save_format: str) -> None:
-    """Write the files that ``mlflow.tensorflow`` looks for beside a model."""
-    (data / "keras_module.txt").write_text(package)
-    (data / "save_format.txt").write_text(save_format)
 
 
 def inputs_of(config: Any) -> Signature | None:

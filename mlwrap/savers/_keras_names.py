@@ -7,6 +7,7 @@ format is that of ``saving/serialization_lib.py`` of Keras 2 and 3.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from mlwrap.savers._modules import is_installed, source_of, trouble_of
 _PICKLE = "TorchModuleWrapper"
 # What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
 _FILES = ("vocabulary", "merges", "proto")
+# Classes of Keras's whose from_config calls cls(**config).
+_PLAIN_BASES = ("Operation", "Layer", "Model", "Metric", "Loss", "Optimizer", "Initializer", "Regularizer")
 # What is written as a value, though it has the form of an object.
 _VALUES = (
     "__tensor__",
@@ -40,6 +43,7 @@ class Names(NamedTuple):
         hidden: What is registered where another process will not find it, and why.
         unsafe: What runs code or reads files that only the model's file speaks for.
         pickled: Names of the layers among them that are a pickle.
+        unbuildable: Classes whose ``__init__`` does not take what their configuration holds, and why.
     """
 
     modules: tuple[str, ...]
@@ -48,25 +52,31 @@ class Names(NamedTuple):
     hidden: dict[str, str]
     unsafe: list[str]
     pickled: list[str]
+    unbuildable: dict[str, str]
 
 
-def names_of(config: Any, keras: Any) -> Names:
+def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None) -> Names:
     """What a saved model's configuration will want of the process that loads it.
 
     Args:
         config: What is in ``config.json``.
         keras: The Keras that wrote it.
+        classes: Classes of the model's own layers by name, for those that are not registered.
     """
     modules: set[str] = set()
     unregistered: dict[str, None] = {}
     hidden: dict[str, str] = {}
     unsafe: dict[str, None] = {}
     pickled: list[str] = []
+    unbuildable: dict[str, str] = {}
     registered: Mapping[str, Any] = keras.saving.get_custom_objects() if keras is not None else {}
     for node, value, trouble in _found(config, keras, registered.get):
         unsafe.update(dict.fromkeys(trouble))
         if node["class_name"] == _PICKLE:
             pickled.append(str(node["config"].get("name")))
+        cls = value if isinstance(value, type) else (classes or {}).get(node["class_name"])
+        if (reason := _why_unbuildable(cls, node["config"])) is not None:
+            unbuildable[_name(node)] = reason
         if value is None:
             unregistered[_full_name(node)] = None
         elif is_own(value) or value is _VALUE:
@@ -78,7 +88,13 @@ def names_of(config: Any, keras: Any) -> Names:
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
     tops = {module.partition(".")[0] for module in modules if is_installed(module)}
     return Names(
-        tuple(sorted(modules)), tuple(sorted(tops)), sorted(unregistered), hidden, sorted(unsafe), pickled
+        tuple(sorted(modules)),
+        tuple(sorted(tops)),
+        sorted(unregistered),
+        hidden,
+        sorted(unsafe),
+        pickled,
+        unbuildable,
     )
 
 
@@ -161,6 +177,40 @@ def _found(
             # Keras 2 takes whatever a module holds.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
         yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
+
+
+def _why_unbuildable(cls: Any, config: Any) -> str | None:
+    """Why ``from_config`` can't make an object of a class; ``None`` if it can, or has a way of its own.
+
+    Keras's own ``from_config`` calls ``cls(**config)``, so the keys are compared with what ``__init__``
+    takes; nothing is run.
+    """
+    if not isinstance(cls, type) or is_own(cls) or not isinstance(config, Mapping) or "layers" in config:
+        return None
+    home = next((base for base in cls.__mro__ if "from_config" in vars(base)), None)
+    if home is None or not is_own(home) or home.__name__ not in _PLAIN_BASES:
+        return None
+    parameters = _parameters(cls)
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        strange = [key for key in config if key not in {one.name for one in parameters}]
+        if strange:
+            return f"its __init__() does not take {_listed(strange)}"
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind in plain]
+    lacking = [name for name in needed if name not in config]
+    return f"its get_config() leaves out {_listed(lacking)}" if lacking else None
+
+
+def _parameters(cls: Any) -> list[inspect.Parameter]:
+    """What ``__init__`` takes, without ``self``; anything, where it does not say."""
+    try:
+        return list(inspect.signature(cls.__init__).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return [inspect.Parameter("anything", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _is_type(node: Mapping[str, Any]) -> bool:

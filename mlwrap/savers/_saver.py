@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -47,6 +49,24 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in names:
             if name is not None:
                 Registered.parse(name)
+
+
+_subject: ContextVar[str] = ContextVar("_subject", default="")
+
+
+@contextlib.contextmanager
+def naming(run: str, model: str) -> Iterator[None]:
+    """Within this, messages of savers name the run and the model, which ``save`` is not told."""
+    token = _subject.set(f"{model!r} of run {run!r}")
+    try:
+        yield
+    finally:
+        _subject.reset(token)
+
+
+def subject(what: str) -> str:
+    """``what`` is being saved, with its name and its run's where these are known."""
+    return f"{what} {_subject.get()}".rstrip()
 
 
 @runtime_checkable

@@ -31,6 +31,14 @@ def of_keras(model: Any) -> Signature | None:
     return attempt(_of_keras, model)
 
 
+def input_structure(model: Any) -> Any:
+    """The inputs of a Keras model as they are nested, each with shape and type; ``None`` if not known."""
+    inputs = _first(model, "_inputs_struct", "_nested_inputs")
+    if inputs is None and (flat := getattr(model, "inputs", None)) is not None:
+        inputs = flat[0] if len(flat) == 1 else flat  # a sequential model is called with the tensor itself
+    return _of_calls(model) if inputs is None else inputs
+
+
 def _of_keras(model: Any) -> Signature | None:
     inputs = _first(model, "_inputs_struct", "_nested_inputs", "inputs")
     if inputs is None:

@@ -282,7 +282,7 @@ KINDS = {
     ),
     "several inputs": Kind(several_inputs, TWO, BOTH),
     "dictionary inputs": Kind(dictionary_inputs, TWO, BOTH),
-    "several outputs": Kind(several_outputs, TWO, BOTH, pyfunc=False),
+    "several outputs": Kind(several_outputs, TWO, BOTH),
     "own parts": Kind(own_parts),
     "stray parts": Kind(stray_parts, warns=r"can't find .*register_keras_serializable"),
     "lambda": Kind(a_lambda, warns="lambda", trust=True),
@@ -290,7 +290,7 @@ KINDS = {
     "mixed precision": Kind(mixed_precision),
     "quantised": Kind(quantised, keras_3=True),
     "low rank": Kind(low_rank, keras_3=True),
-    "words": Kind(words_looked_up, WORDS, TEXT, pyfunc=False),
-    "text": Kind(words_of_text, WORDS, TEXT, pyfunc=False),
+    "words": Kind(words_looked_up, WORDS, TEXT),
+    "text": Kind(words_of_text, WORDS, TEXT),
     "normalised": Kind(normalised),
 }

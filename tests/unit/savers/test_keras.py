@@ -213,10 +213,7 @@ def test_a_subclassed_model_comes_back_if_its_class_is_registered(keras, keep, r
     kept = keep(model)
     assert kept.saved.modules == (registered.__name__,)
     np.testing.assert_allclose(kept.pyfunc().predict(X), model.predict(X, verbose=0), rtol=1e-6)
-    if is_keras_3(keras):  # which remembers the shapes of a call, and no types
-        assert kept.saved.signature is None
-    else:
-        assert kept.saved.signature.inputs == (TensorSpec(dtype="float32", shape=(-1, 4)),)
+    assert kept.saved.signature.inputs == (TensorSpec(dtype="float32", shape=(-1, 4)),)
 
 
 def test_an_unregistered_class_is_named_at_save_time(keras, keep):

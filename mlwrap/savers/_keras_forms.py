@@ -1,0 +1,91 @@
+"""Which forms of a Keras model are kept beside its ``.keras`` file, or in place of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from mlwrap._journal import Saved, Signature
+from mlwrap.errors import SaveError
+from mlwrap.savers._keras_advice import warn_of_weights
+from mlwrap.savers._keras_names import Names
+from mlwrap.savers._keras_packages import DATA, PACKAGES, backend, flavor_of, frameworks_of, is_keras_3
+from mlwrap.savers._keras_serving import ServingForm, write_serving
+from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
+from mlwrap.savers._keras_weights import write_weights
+from mlwrap.savers._kind import imported, owner
+from mlwrap.savers._saver import SaveOptions
+from mlwrap.savers._signature import of_keras
+
+
+def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: SaveError) -> Saved:
+    """Keep the weights of a model that can't be written as a whole, and its serving form.
+
+    Raises:
+        SaveError: Its weights can't be written, either: says why the model could not be.
+    """
+    package = owner(model, "Model", packages=PACKAGES) or "keras"
+    shutil.rmtree(folder / DATA, ignore_errors=True)
+    try:
+        write_weights(model, folder)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  # what is wrong with the model is the better message
+        raise trouble from None
+    version = str(imported(package).__version__)
+    flavor, _ = flavor_of(package, version)
+    form, problem = _try_serving(model, folder, options, package)
+    warn_of_weights(trouble, serves=form is not None, problem=problem)
+    saved = Saved(
+        signature=of_keras(model),
+        details={"keras": package, "version": version, "weights": WEIGHTS_FILE},
+        packages=frameworks_of(flavor, package),
+    )
+    if form is None:
+        return saved
+    return replace(
+        saved, flavors=form.flavors, pyfunc=form.pyfunc, signature=form.signature or saved.signature
+    )
+
+
+def choose_serving(
+    model: Any, folder: Path, options: SaveOptions, names: Names, signature: Signature | None
+) -> tuple[ServingForm | None, SaveError | None]:
+    """The serving form of a model that stock MLflow could not rebuild or feed; or why it has none."""
+    package = owner(model, "Model", packages=PACKAGES) or "keras"
+    foreign = names.modules or names.unregistered or names.hidden or names.unsafe or names.unbuildable
+    is_text = signature is not None and any(spec.dtype == "str" for spec in signature.inputs)
+    keras_3 = is_keras_3(package, str(imported(package).__version__))
+    if not (foreign or (is_text and keras_3)):
+        if keras_3 and has_several_outputs(model) and backend() != "tensorflow":
+            return None, _needs_tensorflow(model)
+        return None, None
+    form, problem = _try_serving(model, folder, options, package)
+    # Where its module is imported, stock MLflow loads the model, as its users know.
+    return form, problem if is_text or not names.modules else None
+
+
+def _try_serving(
+    model: Any, folder: Path, options: SaveOptions, package: str
+) -> tuple[ServingForm | None, SaveError | None]:
+    if package == "keras" and backend() != "tensorflow":
+        return None, _needs_tensorflow(model)
+    try:
+        return write_serving(model, folder, package, options.input_example), None
+    except SaveError as error:
+        return None, error
+
+
+def _needs_tensorflow(model: Any) -> SaveError:
+    return SaveError(
+        f"on {backend()} Keras exports no SavedModel that stock MLflow could feed. Train on TensorFlow "
+        "(KERAS_BACKEND=tensorflow) for that",
+        model,
+    )
+
+
+def has_several_outputs(model: Any) -> bool:
+    return len(getattr(model, "outputs", None) or ()) > 1

@@ -1,0 +1,299 @@
+"""The serving form of a Keras model: a SavedModel that predicts where none of the training code is.
+
+A ``.keras`` file names the classes and functions it is built of, and a process without them can't open it.
+A SavedModel holds the graph of what they compute instead. It is written only where it is needed::
+
+    serving/model/           the SavedModel
+    serving/MLmodel          Keras 3: what MLflow's loader reads beside it; the model's own MLmodel, one
+                             folder up, goes on describing the .keras file
+    serving/keras_module.txt, save_format.txt
+                             Keras 2 and tf_keras: the same, for ``mlflow.tensorflow``
+
+MLflow has three loaders for one, and the shape of the inputs and outputs decides which fits:
+
+* one input: ``tf2-module`` calls the object with a tensor;
+* several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
+* several inputs and outputs: ``tf1-estimator`` feeds the signature (and drops the last axis of outputs that
+  have one column).
+
+Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflow 3.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlwrap._journal import Signature, TensorSpec
+from mlwrap.errors import SaveError, told
+from mlwrap.savers._functions import serving
+from mlwrap.savers._kind import has_class, imported
+from mlwrap.savers._saved_model_file import Contents, read
+from mlwrap.savers._signature import input_structure, of_keras, specs
+
+FOLDER = "serving"
+_MODEL = "model"  # MLflow's own name for what lies in a model's data folder
+_TEXT = "str"
+
+
+class ServingForm(NamedTuple):
+    """What stock loaders are told of a serving form.
+
+    Attributes:
+        pyfunc: Configuration of MLflow's generic flavor.
+        flavors: Flavors for a model that has no other form.
+        signature: Inputs and outputs.
+        unsafe: What in it does more than compute, so that ``load_model`` would refuse it without trust.
+    """
+
+    pyfunc: dict[str, Any]
+    flavors: dict[str, dict[str, Any]]
+    signature: Signature | None
+    unsafe: tuple[str, ...]
+
+
+def write_serving(model: Any, folder: Path, package: str, example: Any = None) -> ServingForm:
+    """Write the serving form of a model.
+
+    Args:
+        model: A Keras model on TensorFlow.
+        folder: The folder of the logged model.
+        package: The Keras that it is of.
+        example: An input example, which tells the types that a subclassed model takes.
+
+    Raises:
+        SaveError: It can't be written: says why.
+    """
+    target = folder / FOLDER / _MODEL
+    try:
+        if imported(package).__version__.startswith("2."):
+            form = _write_keras_2(model, target, package)
+        else:
+            form = _write_keras_3(model, target, example)
+    except Exception as error:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        if isinstance(error, OSError | MemoryError | SaveError):
+            raise
+        raise SaveError(f"TensorFlow can't export it: {told(error)}", model) from error
+    return form
+
+
+def has_serving_form(folder: Path) -> bool:
+    """Tell whether the logged model in ``folder`` has a serving form."""
+    return (folder / FOLDER / _MODEL).is_dir()
+
+
+def _contents(target: Path, model: Any) -> Contents:
+    contents = read(target)
+    if contents.python:
+        raise SaveError(
+            f"{', '.join(contents.python)} runs Python code (tf.py_function or tf.numpy_function), which no "
+            "other process has",
+            model,
+        )
+    return contents
+
+
+# ── Keras 2 and tf_keras ────────────────────────────────────────────────────────────────────────
+
+
+def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
+    """As ``mlflow.tensorflow`` saves one: Keras makes a model of it again that needs none of its classes."""
+    if not model.built:
+        raise SaveError("it was never called on data", model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the format is old, and that no metrics were compiled
+        # Without the optimizer: MLflow compiles what it loads, and losses of the script's are not there.
+        model.save(str(target), save_format="tf", include_optimizer=False)
+    contents = _contents(target, model)
+    (target.parent / "keras_module.txt").write_text(package)
+    (target.parent / "save_format.txt").write_text("tf")
+    known = of_keras(model) or contents.signatures.get(str(contents.default_signature))
+    config = {"model_type": "keras", "keras_module": package, "data": FOLDER, "save_format": "tf"}
+    return ServingForm(
+        {"loader_module": "mlflow.tensorflow", "data": FOLDER},
+        {"tensorflow": config},
+        known,
+        contents.unsafe,
+    )
+
+
+# ── Keras 3 ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
+    tf: Any = imported("tensorflow")
+    inputs = specs(structure := _inputs(model, example), getattr(model, "input_names", None))
+    held, function = tf.Module(), _function(model, structure, inputs, tf)
+    if len(inputs) == 1:
+        held.__call__ = function
+    else:
+        held.serve = function
+    # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
+    held.variables_ = list(function.get_concrete_function().graph.variables)
+    held.layers_ = list(model.layers)
+    held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
+    flat = serving(held, tf)
+    tf.saved_model.save(held, str(target), signatures={"serving_default": flat} if flat is not None else None)
+    contents = _contents(target, model)
+    signature = Signature(inputs=inputs, outputs=_outputs(model, contents))
+    several = len(function.get_concrete_function().outputs) > 1
+    pyfunc, flavors = _loader(len(inputs) > 1, several, f"{FOLDER}/{_MODEL}", FOLDER)
+    _, beside = _loader(len(inputs) > 1, several, _MODEL, ".")
+    described = {"flavors": beside, "artifact_path": FOLDER}
+    # JSON is YAML, which this file is: no reason to import a parser in the training's process.
+    (target.parent / "MLmodel").write_text(json.dumps(described))
+    if len(inputs) > 1 and several:  # what it is fed by is what TensorFlow could make names of
+        signature = contents.signatures.get("serving_default") or signature
+    return ServingForm(pyfunc, flavors, signature, contents.unsafe)
+
+
+def _loader(
+    several_in: bool, several_out: bool, saved_model: str, data: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Which of MLflow's loaders can feed the model, and the flavor that it reads."""
+    if not several_in:
+        config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
+        return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
+    if several_out:
+        config = {"model_type": "tf1-estimator", "saved_model_dir": saved_model}
+        served = {**config, "meta_graph_tags": ["serve"], "signature_def_key": "serving_default"}
+        return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": served}
+    exported = {"data": data, "save_exported_model": True}
+    return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
+
+
+def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
+    """The model as a function of one tensor, or of a dictionary of them by name."""
+    wanted = [_tensor_spec(spec, tf) for spec in inputs]
+
+    def call(tensors: list[Any]) -> Any:
+        fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
+        return _named(model(_pack(structure, fitted), training=False), model)
+
+    def one(x: Any) -> Any:
+        return call([x])
+
+    def several(x: Mapping[str, Any]) -> Any:
+        return call([x[str(spec.name)] for spec in inputs])
+
+    if len(inputs) == 1:
+        return tf.function(one, input_signature=wanted, autograph=False)
+    named = {str(spec.name): each for spec, each in zip(inputs, wanted, strict=True)}
+    return tf.function(several, input_signature=[named], autograph=False)
+
+
+def _tensor_spec(spec: TensorSpec, tf: Any) -> Any:
+    if spec.dtype == _TEXT:
+        return tf.TensorSpec(None, tf.string)  # (n,) and (n, 1) alike: MLflow tells text without its axes
+    return tf.TensorSpec([None if size < 0 else size for size in spec.shape], spec.dtype)
+
+
+def _shaped(tensor: Any, spec: TensorSpec, tf: Any) -> Any:
+    if spec.dtype != _TEXT:
+        return tensor
+    free = [number for number, size in enumerate(spec.shape) if size < 0]
+    if len(free) == 1:
+        return tf.reshape(tensor, spec.shape)
+    return tf.ensure_shape(tensor, [None if size < 0 else size for size in spec.shape])
+
+
+def _pack(structure: Any, tensors: Iterator[Any]) -> Any:
+    """The model's own structure of inputs, in the order in which :func:`specs` names them."""
+    if isinstance(structure, Mapping):
+        return {key: _pack(item, tensors) for key, item in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_pack(item, tensors) for item in structure]
+    return next(tensors)
+
+
+def _named(result: Any, model: Any) -> Any:
+    """A single output as it is; several by their names, at one level."""
+    while isinstance(result, list | tuple) and len(result) == 1:
+        result = result[0]
+    if isinstance(result, list | tuple):
+        names = list(getattr(model, "output_names", None) or ())
+        if len(names) != len(result) or len(set(names)) < len(names):
+            names = [f"output_{number}" for number in range(len(result))]
+        result = dict(zip(names, result, strict=True))
+    if not isinstance(result, Mapping):
+        return result
+    flat: dict[str, Any] = {}
+    for name, part in result.items():
+        inner = _named(part, None)
+        if isinstance(inner, Mapping):
+            flat.update({f"{name}_{key}": each for key, each in inner.items()})
+        else:
+            flat[str(name)] = inner
+    return flat
+
+
+def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
+    known = of_keras(model)
+    if known is not None and known.outputs:
+        return known.outputs
+    served = contents.signatures.get("serving_default")
+    outputs = served.outputs if served is not None else ()
+    return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input of which only shape and type are known."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+def _inputs(model: Any, example: Any) -> Any:
+    """The structure of the model's inputs.
+
+    Raises:
+        SaveError: It is not known, for the model was never called.
+    """
+    known = input_structure(model)
+    if known is not None:
+        return known
+    if example is not None:
+        return _of_example(example)
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    if not shapes or not model.built:
+        raise SaveError(
+            "it was never called on data, which would tell its inputs. Call it on data once", model
+        )
+    if len(shapes) > 1:
+        raise SaveError("its call() takes several arguments. Give it one: a list or a dictionary", model)
+    return _of_shapes(shapes[0], model.input_dtype, "input")
+
+
+def _of_example(example: Any) -> Any:
+    """Inputs of the types and sizes of an example; any number of rows."""
+    if has_class(example, "DataFrame", packages=("pandas",)):
+        example = example.to_numpy()
+    if isinstance(example, Mapping):
+        return {str(name): _of_array(str(name), part) for name, part in example.items()}
+    return _of_array("input", example)
+
+
+def _of_array(name: str, part: Any) -> _Input:
+    array = imported("numpy").asarray(part)
+    text = array.dtype.kind in "OSU"
+    return _Input(name, "string" if text else array.dtype.name, (None, *array.shape[1:]))
+
+
+def _of_shapes(shape: Any, dtype: str, name: str) -> Any:
+    if isinstance(shape, Mapping):
+        return {str(key): _of_shapes(item, dtype, str(key)) for key, item in shape.items()}
+    if all(isinstance(size, int | None) for size in shape):
+        return _Input(name, dtype, (None, *shape[1:]))
+    return [_of_shapes(item, dtype, f"{name}_{number}") for number, item in enumerate(shape)]
+
+
+def _is_resource(part: Any) -> bool:
+    return has_class(part, "TrackableResource", "CapturableResource", packages=("tensorflow",))
