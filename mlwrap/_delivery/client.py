@@ -23,6 +23,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlwrap._delivery.answers import asks_once, sort_error, sorted_errors
+from mlwrap._delivery.file_store import not_logged
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.puts import Puts
 from mlwrap._delivery.reach import alone, check_listening
@@ -172,7 +173,7 @@ class Client:
         """
         waiting_params = [Param(*p) for p in params]
         if self.may_repeat and self.is_file_store:
-            metrics = self._not_logged(run_id, metrics)
+            metrics = not_logged(self._mlflow, run_id, metrics)
         waiting_metrics = [Metric(*m) for m in metrics]
         waiting_tags = [RunTag(*t) for t in tags]
         while waiting_params or waiting_metrics or waiting_tags:
@@ -187,15 +188,6 @@ class Client:
         """Remove a tag of a run, if it has it."""
         if name in self._mlflow.get_run(run_id).data.tags:
             self._mlflow.delete_tag(run_id, name)
-
-    def _not_logged(self, run_id: str, metrics: Sequence[MetricPoint]) -> list[MetricPoint]:
-        """The metrics that MLflow does not have; NaN is the same as NaN."""
-        logged = {
-            (name, repr(point.value), point.timestamp, point.step)
-            for name in {name for name, *_ in metrics}
-            for point in self._mlflow.get_metric_history(run_id, name)
-        }
-        return [m for m in metrics if (m[0], repr(float(m[1])), m[2], m[3]) not in logged]
 
     @sorted_errors
     def log_artifact(self, run_id: str, source: Path, path: str) -> None:

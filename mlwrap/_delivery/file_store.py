@@ -1,0 +1,19 @@
+"""MLflow's file store has a point twice that is logged twice; a database has it once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlflow import MlflowClient
+
+
+def not_logged(
+    client: MlflowClient, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
+) -> list[tuple[str, float, int, int]]:
+    """The metrics (name, value, time, step) that a run does not have; NaN is the same as NaN."""
+    logged = {
+        (name, repr(point.value), point.timestamp, point.step)
+        for name in {name for name, *_ in metrics}
+        for point in client.get_metric_history(run_id, name)
+    }
+    return [m for m in metrics if (m[0], repr(float(m[1])), m[2], m[3]) not in logged]
