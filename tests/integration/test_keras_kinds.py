@@ -68,7 +68,7 @@ def same(found, expected) -> None:
 
 def _as_mlflow_has_it(name, dtype, shape):
     """Text is told as Python objects of any shape, for MLflow's own type for it refuses frames and bytes."""
-    return (name, "|O", (-1,)) if dtype == "str" else (name, np.dtype(dtype).str, shape)
+    return (name, "|O", (-1,)) if np.dtype(dtype).kind == "U" else (name, np.dtype(dtype).str, shape)
 
 
 @pytest.mark.parametrize("name", KINDS)
