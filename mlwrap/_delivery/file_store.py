@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 
+M = TypeVar("M", bound=tuple[Any, ...])
 
-def not_logged(
-    client: MlflowClient, run_id: str, metrics: Sequence[tuple[str, float, int, int]]
-) -> list[tuple[str, float, int, int]]:
-    """The metrics (name, value, time, step) that a run does not have; NaN is the same as NaN."""
+
+def not_logged(client: MlflowClient, run_id: str, metrics: Sequence[M]) -> list[M]:
+    """The metrics (name, value, time, step and more) that a run does not have; NaN is the same as NaN."""
     logged = {
         (name, repr(point.value), point.timestamp, point.step)
         for name in {name for name, *_ in metrics}

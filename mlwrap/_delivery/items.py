@@ -104,7 +104,7 @@ class Items:
         except Exception as error:
             if getattr(error, "retry_after", None):
                 raise
-            self._client.check_run(run_id)
+            self._check_server(run_id)
             before = progress.failing
             if before is None or before.staged != record.staged:
                 before = Failing(staged=record.staged, reason="", tries=0)
@@ -184,6 +184,18 @@ class Items:
         """Remove the stage of an item that MLflow has: once it is written down that it does."""
         if record.staged not in self._progress.held:
             self._remove_stage(record)
+
+    def _check_server(self, run_id: str) -> None:
+        """Make sure that the server answers, so that it is the item that failed.
+
+        Raises:
+            Unreachable: It does not.
+            Refused: The run is deleted.
+        """
+        try:
+            self._client.check_run(run_id)
+        except Unreachable:  # a server that fails over a file may close the connection for good
+            self._client.check_run(run_id)
 
     def _put(self, record: Artifact | Model, run_id: str) -> None:
         record = self._with_checksums(record)
