@@ -16,6 +16,7 @@ FLOORS = (
     ("errors",),
     ("config", "_passwords", "_travel", "_aside"),
     ("_capture", "_journal", "_background", "_lifetime", "_logged_model", "_number", "_pace", "_report"),
+    ("_best", "_learning_rates"),
     ("savers", "_delivery", "_clock", "_ending", "_said", "_grid"),
     ("_stage_checksums", "_sweep_table", "_system_metrics"),
     ("_artifacts", "_points", "_models", "_unrecorded"),
