@@ -111,13 +111,13 @@ class MetricsCallback:
         """Forget every fit."""
         self._best = Best(self._best_name, self._mode) if self._best_name else None
         self._save_seconds = 0.0
-        self._rescued = False
+        self._rescued, self._alone = False, True
         self._told: set[str] = set()
         self._run: Run | None = None
         self._points: Points | None = None
         self._pace = Pace()
-        self._alone = True
         self._offset: int | None = None
+        self._live_names: set[str] = set()
         self._epoch = self._before = self._done = self._last_told = 0
         self._epoch_began = self._batch_ended = self._last_time = 0.0
         self.model: Any = None
@@ -173,8 +173,9 @@ class MetricsCallback:
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
             self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
             history = getattr(self.model, "history", None)
-            if getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
-                savers.goes_on(history, self._offset, self._prefix)
+            log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
+            if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
+                self._live_names = savers.goes_on(history, self._offset, self._prefix, log)
         self._epoch = epoch + self._offset
         self._before = self._last_told = counts.get(self._batches, 0)
         self._done = 0
@@ -225,6 +226,7 @@ class MetricsCallback:
         record: savers.Metrics | None = None
         try:
             record = self._points.log(values, step)  # type: ignore[union-attr] # see _hook
+            self._live_names.update(found)
         finally:  # what has diverged is kept, too, if it was asked for
             if self._checkpoint_every and (step + 1) % self._checkpoint_every == 0:
                 self._save("checkpoint", record, background=True)
@@ -237,7 +239,7 @@ class MetricsCallback:
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Write down what still waits."""
         self._points.settle()  # type: ignore[union-attr] # see _hook
-        self._say(self._best and self._best.missed_for(1))
+        self._say(self._best.missed_for(1) if self._best else None)
 
     def _implements_train_batch_hooks(self) -> bool:
         """Keras 2 asks."""
@@ -273,9 +275,7 @@ class MetricsCallback:
         if self._run is None:
             return
         began = time.monotonic()
-        if (
-            sync := getattr(self.model, "jax_state_sync", None)
-        ) is not None:  # within an epoch it lies elsewhere
+        if sync := getattr(self.model, "jax_state_sync", None):  # within an epoch it lies elsewhere
             sync()
         called = f"{self._prefix.rstrip('/')}_{name}".lstrip("_").replace("/", "_")
         self._run.log_model(self.model, called, step=self._epoch, metrics=record, background=background)

@@ -22,11 +22,12 @@ from typing import Any
 from mlwrap._journal import Metrics, Saved, Zip
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers._archive import check_archive, read_config, weights_size
+from mlwrap.savers._fits import latest_fit
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
 from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._kind import class_name, has_class, imported, owner
-from mlwrap.savers._metrics import history_metrics, is_history
+from mlwrap.savers._metrics import history_metrics
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import of_keras
 
@@ -98,9 +99,8 @@ class KerasSaver:
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
-        """Each epoch of the last ``fit``, from ``value.history``."""
-        history = getattr(value, "history", None)
-        return history_metrics(history) if is_history(history) else ()
+        """Each epoch of the last ``fit``."""
+        return history_metrics(latest_fit(value))
 
     def needs_module(self, folder: Path, module: str) -> bool:
         """Whether the model in ``folder`` has objects of a module.

@@ -497,3 +497,89 @@ def test_a_warning_before_the_end_of_several(model, monkeypatch: pytest.MonkeyPa
         os.kill(os.getpid(), signal.SIGUSR1)
         fit(model, MetricsCallback(checkpoint_every=2))
     assert [made.name for made in runs[0].models] == ["checkpoint"]
+
+
+def small(keras):
+    """A model that is not fitted."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(("freq", "epochs"), [(2, [1, 3]), (3, [2]), (5, [4]), ([1, 5], [0, 4])], ids=str)
+@pytest.mark.parametrize("callbacks", [(), ({},), ({"best": "val_loss"},)], ids=["none", "callback", "best"])
+def test_validation_freq_points_are_at_their_epochs(model, freq, epochs, callbacks):
+    """Once each, with the callback and without, from the first fit on and after it."""
+    with capture_runs() as runs, model_run("r") as run:
+        for fits in (1, 2):
+            made = [MetricsCallback(**options) for options in callbacks]
+            history = fit(model, *made, epochs=5, validation_data=(X, Y), validation_freq=freq)
+            run.record((model, history) if fits == 1 else model)
+    assert steps(runs[0], "val_loss") == epochs + [5 + epoch for epoch in epochs]
+    assert steps(runs[0], "loss") == list(range(10))
+
+
+def test_metrics_after_evaluate(model):
+    """Keras 2 and tf_keras forget the History of the fit then."""
+    with capture_runs() as runs, model_run("r") as run:
+        fit(model, epochs=3)
+        model.evaluate(X, Y, verbose=0)
+        run.record(model)
+    with capture_runs() as logged, model_run("r") as run:
+        fit(model, epochs=3)
+        model.evaluate(X, Y, verbose=0)
+        run.log_model(model)
+    assert steps(runs[0], "loss") == steps(logged[0], "loss") == [0, 1, 2]
+
+
+def test_live_history_is_not_read_again(model, keras):
+    """Not even where another callback changes the values later; what a later one adds is read."""
+
+    class Later(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"], logs["mine"] = -1.0, float(epoch)
+
+    with capture_runs() as runs, model_run("r") as run:
+        history = fit(model, MetricsCallback(), Later())
+        run.record((model, history))
+    assert [value >= 0 for _, value in runs[0].metrics["loss"]] == [True, True]
+    assert steps(runs[0], "mine") in ([], [0, 1])  # Keras 2 gives each callback logs of its own
+    with capture_runs() as runs, model_run("another") as run:
+        run.record(history)
+    assert steps(runs[0], "loss") == [0, 1]
+
+
+def test_metrics_of_a_model_that_is_reloaded(model, keras, tmp_path):
+    """The fit was of another object, and the returned one was never fitted."""
+    with capture_runs() as runs, model_run("r") as run:
+        fit(model, epochs=3)
+        model.save(tmp_path / "best.keras")
+        run.record(keras.models.load_model(tmp_path / "best.keras"))
+    assert list(runs[0].metrics) == ["loss"]
+    assert steps(runs[0], "loss") == [0, 1, 2]
+
+
+def test_history_alone_brings_its_model(model):
+    """With its metrics by their own names; of several models none is."""
+    with capture_runs() as runs, model_run("r") as run:
+        run.record(fit(model))
+    assert [made.name for made in runs[0].models] == ["keras_model"]
+    assert (list(runs[0].metrics), steps(runs[0], "loss")) == (["loss"], [0, 1])
+
+
+@pytest.mark.parametrize("returned", ["reloaded", "histories"])
+def test_trials_of_a_tuner_are_series_of_their_own(keras, tmp_path, returned):
+    """Each trial has a model of its own, which the tuner lets go of."""
+    with capture_runs() as runs, model_run("r") as run:
+        histories = []
+        for _ in range(3):
+            trial = small(keras)
+            history = fit(trial)
+            histories += [history] * (returned == "histories")
+        trial.save(tmp_path / "best.keras")
+        del trial, history
+        run.record(histories or keras.models.load_model(tmp_path / "best.keras"))
+    names = ["history", "history_2", "history_3"]
+    assert {name: [step for step, _ in points] for name, points in runs[0].metrics.items()} == {
+        f"{name}/loss": [0, 1] for name in names
+    }
