@@ -192,7 +192,7 @@ class Models:
         record, saver, options, stage = save
         began = time.monotonic()
         saved = savers.save(saver, value, stage, options)
-        savers.keep_example(value, stage, saved, options)
+        saved = savers.keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
         files = self._checksums.files(stage, saved.zips)
         self.seconds = time.monotonic() - began
