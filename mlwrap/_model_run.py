@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mlwrap import _lifetime, _report
+from mlwrap import _lifetime, _report, savers
 from mlwrap._around import announced, existing_run, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
@@ -19,7 +19,7 @@ from mlwrap._fluent import Fluent
 from mlwrap._handover import Handover
 from mlwrap._journal import RunStarted, Status, now, spool_root
 from mlwrap._recorder import Recorder
-from mlwrap._run import Run, current, current_run
+from mlwrap._run import Run, current, current_fits, current_run
 from mlwrap._system_metrics import system_metrics
 from mlwrap.config import Options, Settings, check_type, is_own, settings
 from mlwrap.errors import RunStateError, told
@@ -97,8 +97,7 @@ class RunContext:
         self._recorder = Recorder(name, strict=chosen.strict, nonfinite=chosen.nonfinite)
         self._settings = chosen
         self._capture = capture
-        self._tags = tags or {}
-        self._function = function
+        self._tags, self._function = tags or {}, function
         self._run_id, self._own = run_id, own_experiment
         self._entered = False
         self._offline = chosen.delivery == "off"
@@ -125,6 +124,7 @@ class RunContext:
         try:
             if not self._settings.disabled:
                 self._start()
+                savers.watch_fits(current_fits)
             run = self._run = Run(self._recorder, current_run(), self._handover)
             current.set(run)
         except BaseException as error:  # Ctrl-C among them: what was opened is closed again

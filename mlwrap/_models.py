@@ -214,7 +214,7 @@ class Models:
         began = time.monotonic()
         with savers.naming(self._run, record.name):
             saved = savers.save(saver, value, stage, options)
-        savers.keep_example(value, stage, saved, options)
+        saved = savers.keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
         files = self._checksums.files(stage, saved.zips)
         self.seconds = time.monotonic() - began

@@ -74,6 +74,7 @@ class Recorder(Unrecorded):
         self._params = Parameters()
         checksums = StageChecksums(self.append)
         self.points = Points(self.append, self.warn, self.tags, nonfinite)
+        self.fits = savers.FitLog()
         folder: Callable[[], RunFolder] = lambda: self.journal.folder  # noqa: E731 - of a run that is open
         self._artifacts = Artifacts(folder, self.append, self.warn, self.redactor, checksums)
         self.models = Models(

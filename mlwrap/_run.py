@@ -19,7 +19,7 @@ from mlwrap._logged_model import LoggedModel
 from mlwrap._recorder import Recorder
 from mlwrap._training import Training
 from mlwrap.errors import Diverged, OptionError, SaveError, told
-from mlwrap.savers import Output, SaveOptions, Saver, per_model, unpack
+from mlwrap.savers import FitLog, Output, SaveOptions, Saver, per_model, unpack
 
 _CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
 
@@ -32,6 +32,12 @@ def current_run() -> Run | None:
     while run is not None and run.status != "RUNNING":  # ended out of order, as generators do, or elsewhere
         run = run.around
     return run
+
+
+def current_fits() -> FitLog | None:
+    """What was seen of the fits of the current run."""
+    run = current.get()
+    return None if run is None else run._recorder.fits  # noqa: SLF001 - the run's own part
 
 
 def check_run(run: object) -> None:
@@ -205,7 +211,7 @@ class Run(Training, Known):
         """
         recorder, failed = self._recorder, None
         began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
-        found = unpack(value, since=began)
+        found = unpack(value, since=began, fits=recorder.fits)
         recorder.points.found(found.metrics)
         if found.tags:
             recorder.tags(found.tags)

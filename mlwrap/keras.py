@@ -6,25 +6,25 @@ and not for its class, so one that several Kerases can call need not choose whic
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import functools
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, Literal, ParamSpec
 
 from mlwrap import savers
+from mlwrap._best import Best, check_mode, check_positive
 from mlwrap._capture import role
 from mlwrap._fit_params import fit_params
+from mlwrap._learning_rates import learning_rates
 from mlwrap._pace import Pace
 from mlwrap._points import Points
 from mlwrap._run import Run, check_run, current_run
-from mlwrap.errors import Diverged, OptionError, SaveError, told, warn
+from mlwrap.errors import Diverged, SaveError, told, warn
 
 __all__ = ["MetricsCallback"]
 
-_HIGHER_IS_BETTER = re.compile(r"acc|auc|precision|recall|f1|f_score|fbeta|iou|dice|r2")
 P = ParamSpec("P")
 
 
@@ -63,14 +63,16 @@ class MetricsCallback:
         batch_size: With it ``samples_per_second`` is logged, too; Keras does not tell.
         checkpoint_every: Log the model as ``checkpoint`` after every so many epochs, with their metrics.
         best: Name of a metric, as ``"val_loss"``: log the model as ``best`` whenever that is a new best.
-        mode: Whether the lowest or the highest is best; by default the highest for names such as
-            ``val_accuracy`` or ``auc``, else the lowest.
+        mode: Whether the lowest or the highest is best. By default the metric tells: see
+            ``docs/reference/metrics.md``.
         grace: Seconds that are left when ``run.preempted`` becomes true. The model is then logged as
             ``preempted``, unless the last time took more than a third of that, or several processes train
             it; 0 for never.
 
     Raises:
-        OptionError: An option that can't be used.
+        OptionError: An option can't be used, or ``best`` needs a ``mode``.
+
+    A copy by ``copy.deepcopy``, as tuners make, logs to the same run and starts afresh.
     """
 
     async_safe = True  # on JAX and PyTorch Keras calls it from threads of its own then, and goes on
@@ -90,31 +92,43 @@ class MetricsCallback:
         grace: float = 30.0,
     ) -> None:
         check_run(run)
-        numbers = {"every": every, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
-        for name, number in {**numbers, "every_seconds": every_seconds}.items():
-            if number is not None and (isinstance(number, bool | str) or not number > 0):
-                raise OptionError(f"{name}={number!r} can't be used: expected a number greater than 0.")
-        if mode not in {None, "min", "max"}:
-            raise OptionError(f"mode={mode!r} can't be used: expected 'min' or 'max'.")
+        check_positive(
+            every=every, every_seconds=every_seconds, batch_size=batch_size, checkpoint_every=checkpoint_every
+        )
         self._given = run
-        self._prefix = prefix
-        self._batches = f"{prefix}batch"  # what they are counted as
+        self._prefix, self._batches = prefix, f"{prefix}batch"  # what they are counted as
         self._batch_names: dict[str, str] = {}
         self._every = every or math.inf
         self._every_seconds = every_seconds or math.inf
         self._batch_size = batch_size
         self._checkpoint_every = checkpoint_every
-        self._best = best
-        self._highest = mode == "max" if mode else bool(best and _HIGHER_IS_BETTER.search(best.lower()))
-        self._best_value = math.inf
+        check_mode(mode)
+        self._best_name, self._mode = best, mode
         self._grace = grace
-        self._save_seconds, self._rescued = 0.0, False
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Forget every fit."""
+        self._best = Best(self._best_name, self._mode) if self._best_name else None
+        self._save_seconds, self._rescued, self._alone = 0.0, False, True
         self._told: set[str] = set()
         self._run: Run | None = None
         self._points: Points | None = None
         self._pace = Pace()
+        self._offset: int | None = None
+        self._live_names: set[str] = set()
+        self._epoch = self._before = self._done = self._last_told = 0
+        self._epoch_began = self._batch_ended = self._last_time = 0.0
         self.model: Any = None
         self.params: Mapping[str, Any] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetricsCallback:
+        """The same options and the same run, whose connection can't be copied, and nothing of its fits."""
+        memo[id(self)] = fresh = copy.copy(self)
+        fresh._start_afresh()  # noqa: SLF001 - it is one of us
+        for name in vars(self).keys() - vars(MetricsCallback()).keys():  # what a subclass has added
+            setattr(fresh, name, copy.deepcopy(getattr(self, name), memo))
+        return fresh
 
     def __getattr__(self, name: str) -> Any:
         """The hooks that Keras has and that nothing is to be done in."""
@@ -144,8 +158,9 @@ class MetricsCallback:
         elif (recorder := run._recorder).recording:  # noqa: SLF001 - a worker that only takes part in saving, too
             self._run, self._points = run, recorder.points
         self._alone = role().told_by is None
-        self._offset: int | None = None
-        self._rescued, self._epoch = False, 0
+        self._offset, self._rescued, self._epoch = None, False, 0
+        if self._best is not None:
+            self._best.begin_fit()
 
     @_hook
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
@@ -157,8 +172,9 @@ class MetricsCallback:
             asked = fit_params(self.model, self.params, self._batch_size, self._prefix)
             self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see _hook
             history = getattr(self.model, "history", None)
-            if getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
-                savers.goes_on(history, self._offset, self._prefix)
+            log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
+            if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
+                self._live_names = savers.goes_on(history, self._offset, self._prefix, log)
         self._epoch = epoch + self._offset
         self._before = self._last_told = counts.get(self._batches, 0)
         self._done = 0
@@ -198,7 +214,7 @@ class MetricsCallback:
         now = time.monotonic()
         step = self._epoch
         self._points.counts[self._prefix] = step + 1  # type: ignore[union-attr] # see _hook
-        found = {**(logs or {}), **self._learning_rate(), "epoch_seconds": now - self._epoch_began}
+        found = {**(logs or {}), **learning_rates(self.model), "epoch_seconds": now - self._epoch_began}
         if self._done and self._batch_ended > self._epoch_began:
             found["batches_per_second"] = self._done / (self._batch_ended - self._epoch_began)
             if self._batch_size:
@@ -209,6 +225,7 @@ class MetricsCallback:
         record: savers.Metrics | None = None
         try:
             record = self._points.log(values, step)  # type: ignore[union-attr] # see _hook
+            self._live_names.update(found)
         finally:  # what has diverged is kept, too, if it was asked for
             if self._checkpoint_every and (step + 1) % self._checkpoint_every == 0:
                 self._save("checkpoint", record, background=True)
@@ -221,6 +238,7 @@ class MetricsCallback:
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Write down what still waits."""
         self._points.settle()  # type: ignore[union-attr] # see _hook
+        self._say(self._best.missed_for(1) if self._best else None)
 
     def _implements_train_batch_hooks(self) -> bool:
         """Keras 2 asks."""
@@ -234,30 +252,12 @@ class MetricsCallback:
     def _batch_name(self, name: str) -> str:
         return self._batch_names.setdefault(name, f"{self._batches}/{name}")
 
-    def _learning_rate(self) -> dict[str, Any]:
-        with contextlib.suppress(Exception):  # an optimizer of the user's own need not have one
-            optimizer = self.model.optimizer
-            rate = optimizer.learning_rate
-            if callable(rate) and not hasattr(rate, "dtype"):  # a schedule, in Keras 2
-                rate = rate(optimizer.iterations)
-            return {"learning_rate": float(rate)}
-        return {}
-
     def _is_best(self, record: savers.Metrics) -> bool:
         if self._best is None:
             return False
-        name = f"{self._prefix}{self._best}"
-        if name not in record.values:
-            self._say(
-                f"best={self._best!r} is no metric of this fit, and no best model is logged; there are: "
-                f"{', '.join(record.values)}."
-            )
-            return False
-        value = record.numbers()[name] * (-1 if self._highest else 1)
-        if not value < self._best_value:  # nor is NaN
-            return False
-        self._best_value = value
-        return True
+        is_best = self._best.is_in(record.numbers(), self._prefix, self.model)
+        self._say(self._best.missed_for())
+        return is_best
 
     @_hook
     def _rescue(self, record: savers.Metrics | None) -> None:
@@ -289,9 +289,9 @@ class MetricsCallback:
             self._say(f"fit() was asked to stop: {error}")
         self.model.stop_training = True
 
-    def _say(self, message: str) -> None:
+    def _say(self, message: str | None) -> None:
         """Once: a training makes the same mistake at every step."""
-        if message not in self._told:
+        if message and message not in self._told:
             self._told.add(message)
             warn(message)
 

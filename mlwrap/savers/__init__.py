@@ -14,9 +14,9 @@ from mlwrap._journal import Metrics, Saved, Signature, TensorSpec
 from mlwrap.savers._events import folder_metrics
 from mlwrap.savers._example import keep_example
 from mlwrap.savers._figures import write_figure
+from mlwrap.savers._fits import FitLog, goes_on, watch_fits
 from mlwrap.savers._flavor_formats import imported_mlflow
 from mlwrap.savers._keras_serving import has_serving_form
-from mlwrap.savers._metrics import goes_on
 from mlwrap.savers._outputs import Output
 from mlwrap.savers._per_model import per_model
 from mlwrap.savers._predict import arrays, difference, predict
@@ -36,6 +36,7 @@ from mlwrap.savers._saver import SaveOptions, Saver, naming
 from mlwrap.savers._unpack import Found, Unpacked, unpack
 
 __all__ = [
+    "FitLog",
     "Found",
     "Metrics",
     "Output",
@@ -66,5 +67,6 @@ __all__ = [
     "save",
     "snapshot",
     "unpack",
+    "watch_fits",
     "write_figure",
 ]

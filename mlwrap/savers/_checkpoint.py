@@ -20,6 +20,7 @@ from mlwrap.savers._checkpoint_files import (
     require_checkpoint,
     write_state,
 )
+from mlwrap.savers._checkpoint_unbuilt import unbuilt_layers
 from mlwrap.savers._kind import class_name, has_class, imported
 from mlwrap.savers._saver import SaveOptions
 
@@ -81,8 +82,8 @@ class CheckpointSaver:
             trust: Of no concern here.
 
         Raises:
-            LoadError: ``into`` is missing, is something else, or holds objects that the checkpoint does not;
-                or files of the checkpoint are missing.
+            LoadError: ``into`` is missing, is something else, or holds objects that the checkpoint does not,
+                or Keras 3 layers that are not built; or files of the checkpoint are missing.
         """
         if into is None:
             raise LoadError(
@@ -95,7 +96,10 @@ class CheckpointSaver:
             names = details.get("kept") or [Path(prefix).name]
             return place_checkpoints(folder / _FOLDER, names, into)
         try:
-            _target(into).restore(prefix).assert_existing_objects_matched()
+            target = _target(into)
+            unbuilt = unbuilt_layers(target, prefix)
+            if not unbuilt:
+                target.restore(prefix).assert_existing_objects_matched()
         except (AssertionError, ValueError) as error:
             raise LoadError(
                 "The checkpoint does not fit into the objects given as into=. Build them as at the time of "
@@ -105,6 +109,12 @@ class CheckpointSaver:
             raise LoadError(
                 f"The checkpoint can't be read. Download the whole model folder again. {told(error)}"
             ) from error
+        if unbuilt:
+            raise LoadError(
+                "The checkpoint is not restored. It has values for layers that are not built, and Keras 3 "
+                f"would give them new weights later: {', '.join(unbuilt)}. Call the model given as into= on "
+                "data once, or build(shape) it, and then load the checkpoint."
+            )
         return into
 
 

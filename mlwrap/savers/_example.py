@@ -19,7 +19,7 @@ class _Unfit(Exception):
     """The example is none, or is not one for this model: what was expected, and what came."""
 
 
-def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -> None:
+def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -> Saved:
     """Write the example that was given into the model's folder, with a prediction if one is to be compared.
 
     One that can't be written, or does not fit, is a warning.
@@ -29,17 +29,24 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
         folder: Where the saver has written it to.
         saved: What the saver said of it.
         options: What was asked.
+
+    Returns:
+        What the saver said. The example decides the types and shapes of its signature where a Keras model
+        takes several: it casts numbers, and completes a last axis of 1.
     """
     if options.input_example is None:
-        return
+        return saved
+    is_keras = saved.details.get("keras") is not None
     try:
         example = _example(options.input_example, saved.signature)
         if saved.signature is not None:
-            example = _fitted(example, options.input_example, saved.signature)
+            example = _fitted(example, options.input_example, saved.signature, is_keras=is_keras)
+            if is_keras and (signature := _as_fed(saved.signature, example)) != saved.signature:
+                saved = msgspec.structs.replace(saved, signature=signature)
     except Exception as error:  # noqa: BLE001 - an example is a bonus, and may be anything
         what = str(error) if isinstance(error, _Unfit) else told(error)
         warn(f"The model is saved without its input_example: {what}")
-        return
+        return saved
     if options.verify == "load":
         try:
             example = msgspec.structs.replace(example, predicted=predict(model, example))
@@ -48,6 +55,7 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
                 f"No prediction will be compared, for the model could not predict its example: {told(error)}"
             )
     example.write(folder)
+    return saved
 
 
 def _example(given: Any, signature: Signature | None) -> Example:
@@ -85,7 +93,7 @@ def _array(given: Any) -> Any:
     return array
 
 
-def _fitted(example: Example, given: Any, signature: Signature) -> Example:
+def _fitted(example: Example, given: Any, signature: Signature, *, is_keras: bool) -> Example:
     """The example, if it is one for this signature; a list has no type of its own, so it takes the model's.
 
     Raises:
@@ -111,7 +119,8 @@ def _fitted(example: Example, given: Any, signature: Signature) -> Example:
         own = given.get(name) if isinstance(given, Mapping) else given
         if isinstance(own, list | tuple) and _castable(array, spec.dtype):
             array = array.astype(spec.dtype)
-        if not _is(array, spec):
+        # Keras tells its outputs only of models that complete their inputs: functional and sequential ones.
+        if not (_is_taken(array, spec, completes=bool(signature.outputs)) if is_keras else _is(array, spec)):
             raise _unfit(specs, example)
         fitted[name] = array
     return msgspec.structs.replace(example, inputs=fitted)
@@ -130,6 +139,29 @@ def _is(array: Any, spec: TensorSpec) -> bool:
         and array.ndim == len(spec.shape)
         and all(wanted in {-1, size} for wanted, size in zip(spec.shape, array.shape, strict=True))
     )
+
+
+def _is_taken(array: Any, spec: TensorSpec, *, completes: bool) -> bool:
+    """Whether Keras takes an array: it casts numbers, and may add or remove a last axis of 1."""
+    castable = array.dtype.kind in "biuf" and spec.dtype != "str" and not spec.dtype.startswith("complex")
+    cast = array.astype(spec.dtype) if castable else array
+    shapes = [array.shape]
+    if completes:
+        shapes += [(*array.shape, 1), *([array.shape[:-1]] if array.shape[-1] == 1 else [])]
+    return any(_is(cast.reshape(shape), spec) for shape in shapes)
+
+
+def _as_fed(signature: Signature, example: Example) -> Signature:
+    """The signature with the example's types and ranks; a frame's columns are MLflow's to bring together."""
+    if example.kind == "frame":
+        return signature
+    inputs = []
+    for spec in signature.inputs:
+        array = example.inputs[spec.name or ""]
+        dtype = spec.dtype if array.dtype.kind == "U" else array.dtype.name
+        sizes = (*spec.shape, 1) if array.ndim > len(spec.shape) else spec.shape[: array.ndim]
+        inputs.append(TensorSpec(name=spec.name, dtype=dtype, shape=sizes))
+    return msgspec.structs.replace(signature, inputs=tuple(inputs))
 
 
 def _unfit(specs: tuple[TensorSpec, ...], example: Example) -> _Unfit:

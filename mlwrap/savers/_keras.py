@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from mlwrap._journal import Metrics, Saved, Zip
 from mlwrap.errors import LoadError, SaveError, told
 from mlwrap.savers._archive import check_archive, read_config, weights_size
+from mlwrap.savers._fits import latest_fit
 from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
 from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only
@@ -39,7 +40,7 @@ from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import has_weights, restore_weights
 from mlwrap.savers._kind import class_name, has_class, imported, owner
-from mlwrap.savers._metrics import history_metrics, is_history
+from mlwrap.savers._metrics import history_metrics
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import of_keras
 
@@ -132,9 +133,8 @@ class KerasSaver:
         return saved
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
-        """Each epoch of the last ``fit``, from ``value.history``."""
-        history = getattr(value, "history", None)
-        return history_metrics(history) if is_history(history) else ()
+        """Each epoch of the last ``fit``."""
+        return history_metrics(latest_fit(value))
 
     def needs_module(self, folder: Path, module: str) -> bool:
         """Whether the model in ``folder`` has objects of a module.

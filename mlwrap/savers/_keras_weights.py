@@ -14,8 +14,8 @@ from typing import Any
 
 from mlwrap.errors import LoadError
 from mlwrap.savers._archive import check_archive, check_hdf5
+from mlwrap.savers._fits import is_history
 from mlwrap.savers._kind import class_name, has_class
-from mlwrap.savers._metrics import is_history
 
 FILE = "data/model.weights.h5"
 _PACKAGES = ("keras", "tf_keras")

@@ -9,8 +9,9 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from mlwrap.savers._figures import stands_for
+from mlwrap.savers._fits import is_history
 from mlwrap.savers._kind import class_name
-from mlwrap.savers._metrics import is_history, number
+from mlwrap.savers._metrics import number
 from mlwrap.savers._outputs import Kind, kind_of
 from mlwrap.savers._paths import named_path, result_path
 from mlwrap.savers._registry import find

@@ -9,11 +9,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlwrap._journal import Metrics, now
-from mlwrap.savers._kind import has_class
+from mlwrap.savers._fits import Fit, fit_of
 
 _NUMERIC = ("float", "int", "uint", "bfloat")
 _after: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-_live: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
 def number(value: object) -> float | None:
@@ -40,26 +39,10 @@ def _is_numeric(value: object) -> bool:
     return str(getattr(dtype, "name", dtype)).removeprefix("torch.").startswith(_NUMERIC)
 
 
-def is_history(value: object) -> bool:
-    """Tell whether ``value`` is what ``fit`` of Keras 3, Keras 2 or tf_keras returns."""
-    return has_class(value, "History", packages=("keras", "tf_keras"))
-
-
-def goes_on(history: Any, epochs: int, prefix: str = "") -> None:
-    """Say that the ``fit`` of a ``History`` is logged while it runs.
-
-    Args:
-        history: The History.
-        epochs: How many there were in the run before its own, whose steps come after them.
-        prefix: What stands before the names of its metrics.
-    """
-    if is_history(history):
-        _live[history] = (epochs, prefix)
-
-
 def is_live(history: Any) -> bool:
-    """Whether :func:`goes_on` was told of it."""
-    return is_history(history) and history in _live
+    """Whether the ``fit`` of a ``History`` was logged while it ran."""
+    fit = fit_of(history)
+    return isinstance(fit, Fit) and fit.live_in is not None
 
 
 def comes_after(history: Any, epochs: int) -> int:
@@ -68,35 +51,45 @@ def comes_after(history: Any, epochs: int) -> int:
     Returns:
         How many epochs there are with its own.
     """
+    history = fit_of(history)
     own = list(getattr(history, "epoch", None) or ())
-    if history not in _live and own:
-        _after[history] = max(0, epochs - int(own[0]))
-    before = _live[history][0] if history in _live else _after.get(history, 0)
+    if isinstance(history, Fit) and history.is_placed:
+        before = history.before
+    else:
+        if own:
+            _after[history] = max(0, epochs - int(own[0]))
+        before = _after.get(history, 0)
     return max([epochs, *(before + int(epoch) + 1 for epoch in own)])
 
 
 def history_metrics(history: Any) -> Iterator[Metrics]:
     """One record for each epoch of a ``History``, with the epoch's own number in its run as the step.
 
-    A metric with fewer values than epochs comes from ``validation_freq``, which the ``History`` does
-    not keep: its values are placed at the even spacing that fits (every second epoch, every third).
+    What was logged while it ran is left out. Of a ``fit`` that was not watched (outside a run, or with a
+    ``History`` of the user's own), a metric with fewer values than epochs comes from ``validation_freq``,
+    which the ``History`` does not keep: its values are placed at the even spacing that fits.
     """
-    kept = getattr(history, "history", None) or {}
-    values = {name: series for name, series in kept.items() if isinstance(series, list | tuple)}
+    fit = fit_of(history)
+    is_watched = isinstance(fit, Fit)
+    kept = getattr(fit, "history", None) or {}
+    values = {str(name): list(series) for name, series in kept.items() if isinstance(series, list | tuple)}
     length = max((len(series) for series in values.values()), default=0)
-    epochs = list(getattr(history, "epoch", None) or ())
+    epochs = [int(epoch) for epoch in getattr(fit, "epoch", None) or ()]
     if len(epochs) != length:
         epochs = list(range(length))
     rows: dict[int, dict[str, float]] = {}
     for name, series in values.items():
-        every = length // len(series) if series else 1
-        for index, item in enumerate(series, start=1):
+        if is_watched and fit.is_live() and name in fit.live_names:
+            continue
+        every = max(1, round(length / len(series))) if series else 1
+        spaced = [epochs[min(index * every, length) - 1] for index in range(1, len(series) + 1)]
+        places = (fit.epochs_of(name, len(series)) if is_watched else None) or spaced
+        for epoch, item in zip(places, series, strict=True):
             if (found := number(item)) is not None:
-                rows.setdefault(index * every - 1, {})[str(name)] = found
+                rows.setdefault(epoch, {})[name] = found
     when = now()
-    before, prefix = 0, ""
-    if is_history(history):
-        before, prefix = _live.get(history) or (_after.get(history, 0), "")
-    for row in sorted(rows):
-        numbers = {f"{prefix}{name}": value for name, value in rows[row].items()}
-        yield Metrics.of(numbers, step=before + int(epochs[row]), time=when)
+    is_placed = is_watched and fit.is_placed
+    before, prefix = (fit.before, fit.prefix) if is_placed else (_after.get(fit, 0) if rows else 0, "")
+    for epoch in sorted(rows):
+        numbers = {f"{prefix}{name}": value for name, value in rows[epoch].items()}
+        yield Metrics.of(numbers, step=before + epoch, time=when)

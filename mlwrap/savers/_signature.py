@@ -46,9 +46,34 @@ def _of_keras(model: Any) -> Signature | None:
         return None if inputs is None else Signature(inputs=specs(inputs))
     outputs = _first(model, "_outputs_struct", "_nested_outputs", "outputs")
     return Signature(
-        inputs=specs(inputs, getattr(model, "input_names", None)),
+        inputs=_as_fed(model, specs(inputs, getattr(model, "input_names", None))),
         outputs=() if outputs is None else specs(outputs, getattr(model, "output_names", None)),
     )
+
+
+def _as_fed(model: Any, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The one input that a model declares, with the type and rank that it was fed with if that is known.
+
+    Keras casts numbers and completes a last axis of 1. Arrays of numpy it casts before anything is traced:
+    what they were is not known.
+    """
+    if len(declared) != 1:
+        return declared
+    (spec,) = declared
+    try:
+        fed = {specs(inputs) for inputs in _traced(model)}
+        ((own,),) = fed  # of several nobody knows which is meant
+    except Exception:  # noqa: BLE001  # as in attempt(): what the model declares holds all the same
+        return declared
+    if "str" in {own.dtype, spec.dtype} and own.dtype != spec.dtype:
+        return declared
+    if len(own.shape) == len(spec.shape):
+        shape = spec.shape
+    elif (*own.shape, 1)[1:] == spec.shape[1:] or own.shape[1:] == (*spec.shape, 1)[1:]:
+        shape = own.shape
+    else:
+        return declared
+    return (TensorSpec(name=spec.name, dtype=own.dtype, shape=shape),)
 
 
 def _of_calls(model: Any) -> Any:

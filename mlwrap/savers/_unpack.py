@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Metrics, now
+from mlwrap.savers._fits import Fit, FitLog, fit_of, identity_of, is_history, latest_fit
 from mlwrap.savers._kind import class_name
 from mlwrap.savers._leaves import Leaves, Place, leaves_of
-from mlwrap.savers._metrics import comes_after, history_metrics, is_history, is_live
+from mlwrap.savers._metrics import comes_after, history_metrics, is_live
 from mlwrap.savers._names import ArtifactPaths, Names
 from mlwrap.savers._outputs import Output
-from mlwrap.savers._registry import remembered
+from mlwrap.savers._registry import find, remembered
 from mlwrap.savers._saver import Saver
 
 _NUMBER_NAME = "result"
 _HISTORY_NAME = "history"
+_KERAS = "keras"  # the saver of Keras models
 _EVALUATION_NAME = "evaluation"
 _ESTIMATOR, _GLOBAL_STEP = "estimator", "global_step"
 _EVALUATIONS = "eval"  # the folder of an Estimator's evaluations, which its metrics in MLflow begin with
@@ -67,7 +69,9 @@ class Unpacked(NamedTuple):
     unknown: list[tuple[str, str]]
 
 
-def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unpacked:
+def unpack(
+    value: object, *, name: str | None = None, since: float = 0.0, fits: FitLog | None = None
+) -> Unpacked:
     """Take ``value`` apart; never raises for what it can't make sense of, and writes nothing.
 
     * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
@@ -78,6 +82,9 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
       a hundred without a key are data, and not known.
     * A history becomes one record for each epoch. Where there is only one training its metrics keep
       their names; of several, each has its model's name before it (``generator/loss``).
+    * Histories of one model, with no model beside them, bring their model.
+    * Where a returned Keras model was never fitted, as one that was read from a file, the fits of the run
+      that are of no returned model are its trainings.
     * Arrays, tensors, tables, figures, images, bytes and paths become outputs, at most a thousand.
     * Text of one line with a key is a tag; a longer one is an output; one line without a key is a note to
       the caller, and passed over like booleans and ``None``. A list of nothing but text is one text.
@@ -86,10 +93,13 @@ def unpack(value: object, *, name: str | None = None, since: float = 0.0) -> Unp
         value: What the training body returned.
         name: What a single model is to be called; of several without keys, what they are named after.
         since: When the run began, in seconds since the epoch: a text is a path only to what is newer.
+        fits: What was seen of the run's fits.
     """
     leaves = leaves_of(value, since)
+    if not leaves.models:
+        leaves.models.extend(_models_of(leaves.histories))
     models = _named_models(leaves.models, name)
-    trainings = list(_trainings(models, leaves.histories))
+    trainings = list(_trainings(models, leaves.histories, fits or FitLog()))
     trained = {name for record in trainings for name in record.values}
     evaluations: list[Metrics] = []
     if any(model.saver.name == _ESTIMATOR for model in models):
@@ -128,46 +138,72 @@ def _named_models(models: list[tuple[Place, Any, Saver]], name: str | None) -> l
     return found
 
 
-def _trainings(models: list[Found], histories: list[tuple[Place, Any]]) -> Iterator[Metrics]:
+def _models_of(histories: list[tuple[Place, Any]]) -> list[tuple[Place, Any, Saver]]:
+    """The model of histories that all are of one."""
+    models = {id(model): model for _, history in histories if (model := getattr(history, "model", None))}
+    model = next(iter(models.values())) if len(models) == 1 else None
+    saver = None if model is None else find(model)
+    return [] if saver is None else [((), model, saver)]
+
+
+def _trainings(models: list[Found], histories: list[tuple[Place, Any]], log: FitLog) -> Iterator[Metrics]:
     """Metrics of every training found, each once: a History is often returned beside its own model.
 
-    Several histories of one model are one training, whose epochs go on; one with a key is its own.
+    Several fits of one model are one training, whose epochs go on; a History with a key is its own.
     """
-    own = {model.name: _own_history(model) for model in models}
-    unnamed = [history for path, history in histories if not _keys(path)]
-    _in_line([*unnamed, *(history for history in own.values() if history is not None)])
+    own = {model.name: _own_fits(model, log) for model in models}
+    claimed = {id(fit) for fits in own.values() for fit in fits}
+    found = [(path, fit_of(history)) for path, history in histories]
+    found = [(path, fit) for path, fit in found if id(fit) not in claimed]
+    if any(model.saver.name == _KERAS and not own[model.name] for model in models):
+        claimed |= {id(fit) for _, fit in found}
+        found += [((), fit) for fit in log.fits if id(fit) not in claimed]
+    _in_line(
+        [*(fit for path, fit in found if not _keys(path)), *(fit for fits in own.values() for fit in fits)]
+    )
     names = Names(model.name for model in models)
-    called = {id(model.value): model.name for model in models}
-    trainings = {m.name: [(is_live(own[m.name]), remembered(m.saver, m.value))] for m in models}
-    claimed = set(map(id, own.values()))
-    for path, history in histories:
-        if id(history) not in claimed:
-            keys = "/".join(_keys(path))
-            model = id(history if keys else getattr(history, "model", None) or history)
-            if model not in called:
-                called[model] = names.distinct(keys or _HISTORY_NAME)
-            trainings.setdefault(called[model], []).append((is_live(history), list(history_metrics(history))))
+    called = {id(identity_of(model.value)): model.name for model in models}
+    trainings: dict[str, list[tuple[bool, list[Metrics]]]] = {}
+    for model in models:
+        fits = own[model.name]
+        trainings[model.name] = [(is_live(fit), list(history_metrics(fit))) for fit in fits] or [
+            (False, remembered(model.saver, model.value))
+        ]
+    for path, fit in found:
+        keys = "/".join(_keys(path))
+        model_id = id(fit if keys else _model_of(fit))
+        if model_id not in called:
+            called[model_id] = names.distinct(keys or _HISTORY_NAME)
+        trainings.setdefault(called[model_id], []).append((is_live(fit), list(history_metrics(fit))))
     trainings = {name: fits for name, fits in trainings.items() if any(records for _, records in fits)}
-    for name, fits in trainings.items():
-        for live, records in fits:
+    for name, training in trainings.items():
+        for live, records in training:
             for record in records:
                 # What was logged live has its names already.
                 yield record if live or len(trainings) == 1 else _prefixed(record, name)
 
 
-def _in_line(histories: list[Any]) -> None:
-    """Put the fits of each model one after another, in the order in which their histories are given."""
-    ends: dict[int, int] = {}
-    for history in dict.fromkeys(filter(is_history, histories)):
-        model = id(getattr(history, "model", None) or history)
-        ends[model] = comes_after(history, ends.get(model, 0))
-
-
-def _own_history(model: Found) -> Any:
+def _own_fits(model: Found, log: FitLog) -> list[Any]:
+    """The fits of a model: those of the run, else the one that a Keras model remembers."""
     try:
-        return model.value.history
+        if model.saver.name != _KERAS:
+            return []
+        return list(log.of(model.value)) or [fit for fit in (latest_fit(model.value),) if fit is not None]
     except Exception:  # noqa: BLE001  # a property of a foreign model may do anything
-        return None
+        return []
+
+
+def _model_of(fit: Any) -> Any:
+    """What stands for the model of a fit; it may be gone already."""
+    return fit.identity if isinstance(fit, Fit) else identity_of(getattr(fit, "model", None) or fit)
+
+
+def _in_line(fits: list[Any]) -> None:
+    """Put the fits of each model one after another, in the order in which they are given."""
+    ends: dict[int, int] = {}
+    for fit in dict.fromkeys(fit for fit in fits if isinstance(fit, Fit) or is_history(fit)):
+        model = id(_model_of(fit))
+        ends[model] = comes_after(fit, ends.get(model, 0))
 
 
 def _prefixed(record: Metrics, name: str) -> Metrics:

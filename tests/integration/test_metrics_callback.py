@@ -9,12 +9,14 @@ import math
 import os
 import signal
 import threading
+import warnings
 
 import mlflow
 import numpy as np
 import pytest
 
 from mlwrap import load_model, model_run, savers, tracked_training
+from mlwrap._best import Best
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import _keras_snapshot
@@ -323,8 +325,124 @@ def test_what_is_best(keras):
             for epoch in range(2):
                 callback.on_epoch_begin(epoch)
                 callback.on_epoch_end(epoch, {"loss": 1.0})
+            callback.on_train_end()
     assert len(said) == 1
     assert [model.step for model in runs[0].models] == [0, 1, 3, 5, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("val_dice_loss", "min"),
+        ("accuracy_loss", "min"),
+        ("layer2_loss", "min"),
+        ("mean_squared_error", "min"),
+        ("val_mae", "min"),
+        ("layer2_mae_1", "min"),
+        ("val_accuracy", "max"),
+        ("sparse_top_k_categorical_accuracy", "max"),
+        ("auc_1", "max"),
+        ("mean_io_u", "max"),
+        ("val_f1_score", "max"),
+    ],
+)
+def test_best_tells_direction_by_name(name, mode):
+    """A loss or an error by its end, whatever letters it holds; else the last whole word that tells."""
+    best = Best(name, None)
+    assert [best.is_in({name: value}) for value in (2.0, 1.0, 3.0)] == [True, mode == "min", mode == "max"]
+
+
+@pytest.mark.parametrize("name", ["accidents", "my_metric", "layer2", "racecar", "val_distances2"])
+def test_best_needs_mode_where_nothing_tells(name):
+    """Said when the callback is made, not after the training; ``mode=`` decides."""
+    with pytest.raises(OptionError, match=f"best='{name}'.*mode='min' or mode='max'"):
+        MetricsCallback(best=name)
+    MetricsCallback(best=name, mode="max")
+
+
+def test_best_asks_the_metric_object():
+    """Its own direction is taken over words of the name it was given, also with an output's name before."""
+    keras = pytest.importorskip("keras", minversion="3")
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="iou_gap"), "mae"])
+    model.fit(X, Y, verbose=0)
+    for name in ("val_iou_gap", "out_iou_gap"):
+        best = Best(name, None)
+        assert [best.is_in({name: value}, model=model) for value in (2.0, 1.0)] == [True, True]
+
+
+def test_best_waits_for_a_validation_that_is_not_of_every_epoch(model):
+    """``validation_freq=``: nothing is said of the epochs that have none."""
+    with capture_runs() as runs, model_run("r"), warnings.catch_warnings():
+        warnings.simplefilter("error", MlwrapWarning)
+        fit(model, MetricsCallback(best="val_loss"), epochs=4, validation_data=(X, Y), validation_freq=2)
+    assert {made.step for made in runs[0].models} <= {1, 3}
+    assert runs[0].models
+
+
+def gan(keras, **optimizers):
+    """A model that trains with optimizers of its own, and not with that of ``compile()``."""
+    tf = pytest.importorskip("tensorflow")
+
+    class Gan(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.critic = keras.layers.Dense(1)
+
+        def train_step(self, data):
+            with tf.GradientTape(persistent=True) as tape:
+                loss = tf.reduce_mean(self.critic(data[0]) ** 2)
+            weights = self.critic.trainable_weights
+            for name in optimizers:
+                getattr(self, name).apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"d_loss": loss}
+
+    made = Gan()
+    made.compile()
+    for name, rate in optimizers.items():
+        setattr(made, name, keras.optimizers.Adam(rate))
+    return made
+
+
+def test_learning_rates_of_optimizers_that_are_used(keras):
+    """One alone is ``learning_rate``; of several, each has its name. ``compile()``'s own, unused, is none."""
+    pytest.importorskip("tensorflow")
+    with capture_runs() as runs:
+        for optimizers in ({"d_optimizer": 0.125}, {"d_optimizer": 0.125, "g_optimizer": 0.25}):
+            with model_run("r"):
+                fit(gan(keras, **optimizers), MetricsCallback(), epochs=1)
+    one, two = ({k: v[0].value for k, v in run.metrics.items() if "learning" in k} for run in runs)
+    assert one == {"learning_rate": 0.125}
+    assert two == {"d_optimizer/learning_rate": 0.125, "g_optimizer/learning_rate": 0.25}
+
+
+class Annotated(MetricsCallback):
+    """One of the user's own."""
+
+    def __init__(self, run):
+        super().__init__(run, best="loss")
+        self.notes = ["before"]
+
+
+def test_copies_share_the_run_and_start_afresh(keras):
+    """As tuners make them, of a callback that was in a fit: the epochs go on, the best value does not."""
+
+    def trial(callback):
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1, kernel_initializer="ones")])
+        model.compile("sgd", "mse")
+        fit(model, callback, epochs=1)
+
+    with capture_runs() as runs, model_run("r") as run:
+        callback = Annotated(run)
+        trial(copy.deepcopy(callback))
+        trial(callback)
+        copied = copy.deepcopy(callback)
+        assert (copied.model, copied.params, copied._run) == (None, {}, None)
+        copied.notes.append("after")
+        trial(copied)
+    assert callback.notes == ["before"]
+    assert steps(runs[0], "loss") == [0, 1, 2]
+    assert [made.step for made in runs[0].models] == [0, 1, 2]
 
 
 def test_a_checkpoint_that_can_not_be_saved(model, monkeypatch: pytest.MonkeyPatch):
@@ -470,3 +588,89 @@ def iter_batches():
     """Batches of four that do not."""
     while True:
         yield X[:4], Y[:4]
+
+
+def small(keras):
+    """A model that is not fitted."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(("freq", "epochs"), [(2, [1, 3]), (3, [2]), (5, [4]), ([1, 5], [0, 4])], ids=str)
+@pytest.mark.parametrize("callbacks", [(), ({},), ({"best": "val_loss"},)], ids=["none", "callback", "best"])
+def test_validation_freq_points_are_at_their_epochs(model, freq, epochs, callbacks):
+    """Once each, with the callback and without, from the first fit on and after it."""
+    with capture_runs() as runs, model_run("r") as run:
+        for fits in (1, 2):
+            made = [MetricsCallback(**options) for options in callbacks]
+            history = fit(model, *made, epochs=5, validation_data=(X, Y), validation_freq=freq)
+            run.record((model, history) if fits == 1 else model)
+    assert steps(runs[0], "val_loss") == epochs + [5 + epoch for epoch in epochs]
+    assert steps(runs[0], "loss") == list(range(10))
+
+
+def test_metrics_after_evaluate(model):
+    """Keras 2 and tf_keras forget the History of the fit then."""
+    with capture_runs() as runs, model_run("r") as run:
+        fit(model, epochs=3)
+        model.evaluate(X, Y, verbose=0)
+        run.record(model)
+    with capture_runs() as logged, model_run("r") as run:
+        fit(model, epochs=3)
+        model.evaluate(X, Y, verbose=0)
+        run.log_model(model)
+    assert steps(runs[0], "loss") == steps(logged[0], "loss") == [0, 1, 2]
+
+
+def test_live_history_is_not_read_again(model, keras):
+    """Not even where another callback changes the values later; what a later one adds is read."""
+
+    class Later(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"], logs["mine"] = -1.0, float(epoch)
+
+    with capture_runs() as runs, model_run("r") as run:
+        history = fit(model, MetricsCallback(), Later())
+        run.record((model, history))
+    assert [value >= 0 for _, value in runs[0].metrics["loss"]] == [True, True]
+    assert steps(runs[0], "mine") in ([], [0, 1])  # Keras 2 gives each callback logs of its own
+    with capture_runs() as runs, model_run("another") as run:
+        run.record(history)
+    assert steps(runs[0], "loss") == [0, 1]
+
+
+def test_metrics_of_a_model_that_is_reloaded(model, keras, tmp_path):
+    """The fit was of another object, and the returned one was never fitted."""
+    with capture_runs() as runs, model_run("r") as run:
+        fit(model, epochs=3)
+        model.save(tmp_path / "best.keras")
+        run.record(keras.models.load_model(tmp_path / "best.keras"))
+    assert list(runs[0].metrics) == ["loss"]
+    assert steps(runs[0], "loss") == [0, 1, 2]
+
+
+def test_history_alone_brings_its_model(model):
+    """With its metrics by their own names; of several models none is."""
+    with capture_runs() as runs, model_run("r") as run:
+        run.record(fit(model))
+    assert [made.name for made in runs[0].models] == ["keras_model"]
+    assert (list(runs[0].metrics), steps(runs[0], "loss")) == (["loss"], [0, 1])
+
+
+@pytest.mark.parametrize("returned", ["reloaded", "histories"])
+def test_trials_of_a_tuner_are_series_of_their_own(keras, tmp_path, returned):
+    """Each trial has a model of its own, which the tuner lets go of."""
+    with capture_runs() as runs, model_run("r") as run:
+        histories = []
+        for _ in range(3):
+            trial = small(keras)
+            history = fit(trial)
+            histories += [history] * (returned == "histories")
+        trial.save(tmp_path / "best.keras")
+        del trial, history
+        run.record(histories or keras.models.load_model(tmp_path / "best.keras"))
+    names = ["history", "history_2", "history_3"]
+    assert {name: [step for step, _ in points] for name, points in runs[0].metrics.items()} == {
+        f"{name}/loss": [0, 1] for name in names
+    }

@@ -27,6 +27,7 @@ FLOORS = (
         "_autolog",
         "_fit_params",
     ),
+    ("_best", "_learning_rates"),
     ("savers", "_delivery", "_clock", "_ending", "_said", "_grid"),
     ("_stage_checksums", "_sweep_table", "_system_metrics"),
     ("_artifacts", "_points", "_models", "_unrecorded"),

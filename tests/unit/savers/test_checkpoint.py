@@ -195,6 +195,69 @@ def test_variables_that_are_yet_to_come_are_restored_when_they_come(keep):
     assert weights(target.inner) == [3.0, 3.0]
 
 
+def keras_net(keras, kind, *, built):
+    """A net whose layers are built as it is called, alone or within another object."""
+    layer = keras.layers.Dense(2)
+    if kind == "layer":
+        net = layer
+    elif kind == "sequential":
+        net = keras.Sequential([layer])
+    else:
+
+        class Net(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = layer
+
+            def call(self, inputs):
+                return self.inner(inputs)
+
+        net = Net()
+    if built:
+        net(tf.ones((1, 3)))
+    return net
+
+
+def kernel(net):
+    """The values of a net's first weight."""
+    return net.weights[0].numpy().tolist()
+
+
+@pytest.mark.parametrize("kind", ["layer", "sequential", "subclassed"])
+@pytest.mark.parametrize("package", ["keras", "tf_keras"])
+def test_load_into_unbuilt_layers(keep, package, kind):
+    """Keras 3 takes no part in TensorFlow's restoring on creation: an error; the others are restored."""
+    keras = pytest.importorskip(package)
+    source, target = keras_net(keras, kind, built=True), keras_net(keras, kind, built=False)
+    kept = keep(tf.train.Checkpoint(net=source, count=tf.Variable(7)))
+    count = tf.Variable(1)
+    if keras.__version__.startswith("3"):
+        with pytest.raises(LoadError, match=r"not built.*net.*build\(shape\)"):
+            kept.load(into=tf.train.Checkpoint(net=target, count=count))
+        assert count.numpy() == 1  # nothing is restored in part
+        target(tf.ones((1, 3)))
+    kept.load(into=tf.train.Checkpoint(net=target, count=count))
+    target(tf.ones((1, 3)))
+    assert kernel(target) == kernel(source)
+    assert count.numpy() == 7
+
+
+def test_load_into_unbuilt_model_of_built_parts(keep):
+    """A GAN or a VAE is never called itself: what has variables is restored; its optimizer's come later."""
+    keras = pytest.importorskip("keras")
+
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.critic = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+
+    source, target = Pair(), Pair()
+    source.compile(keras.optimizers.Adam(), "mse")
+    source.optimizer.build(source.critic.trainable_variables)
+    keep(tf.train.Checkpoint(net=source)).load(into=tf.train.Checkpoint(net=target))
+    assert kernel(target.critic) == kernel(source.critic)
+
+
 def test_it_is_not_taken_for_a_saved_model():
     """A checkpoint is an AutoTrackable as well; the checkpoint saver is asked first."""
     assert savers.find(checkpoint()).name == "checkpoint"

@@ -59,6 +59,46 @@ def test_an_example_is_written_as_plain_arrays(given, signature, kind, inputs, t
     assert example.predicted is None
 
 
+IMAGE = TensorSpec(dtype="float32", shape=(-1, 28, 28, 1))
+OUT = (TensorSpec(dtype="float32", shape=(-1, 1)),)
+
+
+@pytest.mark.parametrize(
+    ("given", "signature", "inputs"),
+    [
+        (np.ones((4, 3)), ONE, [("float64", (-1, 3))]),
+        (np.ones((4, 3), "uint8"), ONE, [("uint8", (-1, 3))]),
+        ([[1, 2, 3]], ONE, [("float32", (-1, 3))]),
+        ({"a": A.astype("float64"), "b": B}, TWO, [("float64", (-1, 2)), ("int64", (-1,))]),
+        (np.ones((2, 28, 28)), Signature(inputs=(IMAGE,), outputs=OUT), [("float64", (-1, 28, 28))]),
+        (np.ones((2, 3, 1)), Signature(inputs=ONE.inputs, outputs=OUT), [("float64", (-1, 3, 1))]),
+        (pd.DataFrame({"x": [1.5]}), ONE, [("float32", (-1, 3))]),
+    ],
+)
+def test_an_example_decides_what_a_keras_model_is_fed(given, signature, inputs, tmp_path: Path):
+    """Keras casts numbers and completes a last axis of 1; what is written is the example as it came."""
+    saved = Saved(signature=signature, details={"keras": "keras"})
+    after = savers.keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
+    assert [(spec.dtype, spec.shape) for spec in after.signature.inputs] == inputs
+    assert after.signature.outputs == signature.outputs
+
+
+@pytest.mark.parametrize(
+    ("given", "signature"),
+    [
+        (np.ones((2, 28, 28)), Signature(inputs=(IMAGE,))),  # a subclassed model completes nothing
+        (np.ones((2, 27, 28)), Signature(inputs=(IMAGE,), outputs=OUT)),
+        (np.array([["a", "b", "c"]]), ONE),
+    ],
+)
+def test_an_example_that_keras_does_not_take(given, signature, tmp_path: Path):
+    """It is a warning as with other models, and the signature stays."""
+    saved = Saved(signature=signature, details={"keras": "keras"})
+    with pytest.warns(MlwrapWarning, match="the model takes float32"):
+        after = savers.keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
+    assert after is saved
+
+
 def test_a_frame_comes_back_as_a_frame(tmp_path: Path):
     """With its columns in their order."""
     frame = pd.DataFrame({"b": [1, 2], "a": ["x", "y"]})
