@@ -9,6 +9,8 @@ a model that the same code builds (``load_model(uri, into=model)``)::
 from __future__ import annotations
 
 import contextlib
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,19 @@ def write_weights(model: Any, folder: Path) -> None:
     """
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
-    model.save_weights(str(file))
+    try:
+        model.save_weights(str(file))
+    except BaseException:
+        _close(file)
+        raise
+
+
+def _close(file: Path) -> None:
+    """Close an HDF5 file that Keras has left open, for its error keeps it alive."""
+    h5f: Any = import_module("h5py").h5f  # which Keras brings
+    for opened in h5f.get_obj_ids(h5f.OBJ_ALL, h5f.OBJ_FILE):
+        if os.fsdecode(opened.name) == str(file):
+            import_module("h5py").File(opened).close()
 
 
 def restore_weights(into: Any, file: Path, needed: str) -> Any:

@@ -522,7 +522,7 @@ def test_what_fit_is_called_with_becomes_parameters(keras):
             "optimizer_beta_1": "0.8",
         }.items()
     )
-    assert run.params["optimizer_name"].lower() == "adam"
+    assert run.params["optimizer_name"].lower().startswith("adam")  # Keras counts them
 
 
 def test_parameters_that_are_there_already_stay(model):
