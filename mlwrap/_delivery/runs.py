@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -95,6 +96,7 @@ class _Delivery:
         self._progress.error = None
         client.may_repeat = self._progress.sending or self._progress.rebuilt
         self._items = Items(client, folder, self._progress, self._save)
+        self._numbers = copy.deepcopy(self._progress.numbers)
         self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
         self._thinning = Thinning(first.thin_after, self._progress.seen)
         self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
@@ -104,7 +106,7 @@ class _Delivery:
             return self._progress
         run_id = self.ensure_run()
         taken = self._progress.offset
-        for record, end in read(self._folder.journal, self._progress.offset, self._progress.numbers):
+        for record, end in read(self._folder.journal, self._progress.offset, self._numbers):
             self._pass(run_id, taken)
             self._take(record, run_id, taken)
             taken = end
@@ -157,7 +159,7 @@ class _Delivery:
 
     def _tag_damage(self, last: RunEnded) -> None:
         """Tell the run how many records are damaged, and which, now that no more can come."""
-        self._progress.damaged, damage = self._progress.numbers.damage(last)
+        self._progress.damaged, damage = self._numbers.damage(last)
         if damage:
             self._batch.tags["mlwrap.damaged_records"] = damage
 
@@ -170,6 +172,7 @@ class _Delivery:
         self._progress.sending = False
         if taken != self._progress.offset:
             self._progress.offset = taken
+            self._progress.numbers = copy.deepcopy(self._numbers)  # of the records up to there, and no others
             self._save()
 
     def _save(self) -> None:

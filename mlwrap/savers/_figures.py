@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlwrap.errors import SaveError
 from mlwrap.savers._kind import class_name, has_class
 
 _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
@@ -57,7 +56,7 @@ def write_figure(value: Any, path: Path) -> None:
     """Write a figure, axes, or an image, in the format that the path's ending names.
 
     Raises:
-        SaveError: It is nothing of that kind, or its package can't write that format.
+        TypeError: It is nothing of that kind, or its package can't write that format.
     """
     value = stands_for(value)
     if is_image(value):
@@ -84,7 +83,7 @@ def write_image(value: Any, path: Path) -> None:
 def _kind(value: object) -> FigureKind:
     found = next((kind for kind in _KINDS if kind.matches(value)), None)
     if found is None:
-        raise SaveError(
+        raise TypeError(
             f"{class_name(value)} is no figure that mlwrap knows. Expected one of matplotlib, plotly, Altair "
             "or Bokeh, an image of Pillow, or an object with a savefig()."
         )
@@ -119,7 +118,7 @@ def _is_bokeh(value: object) -> bool:
 def _write_bokeh(value: Any, path: Path) -> None:
     if path.suffix.lower() not in {".html", ".htm"}:
         ending = path.suffix or "a file without an ending"
-        raise SaveError(f"a Bokeh figure is written as .html, and not as {ending}. Name the file so.")
+        raise TypeError(f"a Bokeh figure is written as .html, and not as {ending}. Name the file so.")
     embed, resources = (importlib.import_module(f"bokeh.{name}") for name in ("embed", "resources"))
     path.write_text(embed.file_html(value, resources.CDN, title=path.stem), encoding="utf-8")
 

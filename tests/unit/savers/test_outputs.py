@@ -151,13 +151,13 @@ def test_a_given_figure_has_the_format_of_its_ending(tmp_path):
 
 def test_what_is_no_figure_is_refused(tmp_path):
     """With what was expected."""
-    with pytest.raises(SaveError, match=r"dict is no figure.*matplotlib, plotly"):
+    with pytest.raises(TypeError, match=r"dict is no figure.*matplotlib, plotly"):
         write_figure({}, tmp_path / "given.png")
 
 
 def test_a_bokeh_figure_is_refused_as_a_picture(tmp_path):
     """With the ending that it takes."""
-    with pytest.raises(SaveError, match=r"Bokeh figure is written as \.html"):
+    with pytest.raises(TypeError, match=r"Bokeh figure is written as \.html"):
         write_figure(bokeh_figure(), tmp_path / "given.png")
 
 
