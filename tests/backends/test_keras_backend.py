@@ -101,7 +101,8 @@ def test_a_fit_is_logged_while_it_runs(model):
     assert found.metrics["loss"] == list(enumerate(history.history["loss"]))
     assert sorted(step for step, _ in found.metrics["batch/loss"]) == [1, 2, 3, 4]
     assert [value for _, value in found.metrics["learning_rate"]] == pytest.approx([0.001, 0.001])
-    assert [(made.step, made.error) for made in found.models] == [(0, None), (1, None)]
+    # The two checkpoints, and the model that the history is of.
+    assert [(made.step, made.error) for made in found.models] == [(0, None), (1, None), (0, None)]
 
 
 def test_a_tensor_is_a_number(store: str):
