@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
         patch.chdir(folder)
         patch.setenv("MLWRAP_SPOOL", str(folder / "spool"))
 
-        @tracked_training(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        @tracked_training(tracking_uri=f"sqlite:///{folder}/mlflow.db", experiment="models")
         def train(units: int = 1, lr: float = 0.1):
             model = made()
             callback = MetricsCallback(checkpoint_every=1, best="loss", batch_size=2)
