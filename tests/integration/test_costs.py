@@ -20,8 +20,8 @@ def written_and_read() -> tuple[int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count bytes")
-def test_a_large_keras_model_is_written_and_read_once(store: str):
-    """To the stage, where it becomes the file that loaders want: hashed there, and read by nobody else."""
+def test_a_large_keras_model_is_written_once_and_read_twice(store: str):
+    """For its checksum when it has been saved, and where it becomes the file that loaders want."""
     model = keras.Sequential([keras.Input((2000,)), keras.layers.Dense(4000)])
     size = model.count_params() * 4
     assert size > 30 * MEGABYTE
@@ -33,7 +33,7 @@ def test_a_large_keras_model_is_written_and_read_once(store: str):
     written, read = (now - then for now, then in zip(written_and_read(), before, strict=True))
     assert run.models[0].status == "READY"
     assert written < 1.1 * size
-    assert read < 1.1 * size
+    assert read < 2.1 * size
     loaded = mlflow.keras.load_model(run.models[0].uri)
     assert (loaded.weights[0].numpy() == model.weights[0].numpy()).all()
 
