@@ -94,7 +94,6 @@ class _Delivery:
         self._told = told
         self._progress = folder.progress()
         self._progress.error = None
-        client.may_repeat = self._progress.sending or self._progress.rebuilt
         self._items = Items(client, folder, self._progress, self._save)
         self._numbers = copy.deepcopy(self._progress.numbers)
         self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
@@ -104,7 +103,8 @@ class _Delivery:
     def run(self) -> Progress:
         if self._progress.ended:
             return self._progress
-        run_id = self.ensure_run()
+        run_id = self.ensure_run()  # it may make the parent's run, by the same client
+        self._client.may_repeat = self._progress.sending or self._progress.rebuilt
         taken = self._progress.offset
         for record, end in read(self._folder.journal, self._progress.offset, self._numbers):
             self._pass(run_id, taken)
