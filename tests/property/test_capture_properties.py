@@ -9,7 +9,7 @@ from inspect import Parameter
 from types import SimpleNamespace
 
 import msgspec
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_param
 
@@ -113,13 +113,15 @@ def test_every_capture_fits_mlflow_and_the_journal(values):
 )
 def test_no_leaf_is_lost(tree):
     """As many leaves come out as go in, whatever their names are, down to the depth that is followed."""
+    values = params({"root": tree}).values
+    assume(REDACTED not in values.values())  # under the name of a secret the leaves are hidden as one
 
     def count(node, depth=0):
         if not isinstance(node, dict) or depth == 8:
             return 1
         return sum(count(child, depth + 1) for child in node.values())
 
-    assert len(params({"root": tree}).values) == count(tree)
+    assert len(values) == count(tree)
 
 
 CANARY = "c4n4ry-Vogel-42"
