@@ -149,7 +149,8 @@ class Items:
         reasons = [f"{name}: {why}" for name, why in progress.refused.items()]
         reasons += [why for staged, why in progress.held.items() if staged not in self._unreachable]
         text = "; ".join(reasons)[:MAX_REASON]
-        if text != progress.refused_tag:
+        changed = text != progress.refused_tag
+        if changed:
             progress.refused_tag = None  # until it is known what the run says
             self._save()
             if text:
@@ -157,7 +158,8 @@ class Items:
             else:
                 self._client.delete_tag(run_id, "mlwrap.refused")
             progress.refused_tag = text
-        self._save()
+        if changed or progress.held:
+            self._save()
 
     def check(self) -> None:
         """Make sure that nothing is left in the run folder that MLflow does not have.

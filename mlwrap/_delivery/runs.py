@@ -95,9 +95,11 @@ class _Delivery:
         self._progress = folder.progress()
         self._progress.error = None
         self._items = Items(client, folder, self._progress, self._save)
+        # Brought up to date record by record; noted with the offset that they belong to, and never before.
         self._numbers = copy.deepcopy(self._progress.numbers)
+        self._seen = copy.deepcopy(self._progress.seen)
         self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
-        self._thinning = Thinning(first.thin_after, self._progress.seen)
+        self._thinning = Thinning(first.thin_after, self._seen)
         self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
 
     def run(self) -> Progress:
@@ -172,7 +174,8 @@ class _Delivery:
         self._progress.sending = False
         if taken != self._progress.offset:
             self._progress.offset = taken
-            self._progress.numbers = copy.deepcopy(self._numbers)  # of the records up to there, and no others
+            self._progress.numbers = copy.deepcopy(self._numbers)
+            self._progress.seen = copy.deepcopy(self._seen)
             self._save()
 
     def _save(self) -> None:

@@ -8,7 +8,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -242,8 +242,7 @@ class Served:
             self._say(Told(progress=progress))
 
         try:
-            with self._signs_of_life(uri):
-                runs.opened(header(folder.journal))
+            self._open_store(uri)
             progress = runs.deliver(folder, told)
         except (Unreachable, OSError) as error:
             self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
@@ -263,18 +262,17 @@ class Served:
         period = self._watch.period if self._watch is not None else math.inf
         return time.monotonic() + max(period, _LOOK_SECONDS)
 
-    @contextlib.contextmanager
-    def _signs_of_life(self, uri: str) -> Iterator[None]:
-        """Say, for a minute, that it goes on while MLflow makes the tables of an sqlite store."""
+    def _open_store(self, uri: str) -> None:
+        """Have MLflow make the tables of an sqlite store, and say for a minute that it goes on."""
         if not uri.startswith("sqlite:") or uri in _opened:
-            yield
             return
+        from mlwrap._delivery import runs  # noqa: PLC0415 - imports MLflow
 
         def say(seconds: int) -> None:
             self._say(Told(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
 
         with ticking(_OPENING_SECONDS, say):
-            yield
+            runs.opened(header(self.folder.journal))
         _opened.add(uri)
 
     def _say(self, told: Told) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-_LAST_STANDARD = 2  # standard error
+_STANDARD = (0, 1, 2)
 
 
 @contextlib.contextmanager
@@ -18,9 +18,17 @@ def above_standard_descriptors() -> Iterator[None]:
     taken: list[int] = []
     try:
         with contextlib.suppress(OSError):  # too many are open: then all of these are taken
-            while not taken or taken[-1] <= _LAST_STANDARD:
+            while not all(map(_is_open, _STANDARD)):
                 taken.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         yield
     finally:
         for descriptor in taken:
             os.close(descriptor)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlwrap._journal.descriptors import above_standard_descriptors
-from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import RunEnded, RunStarted
 from mlwrap._journal.run_folder import RESERVED, RunFolder, unusable
 from mlwrap._journal.writer import PatientWriter, second_file
@@ -37,7 +36,6 @@ class OpenRun:
         self._lease.acquire(timeout=0)
         try:
             folder.note_start()
-            folder.save_progress(Progress())  # so that a run without one is known to have lost it
             folder.reserve()
             self._writer = PatientWriter(folder.journal)
             self._writer.append(first)

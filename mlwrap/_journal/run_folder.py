@@ -54,6 +54,7 @@ class RunFolder:
         self._waits = path / "waits"
         self._writer_lock = path / "writer.lock"
         self._delivery_lock = path / "delivery.lock"
+        self._was_delivered: bool | None = None  # before the newest lease; None: this object gave none yet
 
     def check(self) -> None:
         """Make sure that the folder is there, and all in it this user's own; before anything is done to it.
@@ -148,8 +149,10 @@ class RunFolder:
         """
         try:
             text = self._progress.read_bytes()
-        except FileNotFoundError:  # it was there from the start, and has been removed since
-            return Progress(asked=True, rebuilt=True)
+        except FileNotFoundError:
+            if not (self._delivery_lock.exists() if self._was_delivered is None else self._was_delivered):
+                return Progress()
+            return Progress(asked=True, rebuilt=True)  # a delivery wrote it, and it was removed since
         try:
             written = msgspec.json.decode(text, type=_Format).format
             if written <= PROGRESS_FORMAT:
@@ -194,7 +197,7 @@ class RunFolder:
 
     def is_being_delivered(self) -> bool:
         """Whether a delivery is at it, here or in another process."""
-        return self._is_held(self.delivery_lease())
+        return self._delivery_lock.exists() and self._is_held(self.delivery_lease())
 
     def _is_held(self, lease: filelock.BaseFileLock) -> bool:
         if not self.journal.exists() or not self.is_ours():
@@ -217,7 +220,8 @@ class RunFolder:
         return True
 
     def delivery_lease(self) -> filelock.BaseFileLock:
-        """The lock that keeps two deliveries of one folder apart."""
+        """The lock that keeps two deliveries of one folder apart; where its file is, one has been at it."""
+        self._was_delivered = self._delivery_lock.exists()
         return filelock.FileLock(self._delivery_lock, mode=0o600, thread_local=False)
 
     def reserve(self) -> None:

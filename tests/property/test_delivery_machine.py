@@ -72,6 +72,7 @@ class Expected:
         self.points: dict[str, list[tuple[int, float]]] = {}
         self.files: dict[str, str] = {}
         self.models: list[int] = []
+        self.of_models: set[tuple[str, tuple[int, float]]] = set()  # points that are a model's metrics, too
         self.damaged: set[str] = set()  # names of the files and stages of the models that were
 
 
@@ -154,6 +155,7 @@ class Machine(RuleBasedStateMachine):
     def save(self, size: int):
         self.run.log_model(Weights(size), "m")
         self.now.models.append(size)
+        self.now.of_models |= {(name, points[-1]) for name, points in self.now.points.items()}
 
     @while_open
     @rule(how=st.none() | DAMAGE, which=st.integers(0, 50))
@@ -263,7 +265,13 @@ class Machine(RuleBasedStateMachine):
         assert set(run.data.metrics) == {own(name) for name in expected.points}
         for name, points in expected.points.items():
             history = client.get_metric_history(run.info.run_id, own(name))
-            assert sorted((point.step, point.value) for point in history) == thinned(points)
+            told = sorted((point.step, point.value) for point in history)
+            of_models = {point for of, point in expected.of_models if of == name}
+            assert [point for point in told if point not in of_models] == [
+                point for point in thinned(points) if point not in of_models
+            ]
+            assert len(told) == len(set(told))
+            assert set(thinned(points)) <= set(told)
         there = self._artifacts(client, run.info.run_id)
         there -= {"params.json", "artifact_names.json"}
         long = {own(name): points for name, points in expected.points.items() if len(points) > AFTER}

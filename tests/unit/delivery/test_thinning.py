@@ -33,6 +33,7 @@ from mlwrap._journal import (
     spool_root,
 )
 from mlwrap.errors import OptionError, Refused, Unreachable
+from tests.faults.weights import Weights, register
 
 ENDED = RunEnded(status="FINISHED", time=10**12)
 VALUES = st.floats() | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf])
@@ -276,6 +277,30 @@ def test_a_delivery_that_is_cut_in_the_middle_goes_on(
     assert deliver(folder).ended
     assert len(calls) > 10
     assert history("loss") == EXPECTED
+
+
+def test_points_that_were_not_sent_are_not_counted(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch):
+    """A model is made, and noted, before the points that were logged before it are sent."""
+    register(monkeypatch)
+    monkeypatch.setenv("MLWRAP_THIN_AFTER", "200")
+    with model_run("r", delivery="off") as run:
+        for step in range(150):
+            run.log_metric("loss", 1 / (step + 1))
+        run.log_model(Weights())
+    folder = RunFolder(spool / run.key)
+
+    def cut(*_: object, **__: object) -> None:
+        raise Unreachable("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "log_batch", cut)
+        with pytest.raises(Unreachable):
+            deliver(folder)
+    (made,) = folder.progress().models.values()
+    assert made.model_id
+    assert deliver(folder).ended
+    assert history("loss") == list(range(150))
+    assert "mlwrap.thinned" not in only()[0].data.tags
 
 
 def test_a_run_is_thinned_while_it_is_open(spool: Path, store: str):

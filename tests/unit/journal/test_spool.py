@@ -175,11 +175,12 @@ def test_a_progress_of_a_newer_mlwrap_is_refused(tmp_path: Path, text: str):
 )
 def test_a_progress_that_is_lost_is_looked_up(tmp_path: Path, text: bytes | None):
     """Removed, empty, zeroed, cut or damaged: MLflow is asked for the run before it is made."""
-    folder = open_run(tmp_path, first("k")).folder
-    (folder.path / "delivered.json").unlink()
+    folder = RunFolder(open_run(tmp_path, first("k")).folder.path)
+    with folder.delivery_lease():
+        assert folder.progress() == Progress()
     if text is not None:
         (folder.path / "delivered.json").write_bytes(text)
-    progress = folder.progress()
+    progress = RunFolder(folder.path).progress()
     assert (progress.asked, progress.rebuilt, progress.offset) == (True, True, 0)
     assert (progress.error is None) == (text is None)
 
