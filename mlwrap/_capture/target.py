@@ -43,19 +43,21 @@ def destination(settings: Settings, around: str | None = None) -> Destination:
     ``mlflow.set_tracking_uri`` and ``mlflow.set_experiment`` leave them in the environment, too.
     """
     mlflow = sys.modules.get("mlflow")
-    uri = settings.tracking_uri or around
-    if uri is None and mlflow is not None and hasattr(mlflow, "get_tracking_uri"):
-        uri = mlflow.get_tracking_uri()
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    mlflow_uri = None
+    if mlflow is not None and hasattr(mlflow, "get_tracking_uri"):
+        mlflow_uri = mlflow.get_tracking_uri()
+    mlflow_uri = absolute(mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    given = settings.tracking_uri or around
+    uri = mlflow_uri if given is None else absolute(given)
     experiment, experiment_id = settings.experiment, None
     if experiment is None:
-        experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-    uri = absolute(uri)
+        if uri == mlflow_uri:  # in another MLflow the id would be another experiment's, or nobody's
+            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     parent = parent_experiment = None
-    if mlflow is not None and hasattr(mlflow, "active_run"):
+    if uri == mlflow_uri and mlflow is not None and hasattr(mlflow, "active_run"):
         active = mlflow.active_run()
-        if active is not None and absolute(mlflow.get_tracking_uri()) == uri:  # else it is in another MLflow
+        if active is not None:
             parent, parent_experiment = active.info.run_id, active.info.experiment_id
     return Destination(uri, experiment, experiment_id, parent, parent_experiment)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -253,6 +254,17 @@ def test_set_experiment_and_another_one_at_the_decorator(runs):
     assert parents(found) == {"train": None, "theirs": "train"}
     assert {name: experiment(run) for name, run in found.items()} == {"train": "B", "theirs": "B"}
     assert found["train"].data.metrics == {"inner": 1.0}
+
+
+def test_an_experiment_of_another_mlflow_is_none_of_ours(tmp_path: Path, empty_store: Path):
+    """``set_experiment`` leaves an id behind, which means nothing in the store that the run is to go to."""
+    mlflow.set_experiment("A")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    (tmp_path / "other.db").write_bytes(empty_store.read_bytes())
+    with model_run("ours", tracking_uri=other) as run:
+        pass
+    found = mlflow.MlflowClient(other).get_run(run.run_id)
+    assert (found.info.status, found.info.experiment_id) == ("FINISHED", "0")
 
 
 def test_a_nested_run_is_in_its_parents_experiment(runs):
