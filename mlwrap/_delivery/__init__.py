@@ -19,7 +19,7 @@ from mlwrap._delivery.backlog import Outcome, is_stuck
 from mlwrap._delivery.backlog import deliver_backlog as _deliver_backlog
 from mlwrap._delivery.cache import Cache
 from mlwrap._delivery.dead_runs import close_for_the_dead
-from mlwrap._delivery.line import WAKE_SECONDS, Line, Told
+from mlwrap._delivery.line import WAKE_SECONDS, Line
 from mlwrap._delivery.served import get_ready
 from mlwrap._journal import Point, Progress, RunFolder
 
@@ -32,7 +32,6 @@ __all__ = [
     "Cache",
     "Line",
     "Outcome",
-    "Told",
     "close_for_the_dead",
     "deliver",
     "deliver_backlog",

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlwrap._delivery.staged_check import check_content, check_staged, damaged
-from mlwrap._journal import StagedFile, Zip
+from mlwrap._journal import StagedFile, Zip, check_content, check_staged, damaged
 from mlwrap.errors import Unreachable
 
 MLMODEL = "MLmodel"

@@ -19,7 +19,6 @@ from mlwrap._delivery.answers import http_status, sort_error
 from mlwrap._delivery.client import Client, MetricPoint
 from mlwrap._delivery.models import MAX_REASON, create, fail, metrics_of, publish
 from mlwrap._delivery.registry import Registry
-from mlwrap._delivery.staged_check import check_content, check_staged
 from mlwrap._delivery.uploads import has_arrived
 from mlwrap._journal import (
     Artifact,
@@ -29,6 +28,8 @@ from mlwrap._journal import (
     Progress,
     RunFolder,
     artifact_path,
+    check_content,
+    check_staged,
     read,
     with_checksums,
 )

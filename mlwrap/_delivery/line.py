@@ -21,44 +21,24 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._journal import Progress, RunFolder, above_standard_descriptors, connect_socket, listen_at
+from mlwrap._journal import (
+    ASK,
+    WAKE,
+    Hello,
+    RunFolder,
+    Told,
+    above_standard_descriptors,
+    connect_socket,
+    listen_at,
+)
 from mlwrap._passwords import with_password
 from mlwrap.errors import DeliveryError
 
 ADDRESS = "MLWRAP_SENDER"  # tells the children of a training process where the sender listens
-WAKE, ASK = b".", b"?"
 WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
 _START_SECONDS = 60.0  # to import MLflow may take longer than the deadline, on a machine that is busy
 _STARTS = 3
 _BACKLOG = 4096
-
-
-class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What the sender says of a run.
-
-    Attributes:
-        progress: How far delivery got.
-        done: No more is coming: all is delivered, or the sender gave up.
-        error: What stands in the way.
-        away: For how many seconds MLflow has not answered anybody.
-    """
-
-    progress: Progress
-    done: bool = False
-    error: str | None = None
-    away: float = 0.0
-
-
-class Hello(msgspec.Struct, kw_only=True):
-    """The first that a run says to the sender.
-
-    Attributes:
-        folder: The run's folder.
-        tracking_uri: Where it is to be delivered, with a password if it has one.
-    """
-
-    folder: str
-    tracking_uri: str
 
 
 class Line:

@@ -14,9 +14,8 @@ from mlwrap._delivery.answers import NotOffered
 from mlwrap._delivery.client import Client, MetricPoint
 from mlwrap._delivery.describing import describe
 from mlwrap._delivery.files import MLMODEL, building_place, check_copied, local_path
-from mlwrap._delivery.staged_check import Damaged
 from mlwrap._delivery.uploads import upload
-from mlwrap._journal import Model, ModelProgress, Progress, RunFolder
+from mlwrap._journal import Damaged, Model, ModelProgress, Progress, RunFolder
 from mlwrap.errors import Refused
 
 MAX_REASON = 5000  # characters of a tag; what every store of MLflow's takes

@@ -24,10 +24,10 @@ import msgspec
 
 from mlwrap._delivery.backlog import deliver_backlog, is_stuck, patience_for
 from mlwrap._delivery.due import Due
-from mlwrap._delivery.line import Hello
 from mlwrap._delivery.served import Served, get_ready
 from mlwrap._delivery.threads import DaemonThreads
 from mlwrap._journal import (
+    Hello,
     RunFolder,
     find_delivered,
     header,

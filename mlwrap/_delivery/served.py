@@ -13,12 +13,11 @@ from collections.abc import Callable
 import msgspec
 
 from mlwrap._delivery.dead_runs import close_for_the_dead
-from mlwrap._delivery.line import ASK, Told
 from mlwrap._delivery.pauses import Pauses
 from mlwrap._delivery.reach import check_listening
 from mlwrap._delivery.threads import on_change, ticking
 from mlwrap._delivery.watch import Watch
-from mlwrap._journal import Progress, RunFolder, find_delivered, header
+from mlwrap._journal import ASK, Progress, RunFolder, Told, find_delivered, header
 from mlwrap.errors import JournalError, Unreachable
 from mlwrap.errors import told as description
 

@@ -39,6 +39,7 @@ from mlwrap._journal.records import (
 from mlwrap._journal.registered import Registered
 from mlwrap._journal.run_folder import RunFolder
 from mlwrap._journal.run_models import models_of_run
+from mlwrap._journal.sender_protocol import ASK, WAKE, Hello, Told
 from mlwrap._journal.sockets import connect_socket, is_own_peer, listen_at, short_path
 from mlwrap._journal.spool import (
     foreign_folders,
@@ -49,24 +50,37 @@ from mlwrap._journal.spool import (
     sweep,
     vain_root,
 )
-from mlwrap._journal.staged_files import LARGE, staged_files, total_size, with_checksums
+from mlwrap._journal.staged_files import (
+    LARGE,
+    Damaged,
+    check_content,
+    check_staged,
+    damaged,
+    staged_files,
+    total_size,
+    with_checksums,
+)
 from mlwrap._journal.sweeps import POINT, SWEEP, Point, last_values, waiting_points
 from mlwrap._journal.writer import KEPT, LOST, Writer
 
 __all__ = [
+    "ASK",
     "FORMAT",
     "KEPT",
     "LARGE",
     "LOST",
     "POINT",
     "SWEEP",
+    "WAKE",
     "AnyRecord",
     "Artifact",
     "Checksums",
+    "Damaged",
     "Entry",
     "Example",
     "Failing",
     "ForeignFolder",
+    "Hello",
     "Metrics",
     "Model",
     "ModelProgress",
@@ -87,12 +101,16 @@ __all__ = [
     "SystemMetrics",
     "Tags",
     "TensorSpec",
+    "Told",
     "Writer",
     "Zip",
     "above_standard_descriptors",
     "artifact_path",
+    "check_content",
+    "check_staged",
     "connect_socket",
     "copy_regular",
+    "damaged",
     "find_delivered",
     "foreign_folders",
     "header",

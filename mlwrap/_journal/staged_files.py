@@ -1,4 +1,4 @@
-"""The length and the checksum of each file of a stage, so that delivery knows whether it is still the same.
+"""The length and the checksum of each file of a stage, so that delivery knows whether it is what was saved.
 
 The checksum is CRC-32, which tells damage and accidents apart from what was saved, not attackers: whoever can
 write to a stage can also write to the journal. A zip file holds it for each member, so that delivery compares
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mlwrap._journal.records import StagedFile, Zip
+from mlwrap.errors import Refused
 
 LARGE = 8 << 20
 """Bytes of one stage from which its checksums are made while the training goes on."""
@@ -59,6 +60,44 @@ def with_checksums(stage: Path, files: Mapping[str, StagedFile]) -> dict[str, St
 def total_size(files: Iterable[StagedFile]) -> int:
     """Bytes of all files together."""
     return sum(file.size for file in files)
+
+
+class Damaged(Refused):
+    """A staged file is not the one that was saved."""
+
+
+def check_staged(folder: Path, files: Mapping[str, StagedFile]) -> None:
+    """Compare what is staged with what was saved, by lengths alone: what is short is not read.
+
+    Args:
+        folder: The stage.
+        files: What was saved, by paths relative to it.
+
+    Raises:
+        Damaged: A file is not there, or has another length: it is named.
+    """
+    for path, saved in files.items():
+        try:
+            size = (folder / path).lstat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise damaged(path, "is gone from the run folder") from None
+        if (size != saved.size and not saved.start) or size < saved.start + saved.size:
+            raise damaged(path, f"is {size:,} bytes long, and was {saved.size:,} when it was saved")
+
+
+def check_content(path: str, saved: StagedFile | None, crc: int) -> None:
+    """Compare a file's checksum with that of what was saved, where that is known.
+
+    Raises:
+        Damaged: It is another one.
+    """
+    if saved is not None and saved.crc is not None and saved.crc != crc:
+        raise damaged(path, "was changed after it had been saved: its checksum is another one")
+
+
+def damaged(path: str, what: str) -> Damaged:
+    """The error that says what is wrong with a staged file."""
+    return Damaged(f"its file {path} {what}.")
 
 
 def _checksum(path: Path, file: StagedFile) -> int:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlwrap._delivery.files import assemble, building_place, check_copied, digest
-from mlwrap._delivery.staged_check import Damaged
-from mlwrap._journal import Zip
+from mlwrap._journal import Damaged, Zip
 from mlwrap.errors import Unreachable
 
 ZIPS = {"data/model.keras": Zip(folder="data/model.unzipped")}

@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlwrap._delivery import served
-from mlwrap._delivery.line import ASK, WAKE
 from mlwrap._delivery.served import Served, due
-from mlwrap._journal import Metrics, OpenRun, RunEnded, RunStarted, open_run, spool_root
+from mlwrap._journal import ASK, WAKE, Metrics, OpenRun, RunEnded, RunStarted, open_run, spool_root
 
 WAKE_SECONDS = 0.5  # a training does not wake the sender more often
 
