@@ -201,7 +201,7 @@ def _ask_for_each() -> str | None:
             continue
         finally:
             run.line.close()
-        if answer is not None and answer.progress.ended:
+        if (answer is not None and answer.progress.ended) or not _waits(run):
             _left.pop(key, None)
             until = time.monotonic() + run.deadline
         elif answer is None and not heard:

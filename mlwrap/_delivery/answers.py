@@ -29,7 +29,8 @@ _BAD_REQUEST, _TOO_LARGE = 400, 413
 _AGAIN = {408, 429, 500, 502, 503, 504}
 # What MLflow's client says where there was no answer, or one that is not MLflow's, such as a proxy's page.
 _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in a valid JSON format")
-_LOCKED = "database is locked"
+# What a store says that is too busy; MLflow turns the second and the third into 400, as if a value were wrong.
+_BUSY = ("database is locked", "QueuePool limit of size", "connection already closed")
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
 
@@ -41,7 +42,7 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
     text = hidden(str(error))
     status, code = http_status(error), getattr(error, "error_code", None)
-    no_answer = _LOCKED in text or (
+    no_answer = any(words in text for words in _BUSY) or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
     if no_answer or code in _UNREACHABLE or (status in _AGAIN and code not in _NEVER):

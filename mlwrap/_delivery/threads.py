@@ -13,8 +13,10 @@ from mlwrap._journal import Progress
 
 T = TypeVar("T", bound=Hashable)
 
-_AT_ONCE = 16  # deliveries to one store; more would only share its time
-_MAX_AT_ONCE = 24  # of them with those that get nowhere
+_AT_ONCE = 8  # deliveries to one store; more would only share its time
+# Of them with those that get nowhere. MLflow opens 15 connections to an SQL store; who waits for another one
+# for 30 s is refused.
+_MAX_AT_ONCE = 14
 STUCK_SECONDS = 1.0  # without progress: from then on others need not wait for it
 
 
