@@ -1,0 +1,147 @@
+"""Train the zoo in one process, load and serve it in another, and say what came of each model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.zoo.training import same
+
+ROOT = Path(__file__).parents[2]
+_TRAINING_SECONDS = 420
+
+
+class Row(NamedTuple):
+    """What became of one model.
+
+    Attributes:
+        name: The model.
+        stands_for: What published code it is like.
+        forms: What is kept.
+        with_code: How ``load_model`` gives it back where its code is.
+        stock: What stock ``mlflow.pyfunc`` does with it where its code is not.
+        http: What MLflow's server does with it.
+        said: What was said when it was saved.
+        trouble: What is wrong, for a test's message; not in the table.
+    """
+
+    name: str
+    stands_for: str
+    forms: str
+    with_code: str
+    stock: str
+    http: str
+    said: list[str]
+    trouble: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it predicts the same everywhere."""
+        return self.stock in ("yes", "loads") and self.http in ("yes", "loads")
+
+
+def run(families: list[str], work: Path, store: Path) -> dict[str, Row]:
+    """Train, load and serve the models of some families.
+
+    Args:
+        families: Names of files in ``models/``.
+        work: An empty folder.
+        store: An empty sqlite store of MLflow's.
+    """
+    shutil.copy(store, work / "mlflow.db")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("MLWRAP_", "MLFLOW_"))},
+        **{"MLFLOW_TRACKING_URI": f"sqlite:///{work / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        **{"MLWRAP_SPOOL": str(work / "spool"), "MLWRAP_QUIET": "1", "MLWRAP_DELIVERY": "inline"},
+        **{"HOME": str(work), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"},
+        **{"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
+    }
+    log = work / "training.log"
+    with log.open("wb") as output:
+        trained = subprocess.run(
+            [sys.executable, "-m", "tests.zoo.training", str(work), *families],
+            cwd=work,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=output,
+            timeout=_TRAINING_SECONDS,
+        )
+    assert trained.returncode == 0, log.read_text()[-5000:]
+    rows = json.loads((work / "trained.json").read_text())
+    with _served(work, environment) as address:
+        loaded = json.loads((work / "loaded.json").read_text())
+        return {name: _row(name, row, loaded.get(name, {}), address) for name, row in rows.items()}
+
+
+@contextlib.contextmanager
+def _served(work: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The program that serves, where none of the training's code can be imported; gives its address."""
+    program = shutil.copy(Path(__file__).parent / "serving.py", work / "serving.py")
+    log = work / "serving.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(program), str(work)],
+            cwd=work,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        assert port, log.read_text()[-5000:]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _row(name: str, row: dict[str, Any], loaded: dict[str, Any], address: str) -> Row:
+    trouble = [str(row.get("load_errors", "")), loaded.get("error", "")]
+    if not row["pyfunc"]:
+        stock = http = "no loader" if row["status"] == "READY" else "–"
+    elif row["expected"] is None:
+        stock = http = "loads" if loaded.get("loads") else "no"
+    else:
+        stock = "yes" if same(row["expected"], loaded.get("predicted"), row["names"]) else "no"
+        trouble.append(f"expected {row['expected']}, found {loaded.get('predicted')}" if stock == "no" else "")
+        http = "no"
+        if loaded.get("loads"):
+            answer = _asked(f"{address}{row['path']}/invocations", row["feed"])
+            http = "yes" if same(row["expected"], answer, row["names"]) else "no"
+            trouble.append(f"over HTTP: {answer}" if http == "no" else "")
+    forms = ", ".join(row["forms"]) or "none"
+    said = [re.sub(r"\s+", " ", text) for text in row["said"]]
+    if row["status"] == "FAILED" and row.get("keras_saves"):
+        trouble.append("Keras saves it")
+    with_code = row.get("with_code", "–")
+    return Row(name, row["stands_for"], forms, with_code, stock, http, said, "\n".join(filter(None, trouble)))
+
+
+def _asked(url: str, feed: Any) -> Any:
+    """What MLflow's server predicts, or what it says instead."""
+    inputs = feed["values"] if "values" in feed else {name: part["values"] for name, part in feed.items()}
+    body = json.dumps({"inputs": inputs}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.loads(answer.read())["predictions"]
+    except urllib.error.HTTPError as error:
+        return error.read().decode()[-1500:]
+    nested = isinstance(found, list) and any(isinstance(part, list) for part in found)
+    return found if not nested else _outputs(found)
+
+
+def _outputs(found: list[Any]) -> Any:
+    return found

@@ -1,0 +1,89 @@
+"""The table of the zoo in the docs: ``python -m tests.zoo.page`` writes what is found in this environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.zoo.harness import ROOT, Row, run
+
+PAGE = ROOT / "docs" / "reference" / "zoo.md"
+# The families of each environment, by what stands in the marks around its part of the page.
+FAMILIES = {
+    "today": ["basics"],
+}
+
+
+def environment() -> str:
+    """Which part of the page this environment finds."""
+    if importlib.util.find_spec("tensorflow_estimator") is not None:
+        return "estimator"
+    if importlib.util.find_spec("tensorflow") is not None:
+        return "today"
+    return "torch" if importlib.util.find_spec("torch") is not None else "jax"
+
+
+def table(rows: dict[str, Row]) -> str:
+    """The rows as Markdown, and under them what was said of models that do not predict everywhere."""
+    lines = [
+        "| model | it stands for | forms kept | `load_model`, with its code | stock `mlflow.pyfunc`, without its code | HTTP | said |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    notes: list[str] = []
+    for row in rows.values():
+        mark = ""
+        if not row.is_whole and row.said:
+            notes.append(" ".join(row.said))
+            mark = f"({len(notes)})"
+        cells = [row.name, row.stands_for, row.forms, row.with_code, row.stock, row.http, mark]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
+    return "\n".join(lines).strip()
+
+
+def part(text: str, name: str) -> str:
+    """The part of the page that an environment finds."""
+    begin, end = _marks(name)
+    return text.partition(begin)[2].partition(end)[0].strip()
+
+
+def with_part(text: str, name: str, found: str) -> str:
+    """The page with another such part."""
+    begin, end = _marks(name)
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{found}\n\n{end}{rest.partition(end)[2]}"
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- zoo {name}: begin -->", f"<!-- zoo {name}: end -->"
+
+
+def empty_store(folder: Path) -> Path:
+    """An sqlite store as MLflow makes it."""
+    from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds, and only the command needs it
+
+    MlflowClient(f"sqlite:///{folder / 'empty.db'}").search_experiments()
+    return folder / "empty.db"
+
+
+def main() -> None:
+    """Write this environment's part of the page."""
+    name = environment()
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path.cwd()
+        os.chdir(folder)
+        work = Path(folder, "work")
+        work.mkdir()
+        rows = run(FAMILIES[name], work, empty_store(Path(folder)))
+        os.chdir(here)
+    for row in rows.values():
+        if not row.is_whole or row.with_code == "no":
+            print(f"{row.name}: {row.forms} · {row.with_code} · {row.stock} · {row.http}\n{row.said}\n{row.trouble}\n", file=sys.stderr)
+    PAGE.write_text(with_part(PAGE.read_text(), name, table(rows)))
+
+
+if __name__ == "__main__":
+    main()

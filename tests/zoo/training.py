@@ -1,0 +1,145 @@
+"""Train the models of some families and log them: ``python -m tests.zoo.training <work> <family>...``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+
+from mlwrap import load_model
+from mlwrap.errors import LoadError, MlwrapWarning
+from tests.zoo.entries import Entry, entries_of, plain
+
+_FORMS = {
+    "training": "data/model.keras",
+    "weights": "data/model.weights.h5",
+    "serving": "serving/model",
+    "SavedModel": "tf2model",
+    "checkpoint": "checkpoint",
+    "export": "tfmodel",
+}
+
+
+def train(entry: Entry, number: int) -> dict[str, Any]:
+    """Train one model; gives what was found, as JSON."""
+    started = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        returned = entry.train()
+    said = [str(one.message) for one in caught if issubclass(one.category, MlwrapWarning)]
+    row: dict[str, Any] = {"stands_for": entry.stands_for, "said": said, "path": f"/{number}", "pyfunc": False}
+    row["feed"] = _written(entry.feed)
+    row["seconds"] = time.monotonic() - started
+    logged = entry.train.last_run.models
+    if not logged:
+        client = mlflow.MlflowClient()
+        files = [item.path for item in client.list_artifacts(entry.train.last_run.run_id)]
+        return row | {"status": "no model", "forms": sorted(files), "expected": None}
+    row |= {"status": logged[0].status, "uri": logged[0].uri, "forms": []}
+    model = entry.of(returned)
+    row["expected"] = plain(entry.predict(model, entry.feed))
+    row["names"] = list(getattr(model, "output_names", None) or ())
+    if row["status"] != "READY":
+        return row | {"keras_saves": _keras_saves(model)}
+    found = mlflow.get_logged_model(logged[0].uri.removeprefix("models:/"))
+    folder = Path(found.artifact_location.removeprefix("file://"))
+    row["forms"] = [form for form, file in _FORMS.items() if (folder / file).exists()]
+    row["pyfunc"] = "python_function" in mlflow.models.Model.load(str(folder)).flavors
+    row["with_code"] = _loads_with_code(entry, logged[0].uri, row)
+    return row | {"all_seconds": time.monotonic() - started}
+
+
+def _written(feed: Any) -> Any:
+    if feed is None:
+        return None
+    if isinstance(feed, dict):
+        return {name: _written(part) for name, part in feed.items()}
+    array = np.asarray(feed)
+    return {"values": array.tolist(), "dtype": "object" if array.dtype.kind in "OSU" else array.dtype.name}
+
+
+def _keras_saves(model: Any) -> bool:
+    """Whether Keras writes what mlwrap did not."""
+    try:
+        model.save(f"saved-{id(model)}.keras")
+    except Exception:
+        return False
+    return True
+
+
+def _loads_with_code(entry: Entry, uri: str, row: dict[str, Any]) -> str:
+    """How ``load_model`` gives it back here, where its code is; the weights into one that is made anew."""
+    errors = []
+    for how in ("yes", "`trust=True`", "`into=`"):
+        try:
+            if how == "`into=`":
+                model = load_model(uri, into=entry.of(entry.train.__wrapped__()))
+            else:
+                model = load_model(uri, trust=how != "yes")
+            found = plain(entry.predict(model, entry.feed))
+        except LoadError as error:
+            errors.append(f"{how}: {error}")
+            continue
+        except Exception as error:
+            errors.append(f"{how}: {''.join(traceback.format_exception(error))[-2000:]}")
+            continue
+        if same(row["expected"], found, row["names"]):
+            return how
+        errors.append(f"{how}: it predicts {found}")
+    row["load_errors"] = errors
+    return "no"
+
+
+def same(expected: Any, found: Any, names: list[str]) -> bool:
+    """Whether two predictions are equal; a list of outputs may come back by their names."""
+    if isinstance(expected, dict) and list(expected) == ["outputs"] and isinstance(found, dict):
+        parts = expected["outputs"]
+        if list(found) != ["outputs"]:
+            known = names if set(names) == set(found) else [f"output_{n}" for n in range(len(parts))]
+            if set(known) != set(found):
+                return False
+            found = {"outputs": [found[name] for name in known]}
+        there = found["outputs"]
+        return len(parts) == len(there) and all(same(a, b, []) for a, b in zip(parts, there, strict=True))
+    if isinstance(expected, dict):
+        return (
+            isinstance(found, dict)
+            and set(expected) == set(found)
+            and all(same(part, found[name], []) for name, part in expected.items())
+        )
+    if expected is None:
+        return True
+    try:
+        left, right = np.array(expected), np.array(found)
+    except ValueError:
+        return False
+    if left.shape != right.shape:
+        return False
+    if left.dtype.kind == "U":
+        return bool((left == right).all())
+    return bool(np.allclose(left, right, rtol=1e-4, atol=1e-5))
+
+
+def main(work: Path, families: list[str]) -> None:
+    """Train them all, and write down what was found."""
+    rows: dict[str, Any] = {}
+    for family in families:
+        for entry in entries_of(family):
+            try:
+                rows[entry.name] = train(entry, len(rows)) | {"family": family}
+            except Exception:
+                print(f"while training {entry.name!r}", file=sys.stderr)
+                raise
+            print(entry.name, rows[entry.name]["status"], round(rows[entry.name].get("all_seconds", 0), 2), flush=True)
+    (work / "trained.json").write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
