@@ -136,12 +136,6 @@ def _asked(url: str, feed: Any) -> Any:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.loads(answer.read())["predictions"]
+            return json.loads(answer.read())["predictions"]
     except urllib.error.HTTPError as error:
         return error.read().decode()[-1500:]
-    nested = isinstance(found, list) and any(isinstance(part, list) for part in found)
-    return found if not nested else _outputs(found)
-
-
-def _outputs(found: list[Any]) -> Any:
-    return found

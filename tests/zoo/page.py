@@ -13,7 +13,10 @@ from tests.zoo.harness import ROOT, Row, run
 PAGE = ROOT / "docs" / "reference" / "zoo.md"
 # The families of each environment, by what stands in the marks around its part of the page.
 FAMILIES = {
-    "today": ["basics"],
+    "today": [
+        *("basics", "inputs_and_outputs", "images", "sequences", "graphs_and_games", "precision_and_scale"),
+        *("plain_tensorflow", "legacy_keras"),
+    ],
 }
 
 
