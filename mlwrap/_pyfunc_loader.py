@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_UNNAMED = "output_0"  # TensorFlow's own name for a single output
-
 
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> Predictor:
     """Load a model, as MLflow asks for it."""
@@ -37,15 +35,14 @@ class Predictor:
             params: Nothing: MLflow hands it to every model.
 
         Returns:
-            An array; of several outputs, or one with a name, a mapping of names to arrays.
+            A mapping of names to arrays; TensorFlow's name for an output without one is ``output_0``.
         """
         if not isinstance(data, dict):
             is_frame = hasattr(data, "columns") and set(self._inputs) <= set(data.columns)
             parts = {name: np.stack(data[name].to_list()) for name in self._inputs} if is_frame else None
             data = parts or {next(iter(self._inputs)): np.asarray(data)}
         tensors = {name: _tensor(data[name], spec) for name, spec in self._inputs.items()}
-        outputs = {name: tensor.numpy() for name, tensor in self._function(**tensors).items()}
-        return outputs[_UNNAMED] if list(outputs) == [_UNNAMED] else outputs
+        return {name: tensor.numpy() for name, tensor in self._function(**tensors).items()}
 
 
 def _tensor(part: Any, spec: Any) -> Any:
