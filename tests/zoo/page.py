@@ -17,6 +17,9 @@ FAMILIES = {
         *("basics", "inputs_and_outputs", "images", "sequences", "graphs_and_games", "precision_and_scale"),
         *("plain_tensorflow", "legacy_keras"),
     ],
+    "estimator": ["estimators", "legacy_keras"],
+    "jax": ["backends"],
+    "torch": ["backends"],
 }
 
 
@@ -38,8 +41,9 @@ def table(rows: dict[str, Row]) -> str:
     notes: list[str] = []
     for row in rows.values():
         mark = ""
-        if not row.is_whole and row.said:
-            notes.append(" ".join(row.said))
+        if not row.is_whole:
+            known = f"Known not to work: {row.gap}." if row.gap else ""
+            notes.append(" ".join(filter(None, (f"{row.name}:", known, *row.said))))
             mark = f"({len(notes)})"
         cells = [row.name, row.stands_for, row.forms, row.with_code, row.stock, row.http, mark]
         lines.append(f"| {' | '.join(cells)} |")
@@ -51,6 +55,12 @@ def part(text: str, name: str) -> str:
     """The part of the page that an environment finds."""
     begin, end = _marks(name)
     return text.partition(begin)[2].partition(end)[0].strip()
+
+
+def names_in(found: str) -> list[str]:
+    """Names of the models in such a part."""
+    rows = [line for line in found.splitlines() if line.startswith("| ")]
+    return [row.split(" | ")[0].removeprefix("| ") for row in rows[1:]]
 
 
 def with_part(text: str, name: str, found: str) -> str:

@@ -126,6 +126,9 @@ class VAE(keras.Model):
         return {"loss": self.loss_tracker.result()}
 
 
+LATENT = rng.normal(size=(2, 2)).astype("float32")
+
+
 def decoder():
     """From two numbers to an image."""
     return keras.Sequential([layers.Input((2,)), layers.Dense(64, "sigmoid"), layers.Reshape((8, 8, 1))])
@@ -143,12 +146,12 @@ def vae():
     return model
 
 
-@zoo("keras-io variational autoencoder: never called", predict=lambda model, feed: None)
+@zoo("keras-io variational autoencoder: never called", predict=lambda model, feed: model.decoder(LATENT))
 def variational_autoencoder():
     return vae()
 
 
-@zoo("keras-io variational autoencoder: its decoder alone is returned", rng.normal(size=(2, 2)).astype("float32"))
+@zoo("keras-io variational autoencoder: its decoder alone is returned", LATENT)
 def decoder_of_a_vae():
     return vae().decoder
 
@@ -180,7 +183,7 @@ class GAN(keras.Model):
         return {"d_loss": d_loss, "g_loss": g_loss}
 
 
-@zoo("keras-io DCGAN: never called", predict=lambda model, feed: None)
+@zoo("keras-io DCGAN: never called", predict=lambda model, feed: model.generator(LATENT))
 def gan():
     critic = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(1)])
     model = GAN(critic, decoder(), 2)
@@ -256,7 +259,7 @@ TRIPLET = {f"input_{number}": DIGITS[number : number + 2] for number in range(3)
 @zoo(
     "keras-io siamese network with a triplet loss: three images in, two distances out",
     TRIPLET,
-    predict=lambda model, feed: model.predict(list(feed.values()), verbose=0),
+    predict=lambda model, feed: model(list(feed.values())),
 )
 def siamese():
     embedding = keras.Sequential([layers.Input((8, 8)), layers.Flatten(), layers.Dense(4)], name="embedding")
@@ -265,7 +268,7 @@ def siamese():
     model.compile("adam")
     triplets = tf.data.Dataset.from_tensor_slices(((DIGITS, DIGITS[::-1], DIGITS),)).batch(4)
     model.fit(triplets, verbose=0)
-    model.predict([DIGITS[:2]] * 3, verbose=0)
+    model([DIGITS[:2]] * 3)
     return model
 
 
@@ -312,7 +315,7 @@ class ContrastiveModel(keras.Model):
         return {"loss": loss}
 
 
-@zoo("keras-io SimCLR: the contrastive model itself, never called", predict=lambda model, feed: None)
+@zoo("keras-io SimCLR: the contrastive model itself, never called", predict=lambda model, feed: model.encoder(IMAGES))
 def contrastive():
     model = ContrastiveModel()
     model.compile("adam")

@@ -175,6 +175,9 @@ TABLE = {"age": rng.integers(20, 60, size=16).astype("float32")[:, None], "city"
 ROWS = {"age": TABLE["age"][:3], "city": CITIES[:3]}
 
 
+OBJECT = "a layer or a FeatureSpace by itself has no saver; put it into a model"
+
+
 def feature_space():
     """A FeatureSpace that has learned."""
     space = keras.utils.FeatureSpace(
@@ -197,19 +200,24 @@ def feature_space_model():
     return model
 
 
-@zoo("keras-io FeatureSpace: the object itself", of=lambda space: None, predict=lambda model, feed: None)
+@zoo("keras-io FeatureSpace: the object itself", predict=lambda space, feed: None, gap=OBJECT)
 def feature_space_alone():
     return feature_space()
 
 
-@zoo("Keras guide: an adapted Normalization as the result", X[:3], predict=lambda layer, feed: layer(feed))
+@zoo("Keras guide: an adapted Normalization as the result", X[:3], predict=lambda layer, feed: layer(feed), gap=OBJECT)
 def normalization_alone():
     layer = layers.Normalization()
     layer.adapt(X)
     return layer
 
 
-@zoo("Keras guide: an adapted StringLookup as the result", CITIES[:3], predict=lambda layer, feed: layer(tensors(feed)))
+@zoo(
+    "Keras guide: an adapted StringLookup as the result",
+    CITIES[:3],
+    predict=lambda layer, feed: layer(tensors(feed)),
+    gap=OBJECT,
+)
 def string_lookup_alone():
     layer = layers.StringLookup()
     layer.adapt(tensors(CITIES))

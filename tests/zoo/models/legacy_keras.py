@@ -1,14 +1,20 @@
-"""tf_keras: Keras 2 on today's TensorFlow."""
+"""Keras 2: of TensorFlow 2.15, or tf_keras on today's."""
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
-from tf_keras import layers
 
 from tests.zoo.entries import zoo
 
+if importlib.util.find_spec("tf_keras") is not None:
+    import tf_keras as keras
+else:
+    from tensorflow import keras
+
+layers = keras.layers
 rng = np.random.default_rng(7)
 X = rng.normal(size=(16, 4)).astype("float32")
 Y = X[:, :1]
@@ -22,7 +28,7 @@ def fitted(model, x=X, y=Y):
     return model
 
 
-@zoo("tf_keras: Sequential", FEED)
+@zoo("Keras 2: Sequential", FEED)
 def legacy_sequential():
     return fitted(keras.Sequential([layers.Input((4,)), layers.Dense(8, "relu"), layers.Dense(1)]))
 
@@ -38,17 +44,17 @@ class Net(keras.Model):
         return self.head(self.hidden(x))
 
 
-@zoo("tf_keras: subclassed, without get_config", FEED)
+@zoo("Keras 2: subclassed, without get_config", FEED)
 def legacy_subclassed():
     return fitted(Net(8))
 
 
-@zoo("tf_keras: LSTM", X[:3, :, None])
+@zoo("Keras 2: LSTM", X[:3, :, None])
 def legacy_lstm():
     return fitted(keras.Sequential([layers.Input((4, 1)), layers.LSTM(4), layers.Dense(1)]), X[..., None])
 
 
-@zoo("tf_keras: two outputs, one column each", FEED)
+@zoo("Keras 2: two outputs, one column each", FEED)
 def legacy_two_outputs():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, {"low": layers.Dense(1, name="low")(inputs), "high": layers.Dense(1, name="high")(inputs)})
@@ -66,12 +72,12 @@ class TwoHeads(keras.Model):
         return {"low": self.low(inputs["a"]), "high": self.high(inputs["b"])}
 
 
-@zoo("tf_keras: subclassed, dict in, dict out", {"a": FEED, "b": FEED})
+@zoo("Keras 2: subclassed, dict in, dict out", {"a": FEED, "b": FEED})
 def legacy_dict_in_dict_out():
     return fitted(TwoHeads(), {"a": X, "b": X}, {"low": Y, "high": Y})
 
 
-@zoo("tf_keras: DenseFeatures of feature columns", {"age": FEED[:, :1], "city": np.array([["rome"], ["oslo"], ["lima"]], dtype=object)})
+@zoo("Keras 2: DenseFeatures of feature columns", {"age": FEED[:, :1], "city": np.array([["rome"], ["oslo"], ["lima"]], dtype=object)})
 def legacy_feature_columns():
     age = tf.feature_column.numeric_column("age")
     city = tf.feature_column.categorical_column_with_vocabulary_list("city", ["rome", "oslo"])
@@ -81,6 +87,6 @@ def legacy_feature_columns():
     return fitted(keras.Model(inputs, layers.Dense(1)(features)), {"age": X[:, :1], "city": cities})
 
 
-@zoo("tf_keras: a Lambda layer", FEED)
+@zoo("Keras 2: a Lambda layer", FEED)
 def legacy_lambda():
     return fitted(keras.Sequential([layers.Input((4,)), layers.Lambda(lambda x: x * 2), layers.Dense(1)]))
