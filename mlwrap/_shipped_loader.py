@@ -19,13 +19,13 @@ _NAME = "mlwrap_loader_1"
 _SOURCE = Path(__file__).with_name("_pyfunc_loader.py")
 
 
-def ship_loader(folder: Path, saved_model: str, signature: str) -> dict[str, Any]:
+def ship_loader(folder: Path, data: str, signature: str | None = None) -> dict[str, Any]:
     """Copy the loader into a logged model.
 
     Args:
         folder: The model's folder.
-        saved_model: Its SavedModel, relative to ``folder``.
-        signature: Name of the signature that is to be served.
+        data: Its SavedModel or ``.keras`` file, relative to ``folder``.
+        signature: Of a SavedModel, name of the signature that is to be served.
 
     Returns:
         The configuration of MLflow's generic flavor.
@@ -33,8 +33,8 @@ def ship_loader(folder: Path, saved_model: str, signature: str) -> dict[str, Any
     target = folder / _CODE / f"{_NAME}.py"
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(_SOURCE.read_bytes())
-    config = {"signature": signature}
-    return {"loader_module": _NAME, "data": saved_model, "code": _CODE, "model_config": config}
+    config = {"signature": signature} if signature is not None else {"framework": "keras"}
+    return {"loader_module": _NAME, "data": data, "code": _CODE, "model_config": config}
 
 
 def is_shipped(folder: Path, pyfunc: Mapping[str, Any]) -> bool:

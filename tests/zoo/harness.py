@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -56,6 +57,15 @@ class Row(NamedTuple):
         return self.stock == "yes" and self.http in ("yes", "as base64")
 
 
+def environment() -> str:
+    """The name of this environment, of those that the Makefile makes."""
+    if importlib.util.find_spec("tensorflow_estimator") is not None:
+        return "estimator"
+    if importlib.util.find_spec("tensorflow") is not None:
+        return "today"
+    return "torch" if importlib.util.find_spec("torch") is not None else "jax"
+
+
 def run(families: list[str], work: Path, store: Path) -> dict[str, Row]:
     """Train, load and serve the models of some families.
 
@@ -65,32 +75,33 @@ def run(families: list[str], work: Path, store: Path) -> dict[str, Row]:
         store: An empty sqlite store of MLflow's.
     """
     shutil.copy(store, work / "mlflow.db")
-    environment = {
+    backend = environment() if environment() in ("jax", "torch") else "tensorflow"
+    variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("MLWRAP_", "MLFLOW_"))},
         **{"MLFLOW_TRACKING_URI": f"sqlite:///{work / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"},
         **{"MLWRAP_SPOOL": str(work / "spool"), "MLWRAP_QUIET": "1", "MLWRAP_DELIVERY": "inline"},
         **{"HOME": str(work), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"},
-        **{"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
+        **{"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": backend, "PYTHONWARNINGS": "ignore"},
     }
     log = work / "training.log"
     with log.open("wb") as output:
         trained = subprocess.run(
             [sys.executable, "-m", "tests.zoo.training", str(work), *families],
             cwd=work,
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={**variables, "PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=output,
             timeout=_TRAINING_SECONDS,
         )
     assert trained.returncode == 0, log.read_text()[-5000:]
     rows = json.loads((work / "trained.json").read_text())
-    with _served(work, environment) as address:
+    with _served(work, variables) as address:
         loaded = json.loads((work / "loaded.json").read_text())
         return {name: _row(name, row, loaded.get(name, {}), address) for name, row in rows.items()}
 
 
 @contextlib.contextmanager
-def _served(work: Path, environment: dict[str, str]) -> Iterator[str]:
+def _served(work: Path, variables: dict[str, str]) -> Iterator[str]:
     """The program that serves, where none of the training's code can be imported; gives its address."""
     program = shutil.copy(Path(__file__).parent / "serving.py", work / "serving.py")
     log = work / "serving.log"
@@ -98,7 +109,7 @@ def _served(work: Path, environment: dict[str, str]) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, str(program), str(work)],
             cwd=work,
-            env=environment,
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,

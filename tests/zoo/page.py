@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.zoo.harness import ROOT, Row, run
+from tests.zoo.harness import ROOT, Row, environment, run
 
 PAGE = ROOT / "docs" / "reference" / "zoo.md"
 # The families of each environment, by what stands in the marks around its part of the page.
@@ -23,15 +23,6 @@ FAMILIES = {
 }
 
 
-def environment() -> str:
-    """Which part of the page this environment finds."""
-    if importlib.util.find_spec("tensorflow_estimator") is not None:
-        return "estimator"
-    if importlib.util.find_spec("tensorflow") is not None:
-        return "today"
-    return "torch" if importlib.util.find_spec("torch") is not None else "jax"
-
-
 def table(rows: dict[str, Row]) -> str:
     """The rows as Markdown, and under them what was said of models that do not predict everywhere."""
     lines = [
@@ -42,13 +33,19 @@ def table(rows: dict[str, Row]) -> str:
     for row in rows.values():
         mark = ""
         if not row.is_whole:
-            known = f"Known not to work: {row.gap}." if row.gap else ""
-            notes.append(" ".join(filter(None, (f"{row.name}:", known, *row.said))))
+            said = f"known not to work: {row.gap}" if row.gap else f"`{' '.join(_reasons(row))}`"
+            notes.append(f"{row.name}: {said}")
             mark = f"({len(notes)})"
         cells = [row.name, row.stands_for, row.forms, row.with_code, row.stock, row.http, mark]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
     return "\n".join(lines).strip()
+
+
+def _reasons(row: Row) -> list[str]:
+    """Of what was said of a model, the sentences that say why it does not predict somewhere."""
+    sentences = [part for said in row.said for part in re.split(r"(?<=\.) (?=[A-Z])", said)]
+    return [sentence for sentence in sentences if re.search("predict|stock MLflow will not|no saver", sentence)]
 
 
 def part(text: str, name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.zoo.harness import Row, run
-from tests.zoo.page import FAMILIES, PAGE, environment, names_in, part, table
+from tests.zoo.harness import Row, environment, run
+from tests.zoo.page import FAMILIES, PAGE, names_in, part, table
 
 ENVIRONMENT = environment()
 PART = part(PAGE.read_text(), ENVIRONMENT)

@@ -133,7 +133,7 @@ class Linear(layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
-@zoo("a registered layer whose __init__ takes no **kwargs", FEED)
+@zoo("a registered layer whose `__init__` takes no `**kwargs`", FEED)
 def layer_without_kwargs():
     return fitted(keras.Sequential([layers.Input((4,)), Linear(3), layers.Dense(1)]))
 

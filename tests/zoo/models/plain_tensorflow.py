@@ -55,7 +55,7 @@ class Untraced(tf.Module):
         return x @ self.w
 
 
-@zoo("TensorFlow guide: a tf.Module whose __call__ is plain Python", predict=lambda module, feed: None)
+@zoo("TensorFlow guide: a tf.Module whose `__call__` is plain Python", predict=lambda module, feed: None)
 def module_without_functions():
     return trained(Untraced())
 
