@@ -26,7 +26,7 @@ class Entry(NamedTuple):
         name: Of the row, and of the run.
         stands_for: What published code it is like.
         train: The tracked training.
-        feed: What it predicts from: an array, a dictionary of arrays, or ``None`` for what has no data to go in.
+        feed: What it predicts from: an array, a dictionary of arrays, or ``None`` where no data goes in.
         predict: What it predicts in the process that trained it, of the model and the feed.
         of: The model in what the training returned.
         gap: What is known not to work, and stands in the page until it does.
@@ -85,7 +85,9 @@ def predictions(model: Any, feed: Any) -> Any:
     """What a model predicts where it was trained: called, which takes less time than ``predict``."""
     if feed is None:
         return None
-    tensors = {name: _tensor(part) for name, part in feed.items()} if isinstance(feed, dict) else _tensor(feed)
+    tensors = (
+        {name: _tensor(part) for name, part in feed.items()} if isinstance(feed, dict) else _tensor(feed)
+    )
     return model(tensors, training=False) if hasattr(model, "predict") else model(tensors)
 
 
@@ -112,5 +114,9 @@ def plain(result: Any) -> Any:
         result = result.detach().cpu()
     array = np.asarray(result)
     if array.dtype.kind in "OS":
-        return np.vectorize(lambda text: text.decode() if isinstance(text, bytes) else str(text))(array).tolist()
+        return np.vectorize(_text)(array).tolist()
     return array.astype("float64").tolist() if array.dtype.kind not in "biuU" else array.tolist()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -16,15 +16,20 @@ import numpy as np
 
 sys.modules["mlwrap"] = sys.modules["tests"] = None  # type: ignore[assignment]  # an import of either fails
 
-import mlflow
-import uvicorn
-from fastapi import FastAPI
-from mlflow.pyfunc import scoring_server
+import mlflow  # noqa: E402 - after what stands above
+import uvicorn  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from mlflow.pyfunc import scoring_server  # noqa: E402
 
 
 def as_array(part: dict[str, Any]) -> Any:
     """An array as it was written down."""
     return np.array(part["values"], dtype=part["dtype"])
+
+
+def given(feed: dict[str, Any]) -> Any:
+    """What a model is fed: an array, or arrays by name."""
+    return as_array(feed) if "values" in feed else {name: as_array(part) for name, part in feed.items()}
 
 
 def plain(result: Any) -> Any:
@@ -33,12 +38,20 @@ def plain(result: Any) -> Any:
         return {name: plain(column) for name, column in result.to_dict(orient="list").items()}
     if isinstance(result, dict):
         return {str(name): plain(part) for name, part in result.items()}
-    if isinstance(result, list | tuple) and not all(isinstance(part, int | float | str | list) for part in result):
+    of_values = isinstance(result, list) and all(
+        isinstance(part, int | float | str | list) for part in result
+    )
+    if isinstance(result, list | tuple) and not of_values:
         return {"outputs": [plain(part) for part in result]}
     array = np.asarray(result)
     if array.dtype.kind in "OS":
-        return np.vectorize(lambda text: text.decode() if isinstance(text, bytes) else str(text))(array).tolist()
+        return np.vectorize(text)(array).tolist()
     return array.tolist()
+
+
+def text(value: Any) -> str:
+    """Text, of bytes or not."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def last_line(error: BaseException) -> str:
@@ -63,9 +76,8 @@ def main(work: Path) -> None:
             feed = row["feed"]
             if feed is None:
                 continue
-            given = as_array(feed) if "values" in feed else {key: as_array(part) for key, part in feed.items()}
-            found["predicted"] = plain(model.predict(given))
-        except Exception as error:
+            found["predicted"] = plain(model.predict(given(feed)))
+        except Exception as error:  # noqa: BLE001 - it is what the row tells
             found["error"] = last_line(error)
     (work / "loaded.json").write_text(json.dumps(loaded))
     for path, model in apps.items():

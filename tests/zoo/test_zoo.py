@@ -1,4 +1,4 @@
-"""Every model of the zoo predicts the same everywhere, or was said not to when it was saved; the page tells which."""
+"""Every model of the zoo predicts the same everywhere, or was said not to when it was saved."""
 
 from __future__ import annotations
 

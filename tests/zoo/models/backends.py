@@ -76,7 +76,11 @@ class Net(keras.Model):
         return self.head(self.hidden(x))
 
 
-@zoo("Keras guide: subclassed, without get_config", FEED, predict=lambda model, feed: model.predict(feed, verbose=0))
+@zoo(
+    "Keras guide: subclassed, without get_config",
+    FEED,
+    predict=lambda model, feed: model.predict(feed, verbose=0),
+)
 def subclassed_without_get_config():
     return fitted(Net(8))
 

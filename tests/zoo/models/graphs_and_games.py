@@ -79,7 +79,9 @@ def actor_critic():
 
     def loss():
         probabilities, value = model(STATES)
-        return -tf.reduce_mean(tf.math.log(probabilities[:, 0]) * (1 - value[:, 0])) + tf.reduce_mean(value**2)
+        return -tf.reduce_mean(tf.math.log(probabilities[:, 0]) * (1 - value[:, 0])) + tf.reduce_mean(
+            value**2
+        )
 
     steps(model, loss)
     return model
@@ -148,7 +150,10 @@ def recommender():
     return model
 
 
-@zoo("a two-tower recommender: ids of users and items, a dot product", {"user": PAIRS[:3, :1], "item": PAIRS[:3, 1:]})
+@zoo(
+    "a two-tower recommender: ids of users and items, a dot product",
+    {"user": PAIRS[:3, :1], "item": PAIRS[:3, 1:]},
+)
 def two_towers():
     ids = [keras.Input((1,), name=name, dtype="int32") for name in ("user", "item")]
     towers = [layers.Flatten()(layers.Embedding(5, 4)(one)) for one in ids]

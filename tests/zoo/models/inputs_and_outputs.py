@@ -61,7 +61,10 @@ def text_in_own_standardization():
     return model
 
 
-@zoo("keras-io customer ticket routing: several text inputs", {"title": TITLES[:3, None], "body": REVIEWS[:3, None]})
+@zoo(
+    "keras-io customer ticket routing: several text inputs",
+    {"title": TITLES[:3, None], "body": REVIEWS[:3, None]},
+)
 def several_text_inputs():
     title, body = (keras.Input((1,), dtype="string", name=name) for name in ("title", "body"))
     parts = [
@@ -78,7 +81,10 @@ def several_text_inputs():
 def dict_in_dict_out():
     a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
     both = layers.Dense(8, "relu")(layers.concatenate([a, b]))
-    outputs = {"priority": layers.Dense(1, name="priority")(both), "department": layers.Dense(3, name="department")(both)}
+    outputs = {
+        "priority": layers.Dense(1, name="priority")(both),
+        "department": layers.Dense(3, name="department")(both),
+    }
     model = keras.Model({"a": a, "b": b}, outputs)
     model.compile("adam", {"priority": "mse", "department": "mse"})
     model.fit({"a": X, "b": X[:, :2]}, {"priority": Y, "department": X[:, :3]}, verbose=0)
@@ -205,7 +211,12 @@ def feature_space_alone():
     return feature_space()
 
 
-@zoo("Keras guide: an adapted Normalization as the result", X[:3], predict=lambda layer, feed: layer(feed), gap=OBJECT)
+@zoo(
+    "Keras guide: an adapted Normalization as the result",
+    X[:3],
+    predict=lambda layer, feed: layer(feed),
+    gap=OBJECT,
+)
 def normalization_alone():
     layer = layers.Normalization()
     layer.adapt(X)

@@ -57,7 +57,9 @@ def legacy_lstm():
 @zoo("Keras 2: two outputs, one column each", FEED)
 def legacy_two_outputs():
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, {"low": layers.Dense(1, name="low")(inputs), "high": layers.Dense(1, name="high")(inputs)})
+    model = keras.Model(
+        inputs, {"low": layers.Dense(1, name="low")(inputs), "high": layers.Dense(1, name="high")(inputs)}
+    )
     return fitted(model, y={"low": Y, "high": Y})
 
 
@@ -77,7 +79,10 @@ def legacy_dict_in_dict_out():
     return fitted(TwoHeads(), {"a": X, "b": X}, {"low": Y, "high": Y})
 
 
-@zoo("Keras 2: DenseFeatures of feature columns", {"age": FEED[:, :1], "city": np.array([["rome"], ["oslo"], ["lima"]], dtype=object)})
+@zoo(
+    "Keras 2: DenseFeatures of feature columns",
+    {"age": FEED[:, :1], "city": np.array([["rome"], ["oslo"], ["lima"]], dtype=object)},
+)
 def legacy_feature_columns():
     age = tf.feature_column.numeric_column("age")
     city = tf.feature_column.categorical_column_with_vocabulary_list("city", ["rome", "oslo"])

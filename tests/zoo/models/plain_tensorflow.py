@@ -34,12 +34,18 @@ def trained(module):
     for _ in range(3):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((module(tf.constant(X)) - Y) ** 2)
-        for variable, gradient in zip(module.trainable_variables, tape.gradient(loss, module.trainable_variables), strict=True):
+        for variable, gradient in zip(
+            module.trainable_variables, tape.gradient(loss, module.trainable_variables), strict=True
+        ):
             variable.assign_sub(0.1 * gradient)
     return module
 
 
-@zoo("TensorFlow guide: a tf.Module and a loop of one's own", FEED, predict=lambda module, feed: module(tf.constant(feed)))
+@zoo(
+    "TensorFlow guide: a tf.Module and a loop of one's own",
+    FEED,
+    predict=lambda module, feed: module(tf.constant(feed)),
+)
 def module():
     return trained(Regression())
 
@@ -81,7 +87,12 @@ class TwoInputs(tf.Module):
         super().__init__()
         self.scale = tf.Variable(2.0)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "left"), tf.TensorSpec([None, 3], tf.float32, "right")])
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 3], tf.float32, "left"),
+            tf.TensorSpec([None, 3], tf.float32, "right"),
+        ]
+    )
     def __call__(self, left, right):
         both = (left + right) * self.scale
         return {"sum": both, "total": tf.reduce_sum(both, axis=-1, keepdims=True)}
@@ -96,7 +107,11 @@ def module_with_two_inputs():
     return TwoInputs()
 
 
-@zoo("a tf.function alone, with what it closes over", FEED, predict=lambda function, feed: function(tf.constant(feed)))
+@zoo(
+    "a tf.function alone, with what it closes over",
+    FEED,
+    predict=lambda function, feed: function(tf.constant(feed)),
+)
 def function():
     w = tf.Variable(tf.ones([3, 2]))
 
@@ -161,6 +176,10 @@ class Tokens(tf.Module):
         return self.table.lookup(words)
 
 
-@zoo("a lookup table in a tf.Module: text in", np.array(["a", "b", "c"], dtype=object), predict=lambda module, feed: module(tf.constant(feed.tolist())))
+@zoo(
+    "a lookup table in a tf.Module: text in",
+    np.array(["a", "b", "c"], dtype=object),
+    predict=lambda module, feed: module(tf.constant(feed.tolist())),
+)
 def module_with_a_table():
     return Tokens()

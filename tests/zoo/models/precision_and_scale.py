@@ -17,7 +17,9 @@ FEED = X[:3]
 
 def network(width=8, **options):
     """Two layers."""
-    return keras.Sequential([layers.Input((4,)), layers.Dense(width, "relu", **options), layers.Dense(1, **options)])
+    return keras.Sequential(
+        [layers.Input((4,)), layers.Dense(width, "relu", **options), layers.Dense(1, **options)]
+    )
 
 
 def fitted(model):
@@ -93,7 +95,11 @@ def tuner_loop():
     return best_model, history
 
 
-@zoo("numbers of type float64 as numpy makes them", X[:3].astype("float64"), input_example=X[:3].astype("float64"))
+@zoo(
+    "numbers of type float64 as numpy makes them",
+    X[:3].astype("float64"),
+    input_example=X[:3].astype("float64"),
+)
 def float64_data():
     model = network()
     model.compile("adam", "mse")
@@ -121,5 +127,7 @@ def ensemble():
 
 @zoo("spectral normalisation around a layer", FEED)
 def wrapped_layer():
-    model = keras.Sequential([layers.Input((4,)), layers.SpectralNormalization(layers.Dense(3)), layers.Dense(1)])
+    model = keras.Sequential(
+        [layers.Input((4,)), layers.SpectralNormalization(layers.Dense(3)), layers.Dense(1)]
+    )
     return fitted(model)

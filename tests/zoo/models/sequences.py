@@ -81,7 +81,9 @@ class ResidualWrapper(keras.Model):
 
 @zoo("TensorFlow tutorial: time series, the residual wrapper", SERIES[:3])
 def residual_wrapper():
-    inner = keras.Sequential([layers.LSTM(4, return_sequences=True), layers.Dense(2, kernel_initializer="zeros")])
+    inner = keras.Sequential(
+        [layers.LSTM(4, return_sequences=True), layers.Dense(2, kernel_initializer="zeros")]
+    )
     return fitted(ResidualWrapper(inner), SERIES, SERIES)
 
 
@@ -157,7 +159,10 @@ def attention():
     {"encoder_inputs": SERIES[:3], "decoder_inputs": SERIES[:3, :4]},
 )
 def sequence_to_sequence():
-    encoder, decoder = keras.Input((None, 2), name="encoder_inputs"), keras.Input((None, 2), name="decoder_inputs")
+    encoder, decoder = (
+        keras.Input((None, 2), name="encoder_inputs"),
+        keras.Input((None, 2), name="decoder_inputs"),
+    )
     _, *states = layers.LSTM(4, return_state=True)(encoder)
     hidden = layers.LSTM(4, return_sequences=True)(decoder, initial_state=states)
     model = keras.Model([encoder, decoder], layers.Dense(2)(hidden))
