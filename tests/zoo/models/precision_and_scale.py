@@ -72,3 +72,62 @@ def frozen_base():
 def mirrored_strategy():
     with tf.distribute.MirroredStrategy().scope():
         return fitted(network())
+
+
+@zoo("an averaging optimizer: EMA of the weights", FEED)
+def averaged_weights():
+    model = network()
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
+    model.fit(X, Y, verbose=0)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    return model
+
+
+@zoo("a search for the best width: the best model and its history", FEED, of=lambda both: both[0])
+def tuner_loop():
+    trials = []
+    for width in (2, 4):
+        model = network(width)
+        model.compile("adam", "mse")
+        history = model.fit(X, Y, validation_split=0.25, epochs=2, verbose=0)
+        trials.append((min(history.history["val_loss"]), model, history))
+    _, best_model, history = min(trials, key=lambda trial: trial[0])
+    return best_model, history
+
+
+@zoo(
+    "numbers of type float64 as numpy makes them",
+    X[:3].astype("float64"),
+    input_example=X[:3].astype("float64"),
+)
+def float64_data():
+    model = network()
+    model.compile("adam", "mse")
+    model.fit(X.astype("float64"), Y.astype("float64"), verbose=0)
+    return model
+
+
+class Ensemble(keras.Model):
+    """Models in a model."""
+
+    def __init__(self, members):
+        super().__init__()
+        self.members = members
+
+    def call(self, x):
+        return keras.ops.mean(keras.ops.stack([member(x) for member in self.members]), axis=0)
+
+
+@zoo("an ensemble of trained models", FEED)
+def ensemble():
+    model = Ensemble([fitted(network()) for _ in range(2)])
+    model(X)
+    return model
+
+
+@zoo("spectral normalisation around a layer", FEED)
+def wrapped_layer():
+    model = keras.Sequential(
+        [layers.Input((4,)), layers.SpectralNormalization(layers.Dense(3)), layers.Dense(1)]
+    )
+    return fitted(model)
