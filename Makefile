@@ -29,7 +29,7 @@ BENCH := .venv-bench/.ready
 # How many processes `make chaos` kills.
 N ?= 30
 
-.PHONY: help setup demo test lint types test-today test-estimator test-jax test-torch chaos bench examples requirements format clean
+.PHONY: help setup demo test lint types test-today test-estimator test-jax test-torch chaos zoo bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,17 +65,23 @@ test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	fi
 
 test-jax: $(JAX)  ## Keras on JAX, without TensorFlow
-	.venv-jax/bin/python -m pytest tests/backends
+	.venv-jax/bin/python -m pytest tests/backends tests/zoo
 
 test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
 	@if [ -x .venv-torch/bin/python ]; then \
-	  .venv-torch/bin/python -m pytest tests/backends; \
+	  .venv-torch/bin/python -m pytest tests/backends tests/zoo; \
 	else \
 	  echo "test-torch: skipped, for pip finds no PyTorch for the CPU that Python $(TORCH_PYTHON) can import here"; \
 	fi
 
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
 	.venv/bin/python tests/faults/chaos.py $(N)
+
+# Each environment finds its own part of the page.
+zoo: setup  ## Models as people publish them, trained, loaded and served: docs/reference/zoo.md
+	for environment in .venv .venv-estimator .venv-jax .venv-torch; do \
+	  if [ -x $$environment/bin/python ]; then $$environment/bin/python -m tests.zoo.page; fi; \
+	done
 
 # The rivals are here alone; the servers run where they are not. Estimators are measured, too, if `make setup`
 # has made their environment.

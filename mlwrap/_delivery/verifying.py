@@ -20,6 +20,7 @@ from mlflow.models import Model as MLmodel
 from mlwrap._delivery.client import Client
 from mlwrap._journal import Progress
 from mlwrap._passwords import hidden, with_password
+from mlwrap._shipped_loader import is_shipped
 from mlwrap.errors import LoadError
 
 _LIMIT_SECONDS = 300
@@ -96,10 +97,11 @@ def _require_plain(folder: Path) -> None:
     """
     flavors = MLmodel.load(str(folder)).flavors
     pyfunc = flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    why = None
-    if any(config.get("code") for config in flavors.values() if isinstance(config, dict)):
+    why, known = None, is_shipped(folder, pyfunc)
+    others = [config for config in flavors.values() if isinstance(config, dict) and config is not pyfunc]
+    if any(config.get("code") for config in (others if known else [*others, pyfunc])):
         why = "it brings code of its own"
-    elif not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
+    elif not known and not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
         why = f"it is to be loaded by {pyfunc['loader_module']}, which is not MLflow's"
     elif pickles := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
         why = f"{pickles[0]} in it is a pickle"

@@ -219,4 +219,4 @@ def _described(value: Any, folder: Path, export: str) -> Saved | None:
         )
         return None
     warn_of_obstacles(contents, class_name(value))
-    return describe(contents, export)
+    return describe(contents, folder, export)

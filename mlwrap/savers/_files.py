@@ -62,13 +62,13 @@ class SavedModelFolderSaver(SavedModelSaver):
             require_whole(target / "variables" / "variables", value)
         contents = _contents(target, source, value)
         if contents is None:  # there is no TensorFlow to read it with
-            return describe(Contents({}, calls=False, call=None), _SAVED_MODEL)
+            return describe(Contents({}, calls=False, call=None), folder, _SAVED_MODEL)
         if not contents.calls and contents.default_signature is None:
             warn(
                 f"The SavedModel in {source} is logged, but nothing in it can be called with data, so MLflow "
                 "can load it and not predict. Save it with a signature."
             )
-        return describe(contents, _SAVED_MODEL)
+        return describe(contents, folder, _SAVED_MODEL)
 
 
 def _contents(folder: Path, source: Path, value: object) -> Contents | None:

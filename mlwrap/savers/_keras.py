@@ -19,6 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from mlwrap._journal import Metrics, Saved, Zip
+from mlwrap._shipped_loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, told
 from mlwrap.savers._archive import check_archive, read_config, weights_size
 from mlwrap.savers._fits import latest_fit
@@ -126,11 +127,13 @@ class KerasSaver:
         )
         if form is not None:
             return replace(saved, pyfunc=form.pyfunc, signature=form.signature or saved.signature)
-        if flavor == "keras" and has_several_outputs(value) and backend() == "tensorflow":
-            # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
-            tell_mlflow(folder / DATA, package, "keras")
-            return replace(saved, pyfunc=pyfunc_of("tensorflow"))
-        return saved
+        if flavor != "keras" or not has_several_outputs(value):
+            return saved
+        # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
+        if backend() != "tensorflow":
+            return replace(saved, pyfunc=ship_loader(folder, _FILE))
+        tell_mlflow(folder / DATA, package, "keras")
+        return replace(saved, pyfunc=pyfunc_of("tensorflow"))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
         """Each epoch of the last ``fit``."""

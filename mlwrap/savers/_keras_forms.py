@@ -60,8 +60,6 @@ def choose_serving(
     is_text = signature is not None and any(spec.dtype == "str" for spec in signature.inputs)
     keras_3 = is_keras_3(package, str(imported(package).__version__))
     if not (foreign or (is_text and keras_3)):
-        if keras_3 and has_several_outputs(model) and backend() != "tensorflow":
-            return None, _needs_tensorflow(model)
         return None, None
     form, problem = _try_serving(model, folder, options, package)
     # Where its module is imported, stock MLflow loads the model, as its users know.

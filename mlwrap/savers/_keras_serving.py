@@ -9,12 +9,12 @@ A SavedModel holds the graph of what they compute instead. It is written only wh
     serving/keras_module.txt, save_format.txt
                              Keras 2 and tf_keras: the same, for ``mlflow.tensorflow``
 
-MLflow has three loaders for one, and the shape of the inputs and outputs decides which fits:
+MLflow has two loaders that give back what a model with one output gives:
 
 * one input: ``tf2-module`` calls the object with a tensor;
-* several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
-* several inputs and outputs: ``tf1-estimator`` feeds the signature (and drops the last axis of outputs that
-  have one column).
+* several inputs: ``mlflow.keras`` calls ``serve`` with a dictionary.
+
+For several outputs it has none, so that a loader travels with the model (:mod:`mlwrap._shipped_loader`).
 
 Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflow 3.
 """
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Signature, TensorSpec
+from mlwrap._shipped_loader import ship_loader
 from mlwrap.errors import SaveError, told
 from mlwrap.savers._functions import serving
 from mlwrap.savers._kind import has_class, imported
@@ -39,6 +40,7 @@ from mlwrap.savers._signature import input_structure, of_keras, specs
 FOLDER = "serving"
 _MODEL = "model"  # MLflow's own name for what lies in a model's data folder
 _TEXT = "str"
+_SIGNATURE = "serving_default"  # TensorFlow's own name for it
 
 
 class ServingForm(NamedTuple):
@@ -139,33 +141,31 @@ def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
     held.layers_ = list(model.layers)
     held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
     flat = serving(held, tf)
-    tf.saved_model.save(held, str(target), signatures={"serving_default": flat} if flat is not None else None)
+    tf.saved_model.save(held, str(target), signatures={_SIGNATURE: flat} if flat is not None else None)
     contents = _contents(target, model)
     signature = Signature(inputs=inputs, outputs=_outputs(model, contents))
-    several = len(function.get_concrete_function().outputs) > 1
-    pyfunc, flavors = _loader(len(inputs) > 1, several, f"{FOLDER}/{_MODEL}", FOLDER)
-    _, beside = _loader(len(inputs) > 1, several, _MODEL, ".")
-    described = {"flavors": beside, "artifact_path": FOLDER}
+    if flat is not None and len(function.get_concrete_function().outputs) > 1:
+        pyfunc = ship_loader(target.parents[1], f"{FOLDER}/{_MODEL}", _SIGNATURE)
+        _, flavors = _stock_loader(several=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+        if len(inputs) > 1:  # what it is fed by is what TensorFlow could make names of
+            signature = contents.signatures.get(_SIGNATURE) or signature
+        return ServingForm(pyfunc, flavors, signature, contents.unsafe)
+    pyfunc, flavors = _stock_loader(several=len(inputs) > 1, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+    _, beside = _stock_loader(several=len(inputs) > 1, saved_model=_MODEL, data=".")
     # JSON is YAML, which this file is: no reason to import a parser in the training's process.
-    (target.parent / "MLmodel").write_text(json.dumps(described))
-    if len(inputs) > 1 and several:  # what it is fed by is what TensorFlow could make names of
-        signature = contents.signatures.get("serving_default") or signature
+    (target.parent / "MLmodel").write_text(json.dumps({"flavors": beside, "artifact_path": FOLDER}))
     return ServingForm(pyfunc, flavors, signature, contents.unsafe)
 
 
-def _loader(
-    several_in: bool, several_out: bool, saved_model: str, data: str
+def _stock_loader(
+    *, several: bool, saved_model: str, data: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Which of MLflow's loaders can feed the model, and the flavor that it reads."""
-    if not several_in:
-        config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
-        return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
-    if several_out:
-        config = {"model_type": "tf1-estimator", "saved_model_dir": saved_model}
-        served = {**config, "meta_graph_tags": ["serve"], "signature_def_key": "serving_default"}
-        return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": served}
-    exported = {"data": data, "save_exported_model": True}
-    return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
+    """Which of MLflow's loaders can feed a model of one or several inputs, and the flavor that it reads."""
+    if several:
+        exported = {"data": data, "save_exported_model": True}
+        return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
+    config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
+    return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
 
 
 def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
@@ -237,7 +237,7 @@ def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
     known = of_keras(model)
     if known is not None and known.outputs:
         return known.outputs
-    served = contents.signatures.get("serving_default")
+    served = contents.signatures.get(_SIGNATURE)
     outputs = served.outputs if served is not None else ()
     return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,24 @@ def write_weights(model: Any, folder: Path) -> None:
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
     try:
-        model.save_weights(str(file))
+        with _as_built(model):
+            model.save_weights(str(file))
     except BaseException:
         _close(file)
         raise
+
+
+@contextlib.contextmanager
+def _as_built(model: Any) -> Iterator[None]:
+    """Let Keras 3 read and write weights of a model that was never called itself, though its parts were.
+
+    It refuses one that is not built before it looks; a part that really has no weights yet it refuses later.
+    """
+    built, model.built = model.built, True
+    try:
+        yield
+    finally:
+        model.built = built
 
 
 def _close(file: Path) -> None:
@@ -92,7 +107,8 @@ def restore_weights(into: Any, file: Path, needed: str) -> Any:
     else:
         check_hdf5(file, "The file of weights")
     try:
-        into.load_weights(str(file))
+        with _as_built(into):
+            into.load_weights(str(file))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LoadError(
             "The weights do not fit into the model given as into=. Build it as at the time of saving: "

@@ -2,7 +2,9 @@
 
 MLflow's loader has two ways into one, and the way in the ``MLmodel`` must fit what the model offers:
 ``tf2-module`` calls the object with one tensor, ``tf1-estimator`` feeds a named signature from a
-dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``).
+dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``). The first hands several
+outputs on as tensors, which MLflow's server can't write, and the second drops the last axis of one column:
+there the generic flavor names a loader that travels with the model (:mod:`mlwrap._shipped_loader`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlwrap._journal import Metrics, Saved
+from mlwrap._journal import Metrics, Saved, Signature
+from mlwrap._shipped_loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, told, warn
 from mlwrap.savers._functions import holder, is_function, serving
 from mlwrap.savers._kind import class_name, has_class, imported
@@ -69,7 +72,7 @@ class SavedModelSaver:
             ) from error
         contents = read(target)
         warn_of_obstacles(contents, class_name(value))
-        return describe(contents, _FOLDER)
+        return describe(contents, folder, _FOLDER)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """None: a SavedModel remembers nothing of its training."""
@@ -151,21 +154,25 @@ def warn_of_obstacles(contents: Contents, what: str) -> None:
         warn(f"The {what} is saved, but {' And '.join(obstacles)}")
 
 
-def describe(contents: Contents, folder: str) -> Saved:
-    """What stock loaders are told of a SavedModel that lies in ``folder``."""
-    module: dict[str, Any] = {"model_type": "tf2-module", "saved_model_dir": folder}
-    loader, packages = {"loader_module": "mlflow.tensorflow"}, ("tensorflow",)
-    if contents.calls:
-        return Saved(
-            flavors={"tensorflow": module}, pyfunc=loader, signature=contents.call, packages=packages
-        )
-    if key := contents.default_signature:
-        served = {
-            "model_type": "tf1-estimator",
-            "saved_model_dir": folder,
-            "meta_graph_tags": ["serve"],
-            "signature_def_key": key,
-        }
-        signature = contents.signatures[key]
-        return Saved(flavors={"tensorflow": served}, pyfunc=loader, signature=signature, packages=packages)
-    return Saved(flavors={"tensorflow": module}, packages=packages)
+def describe(contents: Contents, folder: Path, saved_model: str) -> Saved:
+    """What loaders are told of a SavedModel; writes the one that it brings, where it needs one.
+
+    Args:
+        contents: Of the SavedModel.
+        folder: The folder of the logged model.
+        saved_model: Where in it the SavedModel lies.
+    """
+    flavor: dict[str, Any] = {"model_type": "tf2-module", "saved_model_dir": saved_model}
+    pyfunc: dict[str, Any] | None = None
+    signature: Signature | None = None
+    key = contents.default_signature
+    if contents.calls and (contents.gives_tensor or key is None):
+        pyfunc, signature = {"loader_module": "mlflow.tensorflow"}, contents.call
+    elif key is not None:
+        pyfunc, signature = ship_loader(folder, saved_model, key), contents.signatures[key]
+        if not contents.calls:
+            served = {"model_type": "tf1-estimator", "meta_graph_tags": ["serve"], "signature_def_key": key}
+            flavor |= served
+        elif signature is not None and contents.call is not None:  # one input, which needs no name
+            signature = Signature(inputs=contents.call.inputs, outputs=signature.outputs)
+    return Saved(flavors={"tensorflow": flavor}, pyfunc=pyfunc, signature=signature, packages=("tensorflow",))

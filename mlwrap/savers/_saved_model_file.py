@@ -31,6 +31,7 @@ class Contents(NamedTuple):
         signatures: Names of its signatures, with inputs and outputs where these can be told.
         calls: Whether the object itself is callable with a single tensor.
         call: Inputs and outputs of that call, if one form of it covers all that were traced.
+        gives_tensor: Whether that call gives a single tensor.
         functions: Names of the functions of the object itself that have a graph.
         untraced: Paths of the functions that have none (``encoder.predict``): calling one fails.
         python: Names of the graph functions that run Python code of the process that traced them.
@@ -40,6 +41,7 @@ class Contents(NamedTuple):
     signatures: dict[str, Signature | None]
     calls: bool
     call: Signature | None
+    gives_tensor: bool = False
     functions: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ def read(folder: Path) -> Contents:
         signatures,
         calls=bool(calls),
         call=attempt(_of_call, general) if general else None,
+        gives_tensor=all(call.result.WhichOneof("kind") == "tensor_spec_value" for call in calls),
         functions=tuple(name for name, forms in functions.items() if forms and "." not in name),
         untraced=tuple(name for name, forms in functions.items() if not forms),
         python=tuple(sorted(set(_with_python(graph.graph_def)))),

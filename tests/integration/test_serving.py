@@ -135,7 +135,7 @@ def test_an_estimators_export(store: str, tmp_path: Path):
         return tf.estimator.export.ServingInputReceiver({"x": feature}, {"x": feature})
 
     uri, example = logged(estimator, serving_input_receiver_fn=receiver, input_example={"x": x[:, None]})
-    expected = np.ravel([row["predictions"] for row in estimator.predict(data)])  # as MLflow gives one column
+    expected = [row["predictions"] for row in estimator.predict(data)]
     with served(uri, tmp_path) as address:
         answer = predictions(address, example)
     np.testing.assert_allclose(answer["predictions"], expected, rtol=1e-5)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mlwrap._delivery import stock_predict
+from mlwrap._shipped_loader import is_shipped, ship_loader
 from mlwrap.errors import LoadError
 
 
@@ -36,4 +37,21 @@ def test_what_would_run_is_not_asked(tmp_path: Path, flavors, file, words):
         (tmp_path / file).write_text("os")
     (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors}))
     with pytest.raises(LoadError, match=words):
+        stock_predict(tmp_path, None, trust=False)
+
+
+def test_mlwraps_own_loader_is_known_and_nothing_else_that_is_called_so(tmp_path: Path):
+    """Byte for byte, and alone."""
+    pyfunc = ship_loader(tmp_path, "tf2model", "serve")
+    assert is_shipped(tmp_path, pyfunc)
+    assert not is_shipped(tmp_path, {**pyfunc, "loader_module": "os"})
+    assert not is_shipped(tmp_path, {**pyfunc, "code": "."})
+    file = tmp_path / "code" / f"{pyfunc['loader_module']}.py"
+    beside = file.with_name("numpy.py")
+    beside.write_text("")
+    assert not is_shipped(tmp_path, pyfunc)
+    beside.unlink()
+    file.write_bytes(file.read_bytes() + b"\n")
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": pyfunc}}))
+    with pytest.raises(LoadError, match="brings code"):
         stock_predict(tmp_path, None, trust=False)

@@ -125,7 +125,7 @@ def test_with_a_serving_function_stock_mlflow_predicts(trained, keep):
     flavor = kept.saved.flavors["tensorflow"]
     assert flavor["model_type"] == "tf1-estimator"
     assert flavor["saved_model_dir"] == "tfmodel"
-    assert sorted(path.name for path in kept.folder.iterdir()) == ["MLmodel", "checkpoint", "tfmodel"]
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["MLmodel", "checkpoint", "code", "tfmodel"]
     assert kept.saved.signature.inputs == (TensorSpec(name="x", dtype="float32", shape=(-1, 2)),)
     served = kept.pyfunc().predict({"x": X})
     direct = mlflow.tensorflow.load_model(str(kept.folder))(x=tf.constant(X))
@@ -133,7 +133,8 @@ def test_with_a_serving_function_stock_mlflow_predicts(trained, keep):
     expected = list(trained.predict(once))
     for key in {"score", "probabilities", "out"} & set(served):
         values = np.array([row[key] for row in expected])
-        np.testing.assert_allclose(np.reshape(served[key], values.shape), values, rtol=1e-5)
+        assert served[key].shape == values.shape
+        np.testing.assert_allclose(served[key], values, rtol=1e-5)
         np.testing.assert_allclose(direct[key].numpy(), values, rtol=1e-5)
     assert {"score", "probabilities", "out"} & set(served)
 

@@ -1,0 +1,1 @@
+"""Models as people publish them, from their training to MLflow's server."""
