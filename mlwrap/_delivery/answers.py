@@ -29,7 +29,7 @@ _BAD_REQUEST, _TOO_LARGE = 400, 413
 _AGAIN = {408, 429, 500, 502, 503, 504}
 # What MLflow's client says where there was no answer, or one that is not MLflow's, such as a proxy's page.
 _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in a valid JSON format")
-# What a store says that is too busy; MLflow turns the second and the third into 400, as if a value were wrong.
+# What a store says that is too busy; MLflow turns all but the first into 400, as if a value were wrong.
 _BUSY = ("database is locked", "QueuePool limit of size", "connection already closed")
 _STATUS = re.compile(r"failed with error code (\d{3})")
 

@@ -56,7 +56,7 @@ def test_what_goes_wrong_with_one_costs_no_other(ended):
 
 def test_runs_that_get_nowhere_hold_up_no_other(ended):
     """Neither those of another store nor those of the same one: the last is delivered while they hang."""
-    hanging = [ended("http://hangs") for _ in range(20)]
+    hanging = [ended("http://hangs") for _ in range(12)]
     others = [ended("http://hangs"), ended("sqlite:///y")]
     over = threading.Event()
 
