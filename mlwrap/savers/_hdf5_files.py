@@ -67,6 +67,7 @@ class KerasHdf5Saver(KerasSaver):
             signature=attempt(lambda text: inputs_of(json.loads(text)), found.get("model_config")),
             details={"keras": package, "version": version},
             packages=(package, "tensorflow"),
+            forms=("training",),
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -136,7 +137,8 @@ class KerasWeightsSaver:
         copy_regular(source, file)
         if not _is_hdf5(file):
             raise SaveError(f"{source} is no HDF5 file: it is damaged. Save the weights again.", value)
-        return Saved(details={"weights": f"{_DATA}/{name}"}, packages=("keras", "tf_keras"))
+        details = {"weights": f"{_DATA}/{name}"}
+        return Saved(details=details, packages=("keras", "tf_keras"), forms=("weights",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """None: weights remember nothing of their training."""

@@ -111,6 +111,7 @@ class KerasSaver:
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,
+            forms=("training",),
         )
         if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
             form, problem = None, None
@@ -125,7 +126,8 @@ class KerasSaver:
             unsafe=form.unsafe if form else (),
         )
         if form is not None:
-            return replace(saved, pyfunc=form.pyfunc, signature=form.signature or saved.signature)
+            signature = form.signature or saved.signature
+            return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=("training", "serving"))
         if flavor == "keras" and has_several_outputs(value) and backend() == "tensorflow":
             # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
             tell_mlflow(folder / DATA, package, "keras")

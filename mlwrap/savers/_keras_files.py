@@ -76,6 +76,7 @@ class KerasFileSaver(KerasSaver):
             details={"keras": package, "version": version},
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
+            forms=("training",),
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002

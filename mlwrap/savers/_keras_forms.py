@@ -43,11 +43,16 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
         signature=of_keras(model),
         details={"keras": package, "version": version, "weights": WEIGHTS_FILE},
         packages=frameworks_of(flavor, package),
+        forms=("weights",),
     )
     if form is None:
         return saved
     return replace(
-        saved, flavors=form.flavors, pyfunc=form.pyfunc, signature=form.signature or saved.signature
+        saved,
+        flavors=form.flavors,
+        pyfunc=form.pyfunc,
+        signature=form.signature or saved.signature,
+        forms=("weights", "serving"),
     )
 
 
