@@ -146,10 +146,11 @@ class OnlyServes(keras.layers.Layer):
 
 @pytest.fixture
 def served(store: str):
-    """A run whose model has a training form and a serving form; and whether it is Keras 3."""
-    with pytest.warns(MlwrapWarning, match="SavedModel that is kept with it"), model_run("r") as run:
-        inputs = keras.layers.Input((3,))
-        run.log_model(keras.Model(inputs, OnlyServes()(inputs)), input_example=X)
+    """A run whose model has a training form and a serving form."""
+    inputs = keras.layers.Input((3,))
+    model = keras.Model(inputs, OnlyServes()(inputs))
+    with model_run("r") as run, pytest.warns(MlwrapWarning, match="SavedModel that is kept with it"):
+        run.log_model(model, input_example=X)
     return run
 
 
