@@ -18,6 +18,7 @@ def warn_of_forms(
     names: Names,
     package: str,
     *,
+    kind: str = "model",
     serves: bool = False,
     problem: SaveError | None = None,
     classes: Mapping[str, type] | None = None,
@@ -28,6 +29,7 @@ def warn_of_forms(
     Args:
         names: What its configuration names.
         package: The Keras that it is of.
+        kind: ``"model"`` or ``"layer"``.
         serves: Whether it has a serving form.
         problem: Why it has none, where it needs one.
         classes: Classes of its own layers, by name.
@@ -36,7 +38,7 @@ def warn_of_forms(
     troubles, cures = _obstacles(names, package, classes or {})
     if not troubles and problem is None and not unsafe:
         return
-    said = [f"{subject('The Keras model')} is saved."]
+    said = [f"{subject(f'The Keras {kind}')} is saved."]
     if serves:
         said.append(f"{_ANYWHERE}.")
     if unsafe:

@@ -37,7 +37,7 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
         raise trouble from None
     version = str(imported(package).__version__)
     flavor, _ = flavor_of(package, version)
-    form, problem = _try_serving(model, folder, options, package)
+    form, problem = try_serving(model, folder, options, package)
     warn_of_weights(trouble, serves=form is not None, problem=problem)
     saved = Saved(
         signature=of_keras(model),
@@ -68,14 +68,15 @@ def choose_serving(
         if keras_3 and has_several_outputs(model) and backend() != "tensorflow":
             return None, _needs_tensorflow(model)
         return None, None
-    form, problem = _try_serving(model, folder, options, package)
+    form, problem = try_serving(model, folder, options, package)
     # Where its module is imported, stock MLflow loads the model, as its users know.
     return form, problem if is_text or not names.modules else None
 
 
-def _try_serving(
+def try_serving(
     model: Any, folder: Path, options: SaveOptions, package: str
 ) -> tuple[ServingForm | None, SaveError | None]:
+    """The serving form of a model or layer; or why it has none."""
     if package == "keras" and backend() != "tensorflow":
         return None, _needs_tensorflow(model)
     try:

@@ -21,20 +21,22 @@ Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflo
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap._journal import Signature, TensorSpec
 from mlwrap.errors import SaveError, told
 from mlwrap.savers._functions import serving
+from mlwrap.savers._keras_inputs import inputs_of, is_layer, layers_of
+from mlwrap.savers._keras_packages import is_keras_3
 from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._saved_model_file import Contents, read
-from mlwrap.savers._signature import input_structure, of_keras, specs
+from mlwrap.savers._signature import of_keras, specs
 
 FOLDER = "serving"
 _MODEL = "model"  # MLflow's own name for what lies in a model's data folder
@@ -61,7 +63,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     """Write the serving form of a model.
 
     Args:
-        model: A Keras model on TensorFlow.
+        model: A Keras model or layer on TensorFlow.
         folder: The folder of the logged model.
         package: The Keras that it is of.
         example: An input example, which tells the types that a subclassed model takes.
@@ -71,10 +73,10 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     """
     target = folder / FOLDER / _MODEL
     try:
-        if imported(package).__version__.startswith("2."):
+        if imported(package).__version__.startswith("2.") and not is_layer(model):
             form = _write_keras_2(model, target, package)
         else:
-            form = _write_keras_3(model, target, example)
+            form = _write_graph(model, target, example, package)
     except Exception as error:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         if isinstance(error, OSError | MemoryError | SaveError):
@@ -123,12 +125,12 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
     )
 
 
-# ── Keras 3 ─────────────────────────────────────────────────────────────────────────────────────
+# ── Keras 3, and layers of every Keras ──────────────────────────────────────────────────────────
 
 
-def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
+def _write_graph(model: Any, target: Path, example: Any, package: str) -> ServingForm:
     tf: Any = imported("tensorflow")
-    inputs = specs(structure := _inputs(model, example), getattr(model, "input_names", None))
+    inputs = specs(structure := inputs_of(model, example), getattr(model, "input_names", None))
     held, function = tf.Module(), _function(model, structure, inputs, tf)
     if len(inputs) == 1:
         held.__call__ = function
@@ -136,13 +138,16 @@ def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
         held.serve = function
     # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
     held.variables_ = list(function.get_concrete_function().graph.variables)
-    held.layers_ = list(model.layers)
+    held.layers_ = layers_of(model)
     held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
     flat = serving(held, tf)
     tf.saved_model.save(held, str(target), signatures={"serving_default": flat} if flat is not None else None)
     contents = _contents(target, model)
     signature = Signature(inputs=inputs, outputs=_outputs(model, contents))
-    several = len(function.get_concrete_function().outputs) > 1
+    # What mlflow.keras calls, Keras 2 can't import; and the other loader feeds several inputs, too.
+    several = len(function.get_concrete_function().outputs) > 1 or not is_keras_3(
+        package, str(imported(package).__version__)
+    )
     pyfunc, flavors = _loader(len(inputs) > 1, several, f"{FOLDER}/{_MODEL}", FOLDER)
     _, beside = _loader(len(inputs) > 1, several, _MODEL, ".")
     described = {"flavors": beside, "artifact_path": FOLDER}
@@ -174,7 +179,10 @@ def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: An
 
     def call(tensors: list[Any]) -> Any:
         fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
-        return _named(model(_pack(structure, fitted), training=False), model)
+        packed = _pack(structure, fitted)
+        if is_layer(model) and not _takes_training(model):
+            return _named(model(packed), model)
+        return _named(model(packed, training=False), model)
 
     def one(x: Any) -> Any:
         return call([x])
@@ -242,58 +250,10 @@ def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
     return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An input of which only shape and type are known."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-
-def _inputs(model: Any, example: Any) -> Any:
-    """The structure of the model's inputs.
-
-    Raises:
-        SaveError: It is not known, for the model was never called.
-    """
-    known = input_structure(model)
-    if known is not None:
-        return known
-    if example is not None:
-        return _of_example(example)
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    if not shapes or not model.built:
-        raise SaveError(
-            "it was never called on data, which would tell its inputs. Call it on data once", model
-        )
-    if len(shapes) > 1:
-        raise SaveError("its call() takes several arguments. Give it one: a list or a dictionary", model)
-    return _of_shapes(shapes[0], model.input_dtype, "input")
-
-
-def _of_example(example: Any) -> Any:
-    """Inputs of the types and sizes of an example; any number of rows."""
-    if has_class(example, "DataFrame", packages=("pandas",)):
-        example = example.to_numpy()
-    if isinstance(example, Mapping):
-        return {str(name): _of_array(str(name), part) for name, part in example.items()}
-    return _of_array("input", example)
-
-
-def _of_array(name: str, part: Any) -> _Input:
-    array = imported("numpy").asarray(part)
-    text = array.dtype.kind in "OSU"
-    return _Input(name, "string" if text else array.dtype.name, (None, *array.shape[1:]))
-
-
-def _of_shapes(shape: Any, dtype: str, name: str) -> Any:
-    if isinstance(shape, Mapping):
-        return {str(key): _of_shapes(item, dtype, str(key)) for key, item in shape.items()}
-    if all(isinstance(size, int | None) for size in shape):
-        return _Input(name, dtype, (None, *shape[1:]))
-    return [_of_shapes(item, dtype, f"{name}_{number}") for number, item in enumerate(shape)]
-
-
 def _is_resource(part: Any) -> bool:
     return has_class(part, "TrackableResource", "CapturableResource", packages=("tensorflow",))
+
+
+def _takes_training(layer: Any) -> bool:
+    """Whether a layer tells training from predicting; most of those that prepare data do not."""
+    return "training" in inspect.signature(layer.call).parameters

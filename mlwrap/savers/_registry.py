@@ -25,6 +25,7 @@ from mlwrap.savers._flavors import FLAVORS
 from mlwrap.savers._hdf5_files import KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import KerasFileSaver
+from mlwrap.savers._keras_layers import KerasLayerSaver
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._saved_model import SavedModelSaver
 from mlwrap.savers._saved_model_file import check
@@ -36,6 +37,7 @@ from mlwrap.savers._saver import SaveOptions, Saver
 # Other frameworks than Keras and TensorFlow come last.
 _savers: list[Saver] = [
     KerasSaver(),
+    KerasLayerSaver(),
     CheckpointSaver(),
     EstimatorSaver(),
     SavedModelSaver(),

@@ -131,6 +131,20 @@ def test_a_layer_of_ones_own_comes_back(store: str, tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
 
 
+def test_a_layer_alone_comes_back(store: str):
+    """With what it learned; stock MLflow has no form to compute with here, which a message says."""
+    layer = keras.layers.Normalization()
+    layer.adapt(X)
+    with (
+        model_run("r", verify="load") as run,
+        pytest.warns(UserWarning, match=f"layer 'keras_layer'.*on {BACKEND} Keras exports no SavedModel"),
+    ):
+        run.log_model(layer, input_example=X)
+    convert = keras.ops.convert_to_numpy
+    np.testing.assert_allclose(convert(load_model(run)(X)), convert(layer(X)), rtol=1e-5)
+    assert mlflow.get_logged_model(run.model_uri.removeprefix("models:/")).tags["mlwrap.verified"] == "ok"
+
+
 def test_a_lambda_needs_trust(store: str):
     """Its code came with the model."""
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Lambda(lambda x: 2 * x)])
