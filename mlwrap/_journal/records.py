@@ -181,10 +181,17 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """Inputs and outputs of a model, in a form that needs neither MLflow nor TensorFlow."""
+    """Inputs and outputs of a model, in a form that needs neither MLflow nor TensorFlow.
+
+    Attributes:
+        inputs: The inputs.
+        outputs: The outputs.
+        columns: Of a frame that the only input is made of: their names; all are numbers.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 class Zip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

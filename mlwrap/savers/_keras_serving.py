@@ -13,6 +13,7 @@ MLflow has three loaders for one, and the shape of the inputs and outputs decide
 
 * one input: ``tf2-module`` calls the object with a tensor;
 * several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
+* one input that is a frame: ``mlflow.keras`` again, with the frame's values, and it gives back a frame;
 * several inputs and outputs: ``tf1-estimator`` feeds the signature (and drops the last axis of outputs that
   have one column).
 
@@ -29,14 +30,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from mlwrap._journal import Signature, TensorSpec
 from mlwrap.errors import SaveError, told
+from mlwrap.savers._fed import fed_by
+from mlwrap.savers._fits import fed_to
 from mlwrap.savers._functions import serving
 from mlwrap.savers._keras_inputs import inputs_of, is_layer, layers_of
 from mlwrap.savers._keras_packages import is_keras_3
 from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._saved_model_file import Contents, read
-from mlwrap.savers._signature import of_keras, specs
+from mlwrap.savers._signature import as_fed, columns_of, of_keras, specs
 
 FOLDER = "serving"
 _MODEL = "model"  # MLflow's own name for what lies in a model's data folder
@@ -74,7 +79,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     target = folder / FOLDER / _MODEL
     try:
         if imported(package).__version__.startswith("2.") and not is_layer(model):
-            form = _write_keras_2(model, target, package)
+            form = _write_keras_2(model, target, package, example)
         else:
             form = _write_graph(model, target, example, package)
     except Exception as error:
@@ -104,7 +109,7 @@ def _contents(target: Path, model: Any) -> Contents:
 # ── Keras 2 and tf_keras ────────────────────────────────────────────────────────────────────────
 
 
-def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
+def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> ServingForm:
     """As ``mlflow.tensorflow`` saves one: Keras makes a model of it again that needs none of its classes."""
     if not model.built:
         raise SaveError("it was never called on data", model)
@@ -115,7 +120,12 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
     contents = _contents(target, model)
     (target.parent / "keras_module.txt").write_text(package)
     (target.parent / "save_format.txt").write_text("tf")
-    known = of_keras(model) or contents.signatures.get(str(contents.default_signature))
+    known = of_keras(model)
+    if known is not None:
+        fed = as_fed(model, known.inputs, example)
+        columns = columns_of(fed_by(example), fed) if example is not None else known.columns
+        known = replace(known, inputs=fed, columns=columns)
+    known = known or contents.signatures.get(str(contents.default_signature))
     config = {"model_type": "keras", "keras_module": package, "data": FOLDER, "save_format": "tf"}
     return ServingForm(
         {"loader_module": "mlflow.tensorflow", "data": FOLDER},
@@ -130,12 +140,15 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
 
 def _write_graph(model: Any, target: Path, example: Any, package: str) -> ServingForm:
     tf: Any = imported("tensorflow")
-    inputs = specs(structure := inputs_of(model, example), getattr(model, "input_names", None))
+    structure = inputs_of(model, example)
+    inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
     held, function = tf.Module(), _function(model, structure, inputs, tf)
-    if len(inputs) == 1:
-        held.__call__ = function
-    else:
-        held.serve = function
+    # What mlflow.keras calls, Keras 2 can't import; and the other loader feeds several inputs, too.
+    is_new = is_keras_3(package, str(imported(package).__version__))
+    several = len(function.get_concrete_function().outputs) > 1 or not is_new
+    columns = () if several else columns_of(fed_by(example) or fed_to(model), inputs)
+    by_serve = len(inputs) > 1 or bool(columns)
+    setattr(held, "serve" if by_serve else "__call__", function)
     # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
     held.variables_ = list(function.get_concrete_function().graph.variables)
     held.layers_ = layers_of(model)
@@ -143,13 +156,9 @@ def _write_graph(model: Any, target: Path, example: Any, package: str) -> Servin
     flat = serving(held, tf)
     tf.saved_model.save(held, str(target), signatures={"serving_default": flat} if flat is not None else None)
     contents = _contents(target, model)
-    signature = Signature(inputs=inputs, outputs=_outputs(model, contents))
-    # What mlflow.keras calls, Keras 2 can't import; and the other loader feeds several inputs, too.
-    several = len(function.get_concrete_function().outputs) > 1 or not is_keras_3(
-        package, str(imported(package).__version__)
-    )
-    pyfunc, flavors = _loader(len(inputs) > 1, several, f"{FOLDER}/{_MODEL}", FOLDER)
-    _, beside = _loader(len(inputs) > 1, several, _MODEL, ".")
+    signature = Signature(inputs=inputs, outputs=_outputs(model, contents), columns=columns)
+    pyfunc, flavors = _loader(by_serve, several, f"{FOLDER}/{_MODEL}", FOLDER)
+    _, beside = _loader(by_serve, several, _MODEL, ".")
     described = {"flavors": beside, "artifact_path": FOLDER}
     # JSON is YAML, which this file is: no reason to import a parser in the training's process.
     (target.parent / "MLmodel").write_text(json.dumps(described))
@@ -159,10 +168,10 @@ def _write_graph(model: Any, target: Path, example: Any, package: str) -> Servin
 
 
 def _loader(
-    several_in: bool, several_out: bool, saved_model: str, data: str
+    by_serve: bool, several_out: bool, saved_model: str, data: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Which of MLflow's loaders can feed the model, and the flavor that it reads."""
-    if not several_in:
+    if not by_serve:
         config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
         return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
     if several_out:

@@ -69,7 +69,8 @@ def arrays(result: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415 - only where something is predicted
 
     if has_class(result, "DataFrame", packages=("pandas",)):
-        result = {name: result[name].to_numpy() for name in result.columns}
+        is_one = list(result.columns) == list(range(len(result.columns)))  # an array, as MLflow makes one
+        result = result.to_numpy() if is_one else {name: result[name].to_numpy() for name in result.columns}
     if isinstance(result, list | tuple):
         result = {str(position): part for position, part in enumerate(result)}
     if not isinstance(result, Mapping):

@@ -131,6 +131,35 @@ def test_a_layer_of_ones_own_comes_back(store: str, tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
 
 
+class Subclassed(keras.Model):
+    """A class of this test's."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_what_fit_was_fed_is_the_signature(model, store: str):
+    """Nothing is traced here: types come from the arrays, and of a subclassed model all."""
+    subclassed = Subclassed()
+    subclassed.compile("sgd", "mse")
+    with model_run("r") as run:
+        for each in (model, subclassed):
+            each.fit(X.astype("float64"), Y, verbose=0)
+        run.log_model(model, "functional")
+        with pytest.warns(UserWarning, match="Stock MLflow can't predict"):
+            run.log_model(subclassed, "subclassed")
+    for logged in run.models:
+        (spec,) = mlflow.models.get_model_info(logged.uri).signature.inputs.inputs
+        assert (spec.type, spec.shape) == (np.dtype("float64"), (-1, 4))
+    stock = mlflow.pyfunc.load_model(run.models[0].uri)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_allclose(stock.predict(X.astype("float64")), expected, rtol=1e-5)
+
+
 def test_a_layer_alone_comes_back(store: str):
     """With what it learned; stock MLflow has no form to compute with here, which a message says."""
     layer = keras.layers.Normalization()
