@@ -27,10 +27,12 @@ from mlwrap.savers._keras_folder import can_write_folders, write_folder
 from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only
 from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
+from mlwrap.savers._keras_optimizers import BACKEND_HOME, name_publicly
 from mlwrap.savers._keras_packages import (
     DATA,
     PACKAGES,
     backend,
+    details_of,
     flavor_of,
     frameworks_of,
     keras_for,
@@ -103,7 +105,7 @@ class KerasSaver:
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
             pyfunc=pyfunc_of(flavor),
             signature=of_keras(value),
-            details={"keras": package, "version": version},
+            details=details_of(package, version),
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,
@@ -153,7 +155,8 @@ class KerasSaver:
                 needs classes or code that are not here.
         """
         package, version = str(details.get("keras")), str(details.get("version"))
-        keras = keras_for(package, version)
+        trained_on = str(details.get("backend", ""))
+        keras = keras_for(package, version, trained_on)
         if "weights" in details:
             return restore_weights(into, folder / WEIGHTS_FILE, "Only the weights of this model were kept")
         file = folder / FILE
@@ -169,8 +172,9 @@ class KerasSaver:
         except Exception as error:
             raise LoadError(
                 f"This Keras model could not be rebuilt: {told(error)}\n"
-                f"It was saved with {package} {version}, and this is {keras.__version__}. Layers and "
-                "functions of your own must be registered, and be as they were then."
+                f"It was saved with {package} {version}{f' on {trained_on}' if trained_on else ''}, and this "
+                f"is {keras.__version__}{f' on {backend()}' if trained_on else ''}. Layers and functions of "
+                "your own must be registered, and be as they were then."
             ) from error
 
 
@@ -178,7 +182,9 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
     """Write a model or layer; what delivery is to zip."""
     try:
         if can_write_folders(keras):
-            return {FILE: _write_folder(model, file.with_suffix(".unzipped"))}
+            zipped = _write_folder(model, file.with_suffix(".unzipped"))
+            name_publicly(file.with_suffix(".unzipped") / "config.json")
+            return {FILE: zipped}
         if hasattr(model, "save"):
             model.save(str(file))
         else:  # a layer
@@ -235,6 +241,12 @@ def own_classes(model: Any) -> dict[str, type]:
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
     missing, unsafe = not_here(config, keras)
+    if own := sorted({name.split(".")[3] for name in missing if name.startswith(BACKEND_HOME)}):
+        raise LoadError(
+            f"This Keras model's optimizer is of the backend {own[0]}, as Keras names it in a file that it "
+            f"wrote there, and this is {backend()}. Load it with KERAS_BACKEND={own[0]}, or log the model "
+            "itself in place of its file."
+        )
     if unsafe:
         raise LoadError(
             f"This Keras model has {'; '.join(unsafe)}. That runs or reads what came with the model, or what "

@@ -12,7 +12,15 @@ from mlwrap._journal import Saved, Signature
 from mlwrap.errors import SaveError
 from mlwrap.savers._keras_advice import warn_of_weights
 from mlwrap.savers._keras_names import Names
-from mlwrap.savers._keras_packages import DATA, PACKAGES, backend, flavor_of, frameworks_of, is_keras_3
+from mlwrap.savers._keras_packages import (
+    DATA,
+    PACKAGES,
+    backend,
+    details_of,
+    flavor_of,
+    frameworks_of,
+    is_keras_3,
+)
 from mlwrap.savers._keras_serving import ServingForm, write_serving
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import write_weights
@@ -41,7 +49,7 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
     warn_of_weights(trouble, serves=form is not None, problem=problem)
     saved = Saved(
         signature=of_keras(model),
-        details={"keras": package, "version": version, "weights": WEIGHTS_FILE},
+        details={**details_of(package, version), "weights": WEIGHTS_FILE},
         packages=frameworks_of(flavor, package),
         forms=("weights",),
     )

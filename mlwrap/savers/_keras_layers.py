@@ -21,7 +21,7 @@ from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_forms import try_serving
 from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import names_of
-from mlwrap.savers._keras_packages import PACKAGES, flavor_of, frameworks_of
+from mlwrap.savers._keras_packages import PACKAGES, details_of, flavor_of, frameworks_of
 from mlwrap.savers._kind import class_name, imported, owner
 from mlwrap.savers._saver import SaveOptions
 
@@ -67,7 +67,7 @@ class KerasLayerSaver(KerasSaver):
         saved = Saved(
             # mlflow.keras loads what Keras loads; mlflow.tensorflow makes a model's wrapper of it.
             flavors={flavor: config} if flavor == "keras" else {},
-            details={"keras": package, "version": version},
+            details=details_of(package, version),
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -158,6 +159,73 @@ def test_what_fit_was_fed_is_the_signature(model, store: str):
     stock = mlflow.pyfunc.load_model(run.models[0].uri)
     expected = model.predict(X, verbose=0)
     np.testing.assert_allclose(stock.predict(X.astype("float64")), expected, rtol=1e-5)
+
+
+def test_an_optimizer_is_written_by_its_public_name(model, store: str):
+    """PyTorch's own class of it is found on no other backend; one in another optimizer, too."""
+    nested = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    nested.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "mse")
+    with model_run("r") as run:
+        for each in (model, nested):
+            each.fit(X, Y, verbose=0)
+            run.log_model(each)
+    for each, logged in zip((model, nested), run.models, strict=True):
+        location = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).artifact_location
+        with zipfile.ZipFile(Path(location, "data/model.keras")) as archive:
+            text = archive.read("config.json").decode()
+        assert '"module": "keras.optimizers"' in text
+        assert "keras.src.backend" not in text
+        again = load_model(logged)
+        assert type(again.optimizer) is type(each.optimizer)
+        assert int(again.optimizer.iterations) == int(each.optimizer.iterations) == 1
+
+
+STRICT = """
+import keras
+
+@keras.saving.register_keras_serializable("strict")
+class Strict(keras.layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+"""
+
+
+def test_a_class_that_does_not_take_its_configuration_is_said(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A registered layer without ``**kwargs``: when it is saved, as on TensorFlow."""
+    (tmp_path / f"strict_{BACKEND}.py").write_text(STRICT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    strict = importlib.import_module(f"strict_{BACKEND}")
+    with (
+        model_run("r") as run,
+        pytest.warns(UserWarning, match=r"strict>Strict can't be made.*does not take .*'trainable'"),
+    ):
+        run.log_model(keras.Sequential([keras.layers.Input((4,)), strict.Strict(3)]))
+
+
+def test_a_backend_that_is_missing_is_named(model, store: str, python):
+    """Where Keras can't be imported for want of it: which one, and what to do."""
+    with model_run("r") as run:
+        run.log_model(model)
+    script = f"""
+from mlwrap import load_model
+from mlwrap.errors import LoadError
+try:
+    load_model({run.model_uri!r})
+except LoadError as error:
+    print(error)
+"""
+    said = python(script, KERAS_BACKEND="tensorflow").stdout
+    assert "not its backend tensorflow" in said
+    assert f"trained on {BACKEND}. Set KERAS_BACKEND={BACKEND}, which is installed" in said
 
 
 def test_a_layer_alone_comes_back(store: str):
