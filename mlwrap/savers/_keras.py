@@ -39,6 +39,7 @@ from mlwrap.savers._keras_packages import (
     pyfunc_of,
     tell_mlflow,
 )
+from mlwrap.savers._keras_shards import joined
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import has_weights, restore_weights
@@ -86,6 +87,9 @@ class KerasSaver:
                 "nothing to save. Call it on data once, fit it, or give it an Input layer or build(shape).",
                 value,
             )
+        signature = of_keras(value)
+        if not isinstance(written, Snapshot):
+            written = value = joined(value)
         (folder / FILE).parent.mkdir()
         try:
             zips = write(written, folder / FILE, keras)
@@ -104,7 +108,7 @@ class KerasSaver:
             flavors={flavor: config},
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
             pyfunc=pyfunc_of(flavor),
-            signature=of_keras(value),
+            signature=signature,
             details=details_of(package, version),
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
