@@ -109,7 +109,7 @@ class KerasSaver:
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
             pyfunc=pyfunc_of(flavor),
             signature=signature,
-            details=details_of(package, version),
+            details=details_of(package, version) | names.details,
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,

@@ -74,7 +74,7 @@ class KerasFileSaver(KerasSaver):
             flavors={flavor: settings},
             pyfunc=None if _is_of_layer(config) else pyfunc_of(flavor),
             signature=attempt(inputs_of, config),
-            details={"keras": package, "version": version},
+            details={"keras": package, "version": version, **names.details},
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             forms=("training",),

@@ -67,7 +67,7 @@ class KerasLayerSaver(KerasSaver):
         saved = Saved(
             # mlflow.keras loads what Keras loads; mlflow.tensorflow makes a model's wrapper of it.
             flavors={flavor: config} if flavor == "keras" else {},
-            details=details_of(package, version),
+            details=details_of(package, version) | names.details,
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,

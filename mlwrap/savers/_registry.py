@@ -150,7 +150,9 @@ def remembered(saver: Saver, value: Any) -> list[Metrics]:
         return []
 
 
-def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bool) -> None:
+def import_needed(
+    saver: Saver, folder: Path, names: Iterable[str], details: Mapping[str, Any], *, trust: bool
+) -> None:
     """Import the modules that a model's description names, if the model itself needs them.
 
     What another saver than mlwrap's own needs is for its description to say.
@@ -163,7 +165,9 @@ def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bo
     def is_needed(module: str) -> bool:
         return bool(needs(folder, module)) if needs is not None else id(saver) in _origins
 
-    import_modules(names, trust=trust, is_needed=is_needed)
+    told = details.get("distributions")
+    known = {str(top): str(pin) for top, pin in told.items()} if isinstance(told, Mapping) else {}
+    import_modules(names, trust=trust, is_needed=is_needed, distributions=known)
 
 
 def require_plain_graphs(folder: Path) -> None:
