@@ -11,7 +11,7 @@ from mlwrap.savers._keras_names import Names
 from mlwrap.savers._modules import is_installed, trouble_of
 from mlwrap.savers._saver import subject
 
-_ANYWHERE = "Stock MLflow predicts with it in any process, from a SavedModel that is kept with it"
+_ANYWHERE = "Stock MLflow predicts with it in any process, from its serving form"
 
 
 def warn_of_forms(
@@ -42,7 +42,7 @@ def warn_of_forms(
     if serves:
         said.append(f"{_ANYWHERE}.")
     if unsafe:
-        said.append(f"Mind that this SavedModel does more than compute: {'; '.join(unsafe)}.")
+        said.append(f"Mind that this form does more than compute: {'; '.join(unsafe)}.")
     if troubles:
         loaders = "load_model() will" if serves else "load_model() and stock MLflow will"
         said.append(f"{loaders} not load it as it is in another process: {'; '.join(troubles)}.")

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from mlwrap._journal import Saved, Signature
 from mlwrap.errors import SaveError
 from mlwrap.savers._keras_advice import warn_of_weights
+from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import Names
 from mlwrap.savers._keras_packages import (
     DATA,
@@ -22,6 +23,7 @@ from mlwrap.savers._keras_packages import (
     is_keras_3,
 )
 from mlwrap.savers._keras_serving import ServingForm, write_serving
+from mlwrap.savers._keras_torch import write_program
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import write_weights
 from mlwrap.savers._kind import imported, owner
@@ -85,9 +87,13 @@ def try_serving(
     model: Any, folder: Path, options: SaveOptions, package: str
 ) -> tuple[ServingForm | None, SaveError | None]:
     """The serving form of a model or layer; or why it has none."""
-    if package == "keras" and backend() != "tensorflow":
+    on = backend() if package == "keras" else "tensorflow"
+    is_program = on == "torch" and not is_layer(model)  # Keras exports no layer alone
+    if on != "tensorflow" and not is_program:
         return None, _needs_tensorflow(model)
     try:
+        if is_program:
+            return write_program(model, folder, options.input_example), None
         return write_serving(model, folder, package, options.input_example), None
     except SaveError as error:
         return None, error

@@ -92,7 +92,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
 
 def has_serving_form(folder: Path) -> bool:
     """Tell whether the logged model in ``folder`` has a serving form."""
-    return (folder / FOLDER / _MODEL).is_dir()
+    return (folder / FOLDER).is_dir()
 
 
 def _contents(target: Path, model: Any) -> Contents:

@@ -18,6 +18,7 @@ from mlwrap import load_model, model_run, tracked_training
 from mlwrap.errors import LoadError
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import _keras_snapshot
+from mlwrap.savers._keras_optimizers import name_publicly
 from mlwrap.testing import capture_runs
 from tests.snapshots import hashes, saved
 
@@ -151,7 +152,7 @@ def test_what_fit_was_fed_is_the_signature(model, store: str):
         for each in (model, subclassed):
             each.fit(X.astype("float64"), Y, verbose=0)
         run.log_model(model, "functional")
-        with pytest.warns(UserWarning, match="Stock MLflow can't predict"):
+        with pytest.warns(UserWarning, match="can't find .*Subclassed by name"):
             run.log_model(subclassed, "subclassed")
     for logged in run.models:
         (spec,) = mlflow.models.get_model_info(logged.uri).signature.inputs.inputs
@@ -159,6 +160,50 @@ def test_what_fit_was_fed_is_the_signature(model, store: str):
     stock = mlflow.pyfunc.load_model(run.models[0].uri)
     expected = model.predict(X, verbose=0)
     np.testing.assert_allclose(stock.predict(X.astype("float64")), expected, rtol=1e-5)
+
+
+SERVED = """
+import sys
+import mlflow
+import numpy as np
+
+x = np.load("x.npy")
+for name in ("layered", "subclassed"):
+    stock = mlflow.pyfunc.load_model("runs:/{run}/" + name)
+    for feed in (x, x[:1], np.concatenate([x, x])):
+        np.testing.assert_allclose(stock.predict(feed)[:1], np.load(name + ".npy")[:1], rtol=1e-4)
+assert "keras" not in sys.modules
+"""
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="on JAX Keras exports nothing without TensorFlow")
+def test_models_of_a_script_predict_without_it(store: str, python):
+    """A program that PyTorch exports: classes of this test, without ``**kwargs``; training goes on."""
+
+    class Plus(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+
+        def call(self, x):
+            return x + 1
+
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(Plus()(inputs)))
+    models = {"layered": keras.Model(inputs, keras.layers.Dense(2)(hidden)), "subclassed": Subclassed()}
+    with model_run("r", verify="load") as run:
+        for name, model in models.items():
+            model.compile("adam", "mse")
+            model.fit(X, Y, verbose=0)
+            with pytest.warns(UserWarning, match="predicts with it in any process, from its serving form"):
+                run.log_model(model, name, input_example=X)
+            np.save(name, model.predict(X, verbose=0))
+            model.fit(X, Y, verbose=0)
+    for logged in run.models:
+        tags = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).tags
+        assert tags["mlwrap.forms"] == "training, serving"
+        assert tags["mlwrap.verified"].startswith("ok (by mlflow.pyfunc")
+    np.save("x", X)
+    python(SERVED.format(run=run.run_id))
 
 
 def test_an_optimizer_is_written_by_its_public_name(model, store: str):
@@ -280,7 +325,9 @@ def test_what_is_saved_while_it_trains_is_what_was(
         def on_epoch_end(self, epoch, logs=None):
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
-            expected.append(saved(self.model, tmp_path / f"epoch{epoch}"))
+            saved(self.model, tmp_path / f"epoch{epoch}")
+            name_publicly(tmp_path / f"epoch{epoch}" / "config.json")
+            expected.append(hashes(tmp_path / f"epoch{epoch}"))
 
         def on_train_batch_end(self, batch, logs=None):
             if len(expected) == 1 and batch == 1:
