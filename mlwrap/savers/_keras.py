@@ -219,8 +219,9 @@ def require_no_pickle(value: Any, names: Names) -> None:
     """
     if names.pickled:
         raise SaveError(
-            f"The {_called(value).removeprefix('the ')} has PyTorch modules in it ({', '.join(names.pickled)}), which "
-            "Keras can only pickle, and pickles are not written. Build them of Keras's layers.",
+            f"The {_called(value).removeprefix('the ')} has PyTorch modules in it "
+            f"({', '.join(names.pickled)}), which Keras can only pickle, and pickles are not written. Build "
+            "them of Keras's layers.",
             value,
         )
 

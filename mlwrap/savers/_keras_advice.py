@@ -8,10 +8,9 @@ from typing import Any
 
 from mlwrap.errors import SaveError, warn
 from mlwrap.savers._keras_names import Names
+from mlwrap.savers._keras_packages import backend
 from mlwrap.savers._modules import is_installed, trouble_of
 from mlwrap.savers._saver import subject
-
-_ANYWHERE = "Stock MLflow predicts with it in any process, from its serving form"
 
 
 def warn_of_forms(
@@ -40,7 +39,7 @@ def warn_of_forms(
         return
     said = [f"{subject(f'The Keras {kind}')} is saved."]
     if serves:
-        said.append(f"{_ANYWHERE}.")
+        said.append(_anywhere())
     if unsafe:
         said.append(f"Mind that this form does more than compute: {'; '.join(unsafe)}.")
     if troubles:
@@ -59,11 +58,16 @@ def warn_of_weights(trouble: SaveError, *, serves: bool, problem: SaveError | No
     said = [f"{what} can't be written as a .keras file, so its weights are kept."]
     said.append("load_model(uri, into=model) restores them into a model that your code has built.")
     if serves:
-        said.append(f"{_ANYWHERE}.")
+        said.append(_anywhere())
     elif problem is not None:
         said.append(f"Stock MLflow can't predict with it: {_plain(problem)}.")
     said.append(f"To keep all of it: {trouble}")
     warn(" ".join(said))
+
+
+def _anywhere() -> str:
+    form = "a program of PyTorch's" if backend() == "torch" else "a SavedModel"
+    return f"Stock MLflow predicts with it in any process, from {form} that is kept with it."
 
 
 def _plain(problem: SaveError) -> str:

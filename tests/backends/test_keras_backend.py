@@ -194,7 +194,9 @@ def test_models_of_a_script_predict_without_it(store: str, python):
         for name, model in models.items():
             model.compile("adam", "mse")
             model.fit(X, Y, verbose=0)
-            with pytest.warns(UserWarning, match="predicts with it in any process, from its serving form"):
+            with pytest.warns(
+                UserWarning, match="predicts with it in any process, from a program of PyTorch's"
+            ):
                 run.log_model(model, name, input_example=X)
             np.save(name, model.predict(X, verbose=0))
             model.fit(X, Y, verbose=0)

@@ -149,7 +149,7 @@ def served(store: str):
     """A run whose model has a training form and a serving form."""
     inputs = keras.layers.Input((3,))
     model = keras.Model(inputs, OnlyServes()(inputs))
-    with model_run("r") as run, pytest.warns(MlwrapWarning, match="from its serving form"):
+    with model_run("r") as run, pytest.warns(MlwrapWarning, match="SavedModel that is kept with it"):
         run.log_model(model, input_example=X)
     return run
 
