@@ -76,8 +76,8 @@ def tracked_training(
             frame or a list, stored as MLflow stores it. For several models, a mapping of their names to such.
         register_as: ``name`` or ``name@alias``: the returned model becomes a version in MLflow's registry, to
             which the alias points. For several models, a mapping of their names to such.
-        verify: ``"load"``: once a returned model is logged a process of its own loads it, and with an
-            ``input_example`` compares a prediction; the run's end waits for that.
+        verify: ``"load"``: once a model of the run is logged a process of its own loads it, and with an
+            ``input_example`` compares a prediction; the run's end waits for that. Checkpoints are not loaded.
         run_id: MLflow's id of an existing run, which each call opens again and writes on, as with
             :func:`mlwrap.model_run`.
         **options: Any of :class:`mlwrap.config.Settings`, for these runs alone: ``experiment``,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from typing import TYPE_CHECKING
 
 from mlwrap._journal import Status
-from mlwrap.errors import message
+from mlwrap.errors import message, told
+
+if TYPE_CHECKING:
+    from mlwrap._recorder import Recorder
 
 
 def status_of(error: BaseException | None, signal: str | None = None) -> Status:
@@ -40,3 +45,17 @@ def why(status: Status, error: BaseException | None, signal: str | None) -> dict
     elif status == "KILLED" and error is None and not tags:
         tags = {"mlwrap.error.message": "the interpreter exited while the run was open"}
     return tags
+
+
+def close(recorder: Recorder, status: Status, error: BaseException | None) -> None:
+    """Write down how a run ended, and why."""
+    try:
+        tags = why(status, error, recorder.signal)
+        if error is not None and status != "FINISHED":
+            recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
+        if tags:
+            recorder.tags(tags)
+    except Exception as failure:  # noqa: BLE001 - the user's own error goes before any of ours
+        recorder.warn(f"why it ended could not be written down: {told(failure)}")
+    finally:
+        recorder.close(status, told(error) if error is not None else None)

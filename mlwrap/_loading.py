@@ -72,7 +72,7 @@ def load_model(
     files = files_of(os.fspath(uri), tracking_uri)
     try:
         saver = _reader(uri, files.saver, files.saver_format)
-        savers.import_needed(saver, files.folder, files.modules, trust=trust)
+        savers.import_needed(saver, files.folder, files.modules, files.details, trust=trust)
         loaded = savers.load(saver, files.folder, files.details, into=into, trust=trust)
     except BaseException:
         files.release()

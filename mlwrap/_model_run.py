@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlwrap import _lifetime, _report, savers
 from mlwrap._around import announced, existing_run, place, surrounding
 from mlwrap._aside import aside
 from mlwrap._capture import Captured, Redactor, Role, provenance, role, working_folder
 from mlwrap._capture import params as capture_params
-from mlwrap._ending import status_of, why
+from mlwrap._ending import close, status_of
 from mlwrap._fluent import Fluent
 from mlwrap._handover import Handover
-from mlwrap._journal import RunStarted, Status, now, spool_root
+from mlwrap._journal import RunStarted, now, spool_root
 from mlwrap._recorder import Recorder
 from mlwrap._run import Run, current, current_fits, current_run
 from mlwrap._system_metrics import system_metrics
@@ -34,6 +33,7 @@ def model_run(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    verify: Literal["static", "load"] = "static",
     **options: Unpack[Options],
 ) -> RunContext:
     """Track what happens inside a ``with`` or ``async with`` block as an MLflow run.
@@ -44,6 +44,8 @@ def model_run(
         tags: Tags for MLflow.
         run_id: MLflow's id of an existing run, which is opened again and written on. Its name, experiment
             and parent stay. By default ``MLFLOW_RUN_ID``, which ``mlflow run`` sets, for the first run.
+        verify: ``"load"``: a process of its own loads every model that the run logs, each of its forms;
+            checkpoints only where :meth:`Run.log_model` says so. The run's end waits for that.
         **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
             ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
@@ -51,7 +53,7 @@ def model_run(
         A context manager; entering it starts the run and gives the :class:`Run`.
 
     Raises:
-        OptionError: An option that there is not, or one of the wrong type.
+        OptionError: An option that there is not, or one of the wrong type or value.
         SpoolError: On entering: the spool can't be written.
     """
     check_type("name", name, str)
@@ -59,6 +61,7 @@ def model_run(
         if value is not None:
             check_type(option, value, Mapping)
     check_type("run_id", "" if run_id is None else run_id, str)
+    savers.SaveOptions(verify=verify)  # says what is wrong with it
     given = dict(params or {})
     return RunContext(
         name,
@@ -67,6 +70,7 @@ def model_run(
         tags=tags,
         run_id=run_id,
         own_experiment=is_own("experiment", options),
+        verify=verify,
     )
 
 
@@ -81,6 +85,7 @@ class RunContext:
         function: The function that is the run's body, if it is one.
         run_id: MLflow's id of a run that is to be written on.
         own_experiment: Whether the call itself says which experiment it belongs to.
+        verify: How the models that it logs are verified.
     """
 
     def __init__(
@@ -93,8 +98,10 @@ class RunContext:
         function: Callable[..., Any] | None = None,
         run_id: str | None = None,
         own_experiment: bool = True,
+        verify: Literal["static", "load"] = "static",
     ) -> None:
         self._recorder = Recorder(name, strict=chosen.strict, nonfinite=chosen.nonfinite)
+        self._recorder.verify = verify
         self._settings = chosen
         self._capture = capture
         self._tags, self._function = tags or {}, function
@@ -183,7 +190,7 @@ class RunContext:
                 self._fluent.leave(status)
             if self._ending is not None:
                 self._ending(self._recorder)
-            self._close(status, error)
+            close(self._recorder, status, error)
         finally:
             _lifetime.closed(self)
         return True
@@ -202,7 +209,7 @@ class RunContext:
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
-            self._close("KILLED", None)
+            close(self._recorder, "KILLED", None)
             self._deliver()
 
     def _start(self) -> None:
@@ -261,19 +268,6 @@ class RunContext:
             self._recorder.params(captured)
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
-
-    def _close(self, status: Status, error: BaseException | None) -> None:
-        recorder = self._recorder
-        try:
-            tags = why(status, error, recorder.signal)
-            if error is not None and status != "FINISHED":
-                recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
-            if tags:
-                recorder.tags(tags)
-        except Exception as failure:  # noqa: BLE001 - the user's own error goes before any of ours
-            recorder.warn(f"why it ended could not be written down: {told(failure)}")
-        finally:
-            recorder.close(status, told(error) if error is not None else None)
 
     def _deliver(self) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder

@@ -114,7 +114,7 @@ class Run(Training, Known):
         trust: bool = False,
         input_example: Any = None,
         register_as: str | None = None,
-        verify: Literal["static", "load"] = "static",
+        verify: Literal["static", "load"] | None = None,
         background: bool = False,
         checkpoint: bool = False,
     ) -> LoggedModel | None:
@@ -134,7 +134,8 @@ class Run(Training, Known):
                 or a list. It is stored as MLflow stores it, and tells the signature where the model does not.
             register_as: ``name`` or ``name@alias``: makes a version in MLflow's registry, and sets the alias.
             verify: ``"load"``: once it is logged a process of its own loads it, and with an
-                ``input_example`` compares a prediction; the run's end waits for that.
+                ``input_example`` compares a prediction; the run's end waits for that. By default as the
+                run was told, for a checkpoint ``"static"``.
             background: Where its framework allows it, return at once and save the model, as it is now, while
                 the training goes on; the run's end waits for that. One of the same name that still waits to
                 be saved then is left out. See ``docs/how-to/metrics-while-training.md``.
@@ -163,7 +164,7 @@ class Run(Training, Known):
             trust=trust,
             input_example=input_example,
             register_as=register_as,
-            verify=verify,
+            verify=verify or ("static" if checkpoint else self._recorder.verify),
         )
         (options,), troubles = per_model(options, [name])
         for trouble in troubles:
@@ -190,7 +191,7 @@ class Run(Training, Known):
         trust: bool = False,
         input_example: Any = None,
         register_as: str | Mapping[str, str] | None = None,
-        verify: Literal["static", "load"] = "static",
+        verify: Literal["static", "load"] | None = None,
     ) -> None:
         """Do for any value what the decorator does for a returned one: log what is in it.
 
@@ -222,7 +223,7 @@ class Run(Training, Known):
             trust=trust,
             input_example=input_example,
             register_as=register_as,
-            verify=verify,
+            verify=verify or self._recorder.verify,
         )
         each, troubles = per_model(asked, [name for name, _, _ in found.models])
         for trouble in troubles:

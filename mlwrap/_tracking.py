@@ -87,6 +87,7 @@ class Tracking:
             function=self._body,
             run_id=self._run_id,
             own_experiment=is_own("experiment", self._options),
+            verify=self._asked["verify"],
         )
         if self._asynchronous:
             coroutine: Any = self._awaited(context, wrapped, instance, args, kwargs)

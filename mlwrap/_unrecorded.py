@@ -26,6 +26,7 @@ class Unrecorded:
     offline = in_vain = preempted = lost = False
     recording = False  # whether there is a journal that is this process's to write
     ready = False
+    verify: Literal["static", "load"] = "static"
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -20,6 +22,15 @@ from mlwrap._verify import verify as verify_model
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapError, OptionError
 
+if TYPE_CHECKING:
+    from mlwrap._delivery import ShownModel
+
+# What each form of a model is for.
+_FORMS = {
+    "training": "load_model() gives the model back, to train on",
+    "serving": "mlflow.pyfunc predicts without the training's code",
+    "weights": "load_model(uri, into=model) restores them into a model that your code builds",
+}
 _HELP = {"help_option_names": ["-h", "--help"]}
 _spool = click.option("--spool", help="The folder that runs wait in; by default the one of MLWRAP_SPOOL.")
 
@@ -110,9 +121,23 @@ def show(run_id: str | None, tracking_uri: str | None) -> None:
         for number, (name, value) in enumerate(values.items(), start=1):
             text = value if isinstance(value, str) else f"{value:.6g}"
             table.add_row(kind, name, text, end_section=number == len(values))
-    for name, uri, model_status in found.models:
-        table.add_row("model", name, f"{uri} {model_status}")
+    for model in found.models:
+        table.add_row("model", model.label, "\n".join(_model_lines(model)))
     Console(highlight=False, markup=False).print(table)
+
+
+def _model_lines(model: ShownModel) -> Iterator[str]:
+    """What there is to say of a model, in a line each."""
+    yield f"{model.uri} {model.status}"
+    if model.error:
+        yield f"not saved: {model.error}"
+        return
+    for form in filter(None, model.forms.split(", ")):
+        yield f"{form} form: {_FORMS.get(form, 'of a later mlwrap')}"
+    if model.verified == "ok":
+        yield "verified: every form loads, and predicts as before it was saved"
+    else:
+        yield f"verified: {model.verified}" if model.verified else "not verified"
 
 
 # What stands behind the target is the function's, --help too.

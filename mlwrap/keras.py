@@ -7,44 +7,24 @@ and not for its class, so one that several Kerases can call need not choose whic
 from __future__ import annotations
 
 import copy
-import functools
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, Literal, ParamSpec
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from mlwrap import savers
 from mlwrap._best import Best, check_mode, check_positive
 from mlwrap._capture import role
 from mlwrap._fit_params import fit_params
+from mlwrap._keras_hook import hook
 from mlwrap._learning_rates import learning_rates
 from mlwrap._pace import Pace
 from mlwrap._points import Points
 from mlwrap._run import Run, check_run, current_run
-from mlwrap.errors import Diverged, SaveError, told, warn
+from mlwrap.errors import Diverged, told, warn
 
 __all__ = ["MetricsCallback"]
-
-P = ParamSpec("P")
-
-
-def _hook(
-    method: Callable[Concatenate[MetricsCallback, P], None],
-) -> Callable[Concatenate[MetricsCallback, P], None]:
-    """For what Keras calls: does nothing without a run, and what goes wrong in it ends no ``fit``."""
-
-    @functools.wraps(method)
-    def call(self: MetricsCallback, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self._points is None:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except SaveError:
-            raise  # only where the user asked for it with strict=True
-        except Exception as error:  # noqa: BLE001 - see above
-            self._failed(method.__name__, error)
-
-    return call
 
 
 class MetricsCallback:
@@ -72,7 +52,8 @@ class MetricsCallback:
     Raises:
         OptionError: An option can't be used, or ``best`` needs a ``mode``.
 
-    A copy by ``copy.deepcopy``, as tuners make, logs to the same run and starts afresh.
+    A copy by ``copy.deepcopy``, as tuners make for each trial, logs to the same run and starts afresh; the
+    names of its metrics and models begin with ``trial_1/``, and so on.
     """
 
     async_safe = True  # on JAX and PyTorch Keras calls it from threads of its own then, and goes on
@@ -96,8 +77,8 @@ class MetricsCallback:
             every=every, every_seconds=every_seconds, batch_size=batch_size, checkpoint_every=checkpoint_every
         )
         self._given = run
-        self._prefix, self._batches = prefix, f"{prefix}batch"  # what they are counted as
-        self._batch_names: dict[str, str] = {}
+        self._set_prefix(prefix)
+        self._trials, self._is_trial = itertools.count(1), False
         self._every = every or math.inf
         self._every_seconds = every_seconds or math.inf
         self._batch_size = batch_size
@@ -106,6 +87,10 @@ class MetricsCallback:
         self._best_name, self._mode = best, mode
         self._grace = grace
         self._start_afresh()
+
+    def _set_prefix(self, prefix: str) -> None:
+        self._prefix, self._batches = prefix, f"{prefix}batch"  # what they are counted as
+        self._batch_names: dict[str, str] = {}
 
     def _start_afresh(self) -> None:
         """Forget every fit."""
@@ -126,6 +111,7 @@ class MetricsCallback:
         """The same options and the same run, whose connection can't be copied, and nothing of its fits."""
         memo[id(self)] = fresh = copy.copy(self)
         fresh._start_afresh()  # noqa: SLF001 - it is one of us
+        fresh._is_trial = True  # noqa: SLF001 - likewise
         for name in vars(self).keys() - vars(MetricsCallback()).keys():  # what a subclass has added
             setattr(fresh, name, copy.deepcopy(getattr(self, name), memo))
         return fresh
@@ -146,6 +132,9 @@ class MetricsCallback:
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Find the run."""
+        if self._is_trial:  # a copy that is never fitted is none
+            self._set_prefix(f"{self._prefix}trial_{next(self._trials)}/")
+            self._is_trial = False
         run = self._given or current_run()
         self._run, self._points = None, None
         if run is None:
@@ -162,15 +151,15 @@ class MetricsCallback:
         if self._best is not None:
             self._best.begin_fit()
 
-    @_hook
+    @hook
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Find the epoch's place in the run."""
-        counts = self._points.counts  # type: ignore[union-attr] # see _hook
+        counts = self._points.counts  # type: ignore[union-attr] # see hook()
         if self._offset is None:  # the first; one that goes on from initial_epoch is where it should be
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
             self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
             asked = fit_params(self.model, self.params, self._batch_size, self._prefix)
-            self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see _hook
+            self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see hook()
             history = getattr(self.model, "history", None)
             log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
             if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
@@ -190,7 +179,7 @@ class MetricsCallback:
         points = self._points
         if points is None:
             return
-        # What _hook() does, spelled out: after each step the processor's caches are the framework's, and a
+        # What hook() does, spelled out: after each step the processor's caches are the framework's, and a
         # call of a function takes a microsecond.
         self._batch_ended = now = time.monotonic()
         step = self._before + batch + 1
@@ -205,15 +194,15 @@ class MetricsCallback:
                     known(name) or self._batch_name(name): value for name, value in (logs or {}).items()
                 }
                 points.log(values, step, ordered=False)
-            except Exception as error:  # noqa: BLE001 - see _hook()
+            except Exception as error:  # noqa: BLE001 - see hook()
                 self._failed("on_train_batch_end", error)
 
-    @_hook
+    @hook
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Log an epoch, and the model if it is its turn."""
         now = time.monotonic()
         step = self._epoch
-        self._points.counts[self._prefix] = step + 1  # type: ignore[union-attr] # see _hook
+        self._points.counts[self._prefix] = step + 1  # type: ignore[union-attr] # see hook()
         found = {**(logs or {}), **learning_rates(self.model), "epoch_seconds": now - self._epoch_began}
         if self._done and self._batch_ended > self._epoch_began:
             found["batches_per_second"] = self._done / (self._batch_ended - self._epoch_began)
@@ -224,7 +213,7 @@ class MetricsCallback:
         values = {f"{self._prefix}{name}": value for name, value in found.items()}
         record: savers.Metrics | None = None
         try:
-            record = self._points.log(values, step)  # type: ignore[union-attr] # see _hook
+            record = self._points.log(values, step)  # type: ignore[union-attr] # see hook()
             self._live_names.update(found)
         finally:  # what has diverged is kept, too, if it was asked for
             if self._checkpoint_every and (step + 1) % self._checkpoint_every == 0:
@@ -234,10 +223,10 @@ class MetricsCallback:
             if self._run is not None and self._run.preempted and not self._rescued:
                 self._rescue(record)
 
-    @_hook
+    @hook
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Write down what still waits."""
-        self._points.settle()  # type: ignore[union-attr] # see _hook
+        self._points.settle()  # type: ignore[union-attr] # see hook()
         self._say(self._best.missed_for(1) if self._best else None)
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -259,7 +248,7 @@ class MetricsCallback:
         self._say(self._best.missed_for())
         return is_best
 
-    @_hook
+    @hook
     def _rescue(self, record: savers.Metrics | None) -> None:
         """The process will be ended soon: save the model, if there is time for that."""
         self._rescued = True

@@ -26,6 +26,7 @@ from mlwrap._journal import Point, Progress, RunFolder
 if TYPE_CHECKING:
     from mlwrap._delivery.lookup import ModelFiles as ModelFiles
     from mlwrap._delivery.lookup import Shown
+    from mlwrap._delivery.lookup import ShownModel as ShownModel
 
 __all__ = [
     "WAKE_SECONDS",

@@ -9,7 +9,7 @@ import mlflow.pyfunc
 import yaml
 from mlflow.models import Model as MLmodel
 from mlflow.models.signature import ModelSignature
-from mlflow.types.schema import Schema
+from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
 from mlwrap._delivery.examples import EXAMPLE_FILES, add_example
@@ -102,7 +102,10 @@ def _add_signature(mlmodel: MLmodel, signature: Signature | None) -> str | None:
         return None
     try:
         outputs = _schema(signature.outputs) if signature.outputs else None
-        mlmodel.signature = ModelSignature(inputs=_schema(signature.inputs, fed=True), outputs=outputs)
+        inputs = _schema(signature.inputs, fed=True)
+        if signature.columns:
+            inputs = Schema([ColSpec(DataType.double, name) for name in signature.columns])
+        mlmodel.signature = ModelSignature(inputs=inputs, outputs=outputs)
     except Exception as error:  # noqa: BLE001 - a signature must not cost the model
         return f"it has no signature in MLflow, which can't describe it: {type(error).__name__}: {error}"
     return None

@@ -18,7 +18,7 @@ from mlwrap._delivery.cache import Cache, Held
 from mlwrap._delivery.describing import FLAVOR, FLAVOR_FORMAT
 from mlwrap._delivery.files import local_path
 from mlwrap._delivery.queries import Queries
-from mlwrap._delivery.run_outputs import run_outputs, with_unsaved
+from mlwrap._delivery.run_outputs import RunModel, run_outputs, with_unsaved
 from mlwrap._journal import models_of_run
 from mlwrap._passwords import with_password
 from mlwrap.errors import LoadError, Refused, told
@@ -51,6 +51,26 @@ class ModelFiles(NamedTuple):
     modules: tuple[str, ...] = ()
 
 
+class ShownModel(NamedTuple):
+    """A model of a run, as MLflow has it.
+
+    Attributes:
+        label: Its name, with the step where it was logged for one (``checkpoint@3``).
+        uri: Its URI.
+        status: MLflow's status of it.
+        forms: Its forms, as ``training, serving``; empty where its kind has only one.
+        verified: What came of its verification; empty if it was not verified.
+        error: Why it could not be saved.
+    """
+
+    label: str
+    uri: str
+    status: str
+    forms: str
+    verified: str
+    error: str
+
+
 class Shown(NamedTuple):
     """What MLflow has of a run."""
 
@@ -60,8 +80,7 @@ class Shown(NamedTuple):
     status: str
     params: dict[str, str]
     metrics: dict[str, float]
-    models: list[tuple[str, str, str]]
-    """Name, with the step where it was logged for one (``checkpoint@3``), URI and status of each."""
+    models: list[ShownModel]
 
 
 def show(run_id: str | None, tracking_uri: str | None) -> Shown:
@@ -70,7 +89,7 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
     run = client.get_run(run_id) if run_id else client.newest_run()
     if run is None:
         raise Refused(f"{client.tracking_uri} holds no run that mlwrap logged.")
-    models = run_outputs(client, run)
+    models = with_unsaved(client, run, run_outputs(client, run))
     return Shown(
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -78,8 +97,14 @@ def show(run_id: str | None, tracking_uri: str | None) -> Shown:
         status=run.info.status,
         params=dict(sorted(run.data.params.items())),
         metrics=dict(sorted(run.data.metrics.items())),
-        models=[(m.label, m.entity.model_uri, str(m.entity.status.value)) for m in models],
+        models=[_shown(model) for model in models],
     )
+
+
+def _shown(model: RunModel) -> ShownModel:
+    entity = model.entity
+    said = (entity.tags.get(f"mlwrap.{what}", "") for what in ("forms", "verified", "error"))
+    return ShownModel(model.label, entity.model_uri, str(entity.status.value), *said)
 
 
 def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:

@@ -100,6 +100,8 @@ def create(
         tags["mlwrap.checkpoint"] = "true"
     if record.has_step:
         tags["mlwrap.step"] = str(record.step)
+    if record.saved is not None and record.saved.forms:
+        tags["mlwrap.forms"] = ", ".join(record.saved.forms)
     if record.error is not None:
         tags["mlwrap.error"] = record.error[:MAX_REASON]
     model = progress.models.get(record.staged)

@@ -181,10 +181,17 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """Inputs and outputs of a model, in a form that needs neither MLflow nor TensorFlow."""
+    """Inputs and outputs of a model, in a form that needs neither MLflow nor TensorFlow.
+
+    Attributes:
+        inputs: The inputs.
+        outputs: The outputs.
+        columns: Of a frame that the only input is made of: their names; all are numbers.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 class Zip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,6 +224,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
         modules: Names of the modules to import before loading: they register the model's own classes.
         zips: Paths of zip files that delivery is to make, to what it makes them of.
+        forms: What there is of the object, where it may be kept in several forms: ``"training"`` gives it
+            back, ``"serving"`` predicts without its code, ``"weights"`` restores one that exists.
     """
 
     flavors: dict[str, dict[str, Any]] = {}
@@ -226,6 +235,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     zips: dict[str, Zip] = {}
+    forms: tuple[str, ...] = ()
 
 
 class Model(Record, frozen=True, kw_only=True, tag="model"):

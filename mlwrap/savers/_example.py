@@ -10,9 +10,11 @@ import msgspec
 
 from mlwrap._journal import Example, Saved, Signature, TensorSpec
 from mlwrap.errors import told, warn
+from mlwrap.savers._fed import fed_by
 from mlwrap.savers._kind import class_name, has_class
 from mlwrap.savers._predict import predict
 from mlwrap.savers._saver import SaveOptions
+from mlwrap.savers._signature import columns_of
 
 
 class _Unfit(Exception):
@@ -41,7 +43,8 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
         example = _example(options.input_example, saved.signature)
         if saved.signature is not None:
             example = _fitted(example, options.input_example, saved.signature, is_keras=is_keras)
-            if is_keras and (signature := _as_fed(saved.signature, example)) != saved.signature:
+            if is_keras and "serving" not in saved.forms:  # which was made for the example's types already
+                signature = _as_fed(saved.signature, example, options.input_example)
                 saved = msgspec.structs.replace(saved, signature=signature)
     except Exception as error:  # noqa: BLE001 - an example is a bonus, and may be anything
         what = str(error) if isinstance(error, _Unfit) else told(error)
@@ -151,17 +154,18 @@ def _is_taken(array: Any, spec: TensorSpec, *, completes: bool) -> bool:
     return any(_is(cast.reshape(shape), spec) for shape in shapes)
 
 
-def _as_fed(signature: Signature, example: Example) -> Signature:
-    """The signature with the example's types and ranks; a frame's columns are MLflow's to bring together."""
+def _as_fed(signature: Signature, example: Example, given: Any) -> Signature:
+    """The signature with the example's types and ranks, or with the columns of a frame."""
     if example.kind == "frame":
-        return signature
+        columns = columns_of(fed_by(given), signature.inputs)
+        return msgspec.structs.replace(signature, columns=columns)
     inputs = []
     for spec in signature.inputs:
         array = example.inputs[spec.name or ""]
         dtype = spec.dtype if array.dtype.kind == "U" else array.dtype.name
         sizes = (*spec.shape, 1) if array.ndim > len(spec.shape) else spec.shape[: array.ndim]
         inputs.append(TensorSpec(name=spec.name, dtype=dtype, shape=sizes))
-    return msgspec.structs.replace(signature, inputs=tuple(inputs))
+    return msgspec.structs.replace(signature, inputs=tuple(inputs), columns=())
 
 
 def _unfit(specs: tuple[TensorSpec, ...], example: Example) -> _Unfit:

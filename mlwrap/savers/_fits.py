@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import wrapt
 
+from mlwrap.savers._fed import fed_to_fit
 from mlwrap.savers._kind import has_class
 
 _MODULES = ("keras.src.callbacks", "tf_keras.src.callbacks")
@@ -37,6 +38,7 @@ class Fit:
         prefix: What stands before the names of its metrics.
         live_in: The fits of the run that it is logged to while it runs.
         live_names: The metrics that are.
+        fed: What it was fed, as :func:`mlwrap.savers._fed.fed_by` tells it; ``None`` if that is not known.
         identity: Stands for the model, also when that is gone.
     """
 
@@ -46,6 +48,7 @@ class Fit:
         self.before, self.prefix, self.is_placed = 0, "", False
         self.live_in: FitLog | None = None
         self.live_names: set[str] = set()
+        self.fed = fed_to_fit(history.model)
         self._model = weakref.ref(history.model)
         self.identity = _identities.setdefault(history.model, object())
 
@@ -69,6 +72,12 @@ class Fit:
         epochs = self.epochs.get(name, [])
         is_whole = len(epochs) == count and all(a < b for a, b in itertools.pairwise(epochs))
         return epochs if is_whole else None
+
+
+def fed_to(model: Any) -> Any:
+    """What the latest ``fit`` of a model that was watched was fed; ``None`` if that is not known."""
+    fit = latest_fit(model)
+    return fit.fed if isinstance(fit, Fit) else None
 
 
 class FitLog:

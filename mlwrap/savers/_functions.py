@@ -112,8 +112,11 @@ def _covers(one: Any, other: Any, tf: Any) -> bool:
     )
     return len(mine) == len(theirs) and all(
         a.dtype == b.dtype
-        and a.shape.rank == b.shape.rank
-        and all(size in {None, its} for size, its in zip(a.shape, b.shape, strict=True))
+        and (a.shape.rank is None or a.shape.rank == b.shape.rank)  # of unknown rank is text, of any shape
+        and (
+            a.shape.rank is None
+            or all(size in {None, its} for size, its in zip(a.shape, b.shape, strict=True))
+        )
         for a, b in zip(mine, theirs, strict=True)
     )
 

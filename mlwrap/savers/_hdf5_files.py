@@ -15,7 +15,7 @@ from mlwrap.savers._archive import check_hdf5
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import inputs_of, package_of
 from mlwrap.savers._keras_packages import keras_for, tell_mlflow
-from mlwrap.savers._keras_weights import restore_weights
+from mlwrap.savers._keras_weights import ADAPTER, restore_weights
 from mlwrap.savers._paths import inside, named_path
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import attempt
@@ -67,6 +67,7 @@ class KerasHdf5Saver(KerasSaver):
             signature=attempt(lambda text: inputs_of(json.loads(text)), found.get("model_config")),
             details={"keras": package, "version": version},
             packages=(package, "tensorflow"),
+            forms=("training",),
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -119,7 +120,8 @@ class KerasWeightsSaver:
         if path is None or not os.path.isfile(path):  # noqa: PTH113
             return False
         found = _hdf5_attributes(path)
-        return "model_config" not in found and (path.name.endswith(".weights.h5") or "layer_names" in found)
+        is_named = path.name.endswith((".weights.h5", ADAPTER))
+        return "model_config" not in found and (is_named or "layer_names" in found)
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
         """Copy the file.
@@ -130,13 +132,15 @@ class KerasWeightsSaver:
         """
         source = Path(os.fsdecode(value))
         # Which of its two formats Keras reads is decided by the name.
-        name = "model.weights.h5" if source.name.endswith(".weights.h5") else "weights.h5"
+        endings = (".weights.h5", ADAPTER)
+        name = next((f"model{end}" for end in endings if source.name.endswith(end)), "weights.h5")
         file = folder / _DATA / name
         file.parent.mkdir()
         copy_regular(source, file)
         if not _is_hdf5(file):
             raise SaveError(f"{source} is no HDF5 file: it is damaged. Save the weights again.", value)
-        return Saved(details={"weights": f"{_DATA}/{name}"}, packages=("keras", "tf_keras"))
+        details = {"weights": f"{_DATA}/{name}"}
+        return Saved(details=details, packages=("keras", "tf_keras"), forms=("weights",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """None: weights remember nothing of their training."""

@@ -26,17 +26,21 @@ from mlwrap.savers._fits import latest_fit
 from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
 from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only
-from mlwrap.savers._keras_names import declared, names_of, needs_module, not_here
+from mlwrap.savers._keras_inputs import is_layer
+from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
+from mlwrap.savers._keras_optimizers import BACKEND_HOME, name_publicly
 from mlwrap.savers._keras_packages import (
     DATA,
     PACKAGES,
     backend,
+    details_of,
     flavor_of,
     frameworks_of,
     keras_for,
     pyfunc_of,
     tell_mlflow,
 )
+from mlwrap.savers._keras_shards import joined
 from mlwrap.savers._keras_snapshot import Snapshot, snapshot
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import has_weights, restore_weights
@@ -45,7 +49,7 @@ from mlwrap.savers._metrics import history_metrics
 from mlwrap.savers._saver import SaveOptions
 from mlwrap.savers._signature import of_keras
 
-_FILE = f"{DATA}/model.keras"
+FILE = f"{DATA}/model.keras"
 _FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
 _MOST_FOR_A_BYTE = 8
 
@@ -84,22 +88,20 @@ class KerasSaver:
                 "nothing to save. Call it on data once, fit it, or give it an Input layer or build(shape).",
                 value,
             )
-        (folder / _FILE).parent.mkdir()
+        signature = of_keras(value)
+        if not isinstance(written, Snapshot):
+            written = value = joined(value)
+        (folder / FILE).parent.mkdir()
         try:
-            zips = _write(written, folder / _FILE, keras)
+            zips = write(written, folder / FILE, keras)
         except SaveError as error:
             if isinstance(written, Snapshot):  # the model itself has other weights by now
                 raise
             return save_weights_only(value, folder, options, error)
-        classes = _own_classes(value)
-        config = read_config(folder / (zips[_FILE].folder if zips else _FILE))
+        classes = own_classes(value)
+        config = read_config(folder / (zips[FILE].folder if zips else FILE))
         names = names_of(config, keras, classes)
-        if names.pickled:
-            raise SaveError(
-                f"The Keras model {value.name!r} has PyTorch modules in it ({', '.join(names.pickled)}), "
-                "which Keras can only pickle, and pickles are not written. Build them of Keras's layers.",
-                value,
-            )
+        require_no_pickle(value, names)
         flavor, config = flavor_of(package, version)
         if flavor == "tensorflow":
             tell_mlflow(folder / DATA, package, "keras")
@@ -107,11 +109,12 @@ class KerasSaver:
             flavors={flavor: config},
             # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
             pyfunc=pyfunc_of(flavor),
-            signature=of_keras(value),
-            details={"keras": package, "version": version},
+            signature=signature,
+            details=details_of(package, version) | names.details,
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
             zips=zips,
+            forms=("training",),
         )
         if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
             form, problem = None, None
@@ -126,7 +129,8 @@ class KerasSaver:
             unsafe=form.unsafe if form else (),
         )
         if form is not None:
-            return replace(saved, pyfunc=form.pyfunc, signature=form.signature or saved.signature)
+            signature = form.signature or saved.signature
+            return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=("training", "serving"))
         if flavor != "keras" or not has_several_outputs(value):
             return saved
         # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
@@ -145,10 +149,10 @@ class KerasSaver:
         Raises:
             LoadError: The file is not one that Keras writes.
         """
-        if not (folder / _FILE).exists():  # only its weights were kept
+        if not (folder / FILE).exists():  # only its weights were kept
             return False
-        check_archive(folder / _FILE)
-        return needs_module(read_config(folder / _FILE), module)
+        check_archive(folder / FILE)
+        return needs_module(read_config(folder / FILE), module)
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
         """Give back the model, compiled, by the Keras that wrote it; or ``into``, with its weights.
@@ -158,10 +162,11 @@ class KerasSaver:
                 needs classes or code that are not here.
         """
         package, version = str(details.get("keras")), str(details.get("version"))
-        keras = keras_for(package, version)
+        trained_on = str(details.get("backend", ""))
+        keras = keras_for(package, version, trained_on)
         if "weights" in details:
             return restore_weights(into, folder / WEIGHTS_FILE, "Only the weights of this model were kept")
-        file = folder / _FILE
+        file = folder / FILE
         if into is not None:
             return restore_weights(into, file, "A Keras model is restored into one")
         check_archive(file)
@@ -174,27 +179,54 @@ class KerasSaver:
         except Exception as error:
             raise LoadError(
                 f"This Keras model could not be rebuilt: {told(error)}\n"
-                f"It was saved with {package} {version}, and this is {keras.__version__}. Layers and "
-                "functions of your own must be registered, and be as they were then."
+                f"It was saved with {package} {version}{f' on {trained_on}' if trained_on else ''}, and this "
+                f"is {keras.__version__}{f' on {backend()}' if trained_on else ''}. Layers and functions of "
+                "your own must be registered, and be as they were then."
             ) from error
 
 
-def _write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
-    """Write a model; what delivery is to zip."""
+def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
+    """Write a model or layer; what delivery is to zip."""
     try:
         if can_write_folders(keras):
-            return {_FILE: _write_folder(model, file.with_suffix(".unzipped"))}
-        model.save(str(file))
+            zipped = _write_folder(model, file.with_suffix(".unzipped"))
+            name_publicly(file.with_suffix(".unzipped") / "config.json")
+            return {FILE: zipped}
+        if hasattr(model, "save"):
+            model.save(str(file))
+        else:  # a layer
+            keras.saving.save_model(model, str(file))
     except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
         raise
     except Exception as error:
         raise SaveError(
-            f"Keras can't write the model {model.name!r} ({class_name(model)}): {told(error)}\n"
+            f"Keras can't write {_called(model)}: {told(error)}\n"
             "Expected that each of its layers, losses and metrics has a get_config() that gives back "
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
         ) from error
     return {}
+
+
+def _called(value: Any) -> str:
+    kind = "layer" if is_layer(value) else "model"
+    # Keras 2 makes feature spaces that have no name.
+    return f"the {kind} {getattr(value, 'name', kind)!r} ({class_name(value)})"
+
+
+def require_no_pickle(value: Any, names: Names) -> None:
+    """See that nothing was written that Keras can only pickle.
+
+    Raises:
+        SaveError: Something was.
+    """
+    if names.pickled:
+        raise SaveError(
+            f"The {_called(value).removeprefix('the ')} has PyTorch modules in it "
+            f"({', '.join(names.pickled)}), which Keras can only pickle, and pickles are not written. Build "
+            "them of Keras's layers.",
+            value,
+        )
 
 
 def _write_folder(model: Any, folder: Path) -> Zip:
@@ -208,14 +240,21 @@ def _write_folder(model: Any, folder: Path) -> Zip:
     return write_folder(model, folder)
 
 
-def _own_classes(model: Any) -> dict[str, type]:
+def own_classes(model: Any) -> dict[str, type]:
     """Classes of the model's own parts by name: not registered, they are found nowhere else."""
-    parts = [model, *model._flatten_layers(include_self=False)]  # noqa: SLF001  # there is no public way
+    inner: Any = getattr(model, "_flatten_layers", None)  # there is no public way
+    parts = [model, *(inner(include_self=False) if inner is not None else ())]
     return {type(part).__name__: type(part) for part in parts}
 
 
 def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
     missing, unsafe = not_here(config, keras)
+    if own := sorted({name.split(".")[3] for name in missing if name.startswith(BACKEND_HOME)}):
+        raise LoadError(
+            f"This Keras model's optimizer is of the backend {own[0]}, as Keras names it in a file that it "
+            f"wrote there, and this is {backend()}. Load it with KERAS_BACKEND={own[0]}, or log the model "
+            "itself in place of its file."
+        )
     if unsafe:
         raise LoadError(
             f"This Keras model has {'; '.join(unsafe)}. That runs or reads what came with the model, or what "

@@ -8,16 +8,16 @@ from typing import Any
 
 from mlwrap.errors import SaveError, warn
 from mlwrap.savers._keras_names import Names
+from mlwrap.savers._keras_packages import backend
 from mlwrap.savers._modules import is_installed, trouble_of
 from mlwrap.savers._saver import subject
-
-_ANYWHERE = "Stock MLflow predicts with it in any process, from a SavedModel that is kept with it"
 
 
 def warn_of_forms(
     names: Names,
     package: str,
     *,
+    kind: str = "model",
     serves: bool = False,
     problem: SaveError | None = None,
     classes: Mapping[str, type] | None = None,
@@ -28,6 +28,7 @@ def warn_of_forms(
     Args:
         names: What its configuration names.
         package: The Keras that it is of.
+        kind: ``"model"`` or ``"layer"``.
         serves: Whether it has a serving form.
         problem: Why it has none, where it needs one.
         classes: Classes of its own layers, by name.
@@ -36,11 +37,11 @@ def warn_of_forms(
     troubles, cures = _obstacles(names, package, classes or {})
     if not troubles and problem is None and not unsafe:
         return
-    said = [f"{subject('The Keras model')} is saved."]
+    said = [f"{subject(f'The Keras {kind}')} is saved."]
     if serves:
-        said.append(f"{_ANYWHERE}.")
+        said.append(_anywhere())
     if unsafe:
-        said.append(f"Mind that this SavedModel does more than compute: {'; '.join(unsafe)}.")
+        said.append(f"Mind that this form does more than compute: {'; '.join(unsafe)}.")
     if troubles:
         loaders = "load_model() will" if serves else "load_model() and stock MLflow will"
         said.append(f"{loaders} not load it as it is in another process: {'; '.join(troubles)}.")
@@ -57,11 +58,16 @@ def warn_of_weights(trouble: SaveError, *, serves: bool, problem: SaveError | No
     said = [f"{what} can't be written as a .keras file, so its weights are kept."]
     said.append("load_model(uri, into=model) restores them into a model that your code has built.")
     if serves:
-        said.append(f"{_ANYWHERE}.")
+        said.append(_anywhere())
     elif problem is not None:
         said.append(f"Stock MLflow can't predict with it: {_plain(problem)}.")
     said.append(f"To keep all of it: {trouble}")
     warn(" ".join(said))
+
+
+def _anywhere() -> str:
+    form = "a program of PyTorch's" if backend() == "torch" else "a SavedModel"
+    return f"Stock MLflow predicts with it in any process, from {form} that is kept with it."
 
 
 def _plain(problem: SaveError) -> str:

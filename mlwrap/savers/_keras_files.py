@@ -26,6 +26,7 @@ from mlwrap.savers._signature import Unknown, attempt, make_spec
 
 _DATA = "data"
 _MOST_JSON = 1 << 26  # bytes of a model's configuration; a large one has a megabyte
+_LAYER_HOMES = ("layers", "utils")  # FeatureSpace is in the second
 _LAST_OF_KERAS_2 = 15  # the minor version; of 2.16 and later it is tf_keras
 
 
@@ -71,11 +72,12 @@ class KerasFileSaver(KerasSaver):
             tell_mlflow(file.parent, package, "keras")
         return Saved(
             flavors={flavor: settings},
-            pyfunc=pyfunc_of(flavor),
+            pyfunc=None if _is_of_layer(config) else pyfunc_of(flavor),
             signature=attempt(inputs_of, config),
-            details={"keras": package, "version": version},
+            details={"keras": package, "version": version, **names.details},
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
+            forms=("training",),
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -89,6 +91,12 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
     if len(text) > _MOST_JSON:
         raise ValueError(f"{name} has more than {_MOST_JSON >> 20} MiB")
     return json.loads(text)
+
+
+def _is_of_layer(config: Any) -> bool:
+    """Whether a configuration is that of a layer of Keras's, which stock MLflow can't predict with."""
+    module = str(config.get("module")).removeprefix("tf_").removeprefix("keras.").removeprefix("src.")
+    return module.partition(".")[0] in _LAYER_HOMES
 
 
 def package_of(version: str) -> str:

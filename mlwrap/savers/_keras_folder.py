@@ -85,7 +85,8 @@ def _is_known(library: Any) -> bool:
 
 
 def _saves_as_keras_does(model: Any) -> bool:
-    return str(getattr(model.save, "__module__", "")).partition(".")[0] == "keras"
+    save = getattr(model, "save", None)  # of a layer there is none
+    return save is None or str(getattr(save, "__module__", "")).partition(".")[0] == "keras"
 
 
 def _write(model: Any, folder: Path, library: Any) -> int:

@@ -11,9 +11,19 @@ from msgspec.structs import replace
 from mlwrap._journal import Saved, Signature
 from mlwrap.errors import SaveError
 from mlwrap.savers._keras_advice import warn_of_weights
+from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import Names
-from mlwrap.savers._keras_packages import DATA, PACKAGES, backend, flavor_of, frameworks_of, is_keras_3
+from mlwrap.savers._keras_packages import (
+    DATA,
+    PACKAGES,
+    backend,
+    details_of,
+    flavor_of,
+    frameworks_of,
+    is_keras_3,
+)
 from mlwrap.savers._keras_serving import ServingForm, write_serving
+from mlwrap.savers._keras_torch import write_program
 from mlwrap.savers._keras_weights import FILE as WEIGHTS_FILE
 from mlwrap.savers._keras_weights import write_weights
 from mlwrap.savers._kind import imported, owner
@@ -37,17 +47,22 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
         raise trouble from None
     version = str(imported(package).__version__)
     flavor, _ = flavor_of(package, version)
-    form, problem = _try_serving(model, folder, options, package)
+    form, problem = try_serving(model, folder, options, package)
     warn_of_weights(trouble, serves=form is not None, problem=problem)
     saved = Saved(
         signature=of_keras(model),
-        details={"keras": package, "version": version, "weights": WEIGHTS_FILE},
+        details={**details_of(package, version), "weights": WEIGHTS_FILE},
         packages=frameworks_of(flavor, package),
+        forms=("weights",),
     )
     if form is None:
         return saved
     return replace(
-        saved, flavors=form.flavors, pyfunc=form.pyfunc, signature=form.signature or saved.signature
+        saved,
+        flavors=form.flavors,
+        pyfunc=form.pyfunc,
+        signature=form.signature or saved.signature,
+        forms=("weights", "serving"),
     )
 
 
@@ -61,17 +76,22 @@ def choose_serving(
     keras_3 = is_keras_3(package, str(imported(package).__version__))
     if not (foreign or (is_text and keras_3)):
         return None, None
-    form, problem = _try_serving(model, folder, options, package)
+    form, problem = try_serving(model, folder, options, package)
     # Where its module is imported, stock MLflow loads the model, as its users know.
     return form, problem if is_text or not names.modules else None
 
 
-def _try_serving(
+def try_serving(
     model: Any, folder: Path, options: SaveOptions, package: str
 ) -> tuple[ServingForm | None, SaveError | None]:
-    if package == "keras" and backend() != "tensorflow":
+    """The serving form of a model or layer; or why it has none."""
+    on = backend() if package == "keras" else "tensorflow"
+    is_program = on == "torch" and not is_layer(model)  # Keras exports no layer alone
+    if on != "tensorflow" and not is_program:
         return None, _needs_tensorflow(model)
     try:
+        if is_program:
+            return write_program(model, folder, options.input_example), None
         return write_serving(model, folder, package, options.input_example), None
     except SaveError as error:
         return None, error

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mlwrap.savers._keras_sizes import declared_weights
 from mlwrap.savers._keras_symbols import OWN, dangers, is_own, is_part_of_models, resolve
-from mlwrap.savers._modules import is_installed, source_of, trouble_of
+from mlwrap.savers._modules import distribution_of, source_of, trouble_of
 
 _PICKLE = "TorchModuleWrapper"
 # What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
@@ -38,7 +38,7 @@ class Names(NamedTuple):
 
     Attributes:
         modules: To import before the model is loaded, sorted: they register what is not Keras's own.
-        packages: Of them those that are installed, by the names of their top-level modules.
+        distributions: By the names of their top-level modules what has to be installed for them.
         unregistered: What Keras will not find by its name.
         hidden: What is registered where another process will not find it, and why.
         unsafe: What runs code or reads files that only the model's file speaks for.
@@ -47,12 +47,22 @@ class Names(NamedTuple):
     """
 
     modules: tuple[str, ...]
-    packages: tuple[str, ...]
+    distributions: dict[str, str]
     unregistered: list[str]
     hidden: dict[str, str]
     unsafe: list[str]
     pickled: list[str]
     unbuildable: dict[str, str]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Names of the distributions."""
+        return tuple(pin.partition("==")[0] for pin in self.distributions.values())
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is to be known where they are missing, to say what to install."""
+        return {"distributions": self.distributions} if self.distributions else {}
 
 
 def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None) -> Names:
@@ -79,23 +89,29 @@ def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None)
             unbuildable[_name(node)] = reason
         if value is None:
             unregistered[_full_name(node)] = None
-        elif is_own(value) or value is _VALUE:
+        elif value is _VALUE or _is_of_keras(value):
             continue
         elif hiding := trouble_of(value):
             hidden[_name(node)] = hiding
         else:
             modules.add(value.__module__)
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
-    tops = {module.partition(".")[0] for module in modules if is_installed(module)}
+    tops = {module.partition(".")[0] for module in modules}
+    distributions = {top: pin for top in sorted(tops) if (pin := distribution_of(top)) is not None}
     return Names(
         tuple(sorted(modules)),
-        tuple(sorted(tops)),
+        distributions,
         sorted(unregistered),
         hidden,
         sorted(unsafe),
         pickled,
         unbuildable,
     )
+
+
+def _is_of_keras(value: Any) -> bool:
+    """Whether something is of the Keras that every model needs, and not of KerasHub and its like."""
+    return str(getattr(value, "__module__", "")).partition(".")[0] in ("keras", "tf_keras")
 
 
 def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:

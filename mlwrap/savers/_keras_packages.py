@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlwrap.errors import LoadError
 
 PACKAGES = ("keras", "tf_keras")
 DATA = "data"
+_BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def is_keras_3(package: str, version: str) -> bool:
@@ -46,8 +48,17 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def keras_for(package: str, version: str) -> Any:
-    """The Keras that reads a model of ``package`` and ``version``."""
+def keras_for(package: str, version: str, trained_on: str = "") -> Any:
+    """The Keras that reads a model.
+
+    Args:
+        package: The Keras that wrote it.
+        version: Its version.
+        trained_on: The backend that it was trained on, where that is known.
+
+    Raises:
+        LoadError: It is not here, or its backend is not.
+    """
     if package not in PACKAGES or not version.partition(".")[0].isdecimal():
         raise LoadError(f"Expected a model of {' or '.join(PACKAGES)}, got one of {package!r} {version!r}.")
     came = []
@@ -57,6 +68,8 @@ def keras_for(package: str, version: str) -> Any:
         try:
             keras: Any = import_module(name)
         except ImportError as error:
+            if name == "keras" and error.name in _BACKENDS:
+                raise LoadError(_without_backend(error.name, trained_on)) from error
             came.append(f"{name} can't be imported ({error})")
             continue
         if _major(keras.__version__) == _major(version):
@@ -68,11 +81,28 @@ def keras_for(package: str, version: str) -> Any:
     )
 
 
+def _without_backend(missing: str, trained_on: str) -> str:
+    here = [name for name in _BACKENDS if name != missing and find_spec(name) is not None]
+    said = f"Keras is here, but not its backend {missing}, which it is told to use or takes by default. "
+    cure = f"pip install {trained_on or missing}"
+    if here:
+        cure = f"Set KERAS_BACKEND={here[0]}, which is installed, before Keras is imported; or {cure}"
+    if trained_on:
+        said += f"This model was trained on {trained_on}. "
+    return f"{said}{cure}."
+
+
 def _install(package: str, version: str) -> str:
     if package == "keras" and not is_keras_3(package, version):
         # Keras 2 came with the TensorFlow of the same minor version, and works with no other.
         return f"pip install 'tensorflow=={'.'.join(version.split('.')[:2])}.*'"
     return f"pip install {package.replace('_', '-')}=={version}"
+
+
+def details_of(package: str, version: str) -> dict[str, Any]:
+    """What is to be known of the Keras that wrote a model, to load it."""
+    own = {"backend": backend()} if is_keras_3(package, version) else {}
+    return {"keras": package, "version": version, **own}
 
 
 def frameworks_of(flavor: str, package: str) -> tuple[str, ...]:

@@ -12,30 +12,38 @@ A SavedModel holds the graph of what they compute instead. It is written only wh
 MLflow has two loaders that give back what a model with one output gives:
 
 * one input: ``tf2-module`` calls the object with a tensor;
-* several inputs: ``mlflow.keras`` calls ``serve`` with a dictionary.
+* several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
+* one input that is a frame: ``mlflow.keras`` again, with the frame's values, and it gives back a frame.
 
-For several outputs it has none, so that a loader travels with the model (:mod:`mlwrap._shipped_loader`).
+For several outputs it has none, nor for several inputs where Keras 3 is not installed, so that a loader
+travels with the model (:mod:`mlwrap._shipped_loader`).
 
 Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflow 3.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from mlwrap._journal import Signature, TensorSpec
 from mlwrap._shipped_loader import ship_loader
 from mlwrap.errors import SaveError, told
+from mlwrap.savers._fed import fed_by
+from mlwrap.savers._fits import fed_to
 from mlwrap.savers._functions import serving
+from mlwrap.savers._keras_inputs import inputs_of, is_layer, layers_of
+from mlwrap.savers._keras_packages import is_keras_3
 from mlwrap.savers._kind import has_class, imported
 from mlwrap.savers._saved_model_file import Contents, read
-from mlwrap.savers._signature import input_structure, of_keras, specs
+from mlwrap.savers._signature import as_fed, columns_of, of_keras, specs
 
 FOLDER = "serving"
 _MODEL = "model"  # MLflow's own name for what lies in a model's data folder
@@ -63,7 +71,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     """Write the serving form of a model.
 
     Args:
-        model: A Keras model on TensorFlow.
+        model: A Keras model or layer on TensorFlow.
         folder: The folder of the logged model.
         package: The Keras that it is of.
         example: An input example, which tells the types that a subclassed model takes.
@@ -73,10 +81,10 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     """
     target = folder / FOLDER / _MODEL
     try:
-        if imported(package).__version__.startswith("2."):
-            form = _write_keras_2(model, target, package)
+        if imported(package).__version__.startswith("2.") and not is_layer(model):
+            form = _write_keras_2(model, target, package, example)
         else:
-            form = _write_keras_3(model, target, example)
+            form = _write_graph(model, target, example, package)
     except Exception as error:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         if isinstance(error, OSError | MemoryError | SaveError):
@@ -87,7 +95,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
 
 def has_serving_form(folder: Path) -> bool:
     """Tell whether the logged model in ``folder`` has a serving form."""
-    return (folder / FOLDER / _MODEL).is_dir()
+    return (folder / FOLDER).is_dir()
 
 
 def _contents(target: Path, model: Any) -> Contents:
@@ -104,7 +112,7 @@ def _contents(target: Path, model: Any) -> Contents:
 # ── Keras 2 and tf_keras ────────────────────────────────────────────────────────────────────────
 
 
-def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
+def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> ServingForm:
     """As ``mlflow.tensorflow`` saves one: Keras makes a model of it again that needs none of its classes."""
     if not model.built:
         raise SaveError("it was never called on data", model)
@@ -115,7 +123,12 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
     contents = _contents(target, model)
     (target.parent / "keras_module.txt").write_text(package)
     (target.parent / "save_format.txt").write_text("tf")
-    known = of_keras(model) or contents.signatures.get(str(contents.default_signature))
+    known = of_keras(model)
+    if known is not None:
+        fed = as_fed(model, known.inputs, example)
+        columns = columns_of(fed_by(example), fed) if example is not None else known.columns
+        known = replace(known, inputs=fed, columns=columns)
+    known = known or contents.signatures.get(str(contents.default_signature))
     config = {"model_type": "keras", "keras_module": package, "data": FOLDER, "save_format": "tf"}
     return ServingForm(
         {"loader_module": "mlflow.tensorflow", "data": FOLDER},
@@ -125,43 +138,45 @@ def _write_keras_2(model: Any, target: Path, package: str) -> ServingForm:
     )
 
 
-# ── Keras 3 ─────────────────────────────────────────────────────────────────────────────────────
+# ── Keras 3, and layers of every Keras ──────────────────────────────────────────────────────────
 
 
-def _write_keras_3(model: Any, target: Path, example: Any) -> ServingForm:
+def _write_graph(model: Any, target: Path, example: Any, package: str) -> ServingForm:
     tf: Any = imported("tensorflow")
-    inputs = specs(structure := _inputs(model, example), getattr(model, "input_names", None))
+    structure = inputs_of(model, example)
+    inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
     held, function = tf.Module(), _function(model, structure, inputs, tf)
-    if len(inputs) == 1:
-        held.__call__ = function
-    else:
-        held.serve = function
+    several_out = len(function.get_concrete_function().outputs) > 1
+    is_new = is_keras_3(package, str(imported(package).__version__))  # which mlflow.keras imports
+    columns = columns_of(fed_by(example) or fed_to(model), inputs) if is_new and not several_out else ()
+    by_serve = len(inputs) > 1 or bool(columns)
+    setattr(held, "serve" if by_serve else "__call__", function)
     # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
     held.variables_ = list(function.get_concrete_function().graph.variables)
-    held.layers_ = list(model.layers)
+    held.layers_ = layers_of(model)
     held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
     flat = serving(held, tf)
     tf.saved_model.save(held, str(target), signatures={_SIGNATURE: flat} if flat is not None else None)
     contents = _contents(target, model)
-    signature = Signature(inputs=inputs, outputs=_outputs(model, contents))
-    if flat is not None and len(function.get_concrete_function().outputs) > 1:
+    signature = Signature(inputs=inputs, outputs=_outputs(model, contents), columns=columns)
+    if flat is not None and (several_out or (by_serve and not is_new)):
         pyfunc = ship_loader(target.parents[1], f"{FOLDER}/{_MODEL}", _SIGNATURE)
-        _, flavors = _stock_loader(several=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+        _, flavors = _stock_loader(by_serve=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
         if len(inputs) > 1:  # what it is fed by is what TensorFlow could make names of
             signature = contents.signatures.get(_SIGNATURE) or signature
         return ServingForm(pyfunc, flavors, signature, contents.unsafe)
-    pyfunc, flavors = _stock_loader(several=len(inputs) > 1, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
-    _, beside = _stock_loader(several=len(inputs) > 1, saved_model=_MODEL, data=".")
+    pyfunc, flavors = _stock_loader(by_serve=by_serve, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+    _, beside = _stock_loader(by_serve=by_serve, saved_model=_MODEL, data=".")
     # JSON is YAML, which this file is: no reason to import a parser in the training's process.
     (target.parent / "MLmodel").write_text(json.dumps({"flavors": beside, "artifact_path": FOLDER}))
     return ServingForm(pyfunc, flavors, signature, contents.unsafe)
 
 
 def _stock_loader(
-    *, several: bool, saved_model: str, data: str
+    *, by_serve: bool, saved_model: str, data: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Which of MLflow's loaders can feed a model of one or several inputs, and the flavor that it reads."""
-    if several:
+    """Which of MLflow's loaders can feed a model, and the flavor that it reads."""
+    if by_serve:
         exported = {"data": data, "save_exported_model": True}
         return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
     config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
@@ -174,7 +189,10 @@ def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: An
 
     def call(tensors: list[Any]) -> Any:
         fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
-        return _named(model(_pack(structure, fitted), training=False), model)
+        packed = _pack(structure, fitted)
+        if is_layer(model) and not _takes_training(model):
+            return _named(model(packed), model)
+        return _named(model(packed, training=False), model)
 
     def one(x: Any) -> Any:
         return call([x])
@@ -242,58 +260,10 @@ def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
     return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An input of which only shape and type are known."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-
-def _inputs(model: Any, example: Any) -> Any:
-    """The structure of the model's inputs.
-
-    Raises:
-        SaveError: It is not known, for the model was never called.
-    """
-    known = input_structure(model)
-    if known is not None:
-        return known
-    if example is not None:
-        return _of_example(example)
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    if not shapes or not model.built:
-        raise SaveError(
-            "it was never called on data, which would tell its inputs. Call it on data once", model
-        )
-    if len(shapes) > 1:
-        raise SaveError("its call() takes several arguments. Give it one: a list or a dictionary", model)
-    return _of_shapes(shapes[0], model.input_dtype, "input")
-
-
-def _of_example(example: Any) -> Any:
-    """Inputs of the types and sizes of an example; any number of rows."""
-    if has_class(example, "DataFrame", packages=("pandas",)):
-        example = example.to_numpy()
-    if isinstance(example, Mapping):
-        return {str(name): _of_array(str(name), part) for name, part in example.items()}
-    return _of_array("input", example)
-
-
-def _of_array(name: str, part: Any) -> _Input:
-    array = imported("numpy").asarray(part)
-    text = array.dtype.kind in "OSU"
-    return _Input(name, "string" if text else array.dtype.name, (None, *array.shape[1:]))
-
-
-def _of_shapes(shape: Any, dtype: str, name: str) -> Any:
-    if isinstance(shape, Mapping):
-        return {str(key): _of_shapes(item, dtype, str(key)) for key, item in shape.items()}
-    if all(isinstance(size, int | None) for size in shape):
-        return _Input(name, dtype, (None, *shape[1:]))
-    return [_of_shapes(item, dtype, f"{name}_{number}") for number, item in enumerate(shape)]
-
-
 def _is_resource(part: Any) -> bool:
     return has_class(part, "TrackableResource", "CapturableResource", packages=("tensorflow",))
+
+
+def _takes_training(layer: Any) -> bool:
+    """Whether a layer tells training from predicting; most of those that prepare data do not."""
+    return "training" in inspect.signature(layer.call).parameters

@@ -21,6 +21,7 @@ from mlwrap.savers._fits import is_history
 from mlwrap.savers._kind import class_name, has_class
 
 FILE = "data/model.weights.h5"
+ADAPTER = ".lora.h5"  # what save_lora_weights() of KerasHub writes
 _PACKAGES = ("keras", "tf_keras")
 
 
@@ -106,9 +107,17 @@ def restore_weights(into: Any, file: Path, needed: str) -> Any:
         check_archive(file)
     else:
         check_hdf5(file, "The file of weights")
+    load = into.load_weights
+    if file.name.endswith(ADAPTER):
+        load = getattr(into, "load_lora_weights", None)
+        if load is None:
+            raise LoadError(
+                f"{needed}: of an adapter, and {class_name(into)} has no load_lora_weights(). Give into= the "
+                "backbone of KerasHub that it was saved of, with enable_lora() called as then."
+            )
     try:
         with _as_built(into):
-            into.load_weights(str(file))
+            load(str(file))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LoadError(
             "The weights do not fit into the model given as into=. Build it as at the time of saving: "

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
+import re
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from mlwrap.errors import LoadError, told
 
+_PIN = re.compile(r"[\w.-]+==[\w.!+-]+")
 _CURE = "Move it to a module of its own, import it from there, and save again."
 
 
@@ -44,8 +47,24 @@ def is_installed(module: str) -> bool:
     return bool(places) and all(_is_below(place, _packages()) for place in places)
 
 
+def distribution_of(module: str) -> str | None:
+    """What is to be installed to have a module, as ``keras-hub==0.20``; ``None`` if none has it."""
+    top = module.partition(".")[0]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+        found = importlib.metadata.distribution(top)
+        return f"{found.name}=={found.version}"
+    for name in importlib.metadata.packages_distributions().get(top, ()):  # reads all that is installed
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name}=={importlib.metadata.version(name)}"
+    return None
+
+
 def import_modules(
-    names: Iterable[str], *, trust: bool, is_needed: Callable[[str], bool] | None = None
+    names: Iterable[str],
+    *,
+    trust: bool,
+    is_needed: Callable[[str], bool] | None = None,
+    distributions: Mapping[str, str] | None = None,
 ) -> None:
     """Import what registers a model's classes, before it is loaded.
 
@@ -54,6 +73,7 @@ def import_modules(
         trust: Whether modules that are not of an installed package may be imported.
         is_needed: Tells whether the model names something of a module; others are not imported without
             ``trust``. By default all are needed.
+        distributions: What has to be installed to have a top-level module, as far as the model tells.
 
     Raises:
         LoadError: One is not here, is not to be imported without ``trust``, or fails to import; or it is a
@@ -71,10 +91,12 @@ def import_modules(
             "nothing. Import them yourself first, or pass trust=True if you trust where it comes from."
         )
     if absent := [name for name in wanted if _spec(name) is None]:
-        raise LoadError(
-            f"This model has classes of {', '.join(absent)}, which can't be found here. Install the package "
-            "that it is in, or put the file on Python's path (PYTHONPATH)."
-        )
+        known = distributions or {}
+        pins = {known[top] for name in absent if (top := name.partition(".")[0]) in known}
+        cure = "Install the package that it is in, or put the file on Python's path (PYTHONPATH)."
+        if plain := sorted(pin for pin in pins if _PIN.fullmatch(pin)):
+            cure = f"Install what the model was trained with: pip install {' '.join(plain)}"
+        raise LoadError(f"This model has classes of {', '.join(absent)}, which can't be found here. {cure}")
     strange = [name for name in wanted if not is_installed(name)]
     if strange and not trust:
         raise LoadError(

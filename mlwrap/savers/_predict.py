@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ def predict(model: Any, example: Example) -> dict[str, Any] | None:
         return None
     if has_class(model, "Model", packages=_KERAS):
         return arrays(model.predict(_for_keras(model, example), verbose=0))
+    if has_class(model, "Layer", packages=_KERAS):
+        return arrays(_of_layer(model, example))
     if has_class(model, "Module", "AutoTrackable", packages=("tensorflow.python",)) and callable(model):
         constant = imported("tensorflow").constant
         if example.kind == "array":
@@ -31,6 +34,23 @@ def predict(model: Any, example: Example) -> dict[str, Any] | None:
     if callable(getattr(model, "predict", None)):
         return arrays(model.predict(example.value()))
     return None
+
+
+def _of_layer(layer: Any, example: Example) -> Any:
+    tf = sys.modules.get("tensorflow")  # Keras 3 takes no text of numpy's
+
+    def tensor(array: Any) -> Any:
+        return tf.constant(array) if tf is not None and array.dtype.kind == "U" else array
+
+    fed = {name: tensor(array) for name, array in example.inputs.items()}
+    result = layer(fed if example.kind != "array" else fed[""])
+    if isinstance(result, Mapping):
+        return {name: _plain(part) for name, part in result.items()}
+    return _plain(result)
+
+
+def _plain(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor  # PyTorch's
 
 
 def _for_keras(model: Any, example: Example) -> Any:
@@ -49,7 +69,8 @@ def arrays(result: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415 - only where something is predicted
 
     if has_class(result, "DataFrame", packages=("pandas",)):
-        result = {name: result[name].to_numpy() for name in result.columns}
+        is_one = list(result.columns) == list(range(len(result.columns)))  # an array, as MLflow makes one
+        result = result.to_numpy() if is_one else {name: result[name].to_numpy() for name in result.columns}
     if isinstance(result, list | tuple):
         result = {str(position): part for position, part in enumerate(result)}
     if not isinstance(result, Mapping):

@@ -25,6 +25,7 @@ from mlwrap.savers._flavors import FLAVORS
 from mlwrap.savers._hdf5_files import KerasHdf5Saver, KerasWeightsSaver
 from mlwrap.savers._keras import KerasSaver
 from mlwrap.savers._keras_files import KerasFileSaver
+from mlwrap.savers._keras_layers import KerasLayerSaver
 from mlwrap.savers._modules import import_modules
 from mlwrap.savers._saved_model import SavedModelSaver
 from mlwrap.savers._saved_model_file import check
@@ -36,6 +37,7 @@ from mlwrap.savers._saver import SaveOptions, Saver
 # Other frameworks than Keras and TensorFlow come last.
 _savers: list[Saver] = [
     KerasSaver(),
+    KerasLayerSaver(),
     CheckpointSaver(),
     EstimatorSaver(),
     SavedModelSaver(),
@@ -148,7 +150,9 @@ def remembered(saver: Saver, value: Any) -> list[Metrics]:
         return []
 
 
-def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bool) -> None:
+def import_needed(
+    saver: Saver, folder: Path, names: Iterable[str], details: Mapping[str, Any], *, trust: bool
+) -> None:
     """Import the modules that a model's description names, if the model itself needs them.
 
     What another saver than mlwrap's own needs is for its description to say.
@@ -161,7 +165,9 @@ def import_needed(saver: Saver, folder: Path, names: Iterable[str], *, trust: bo
     def is_needed(module: str) -> bool:
         return bool(needs(folder, module)) if needs is not None else id(saver) in _origins
 
-    import_modules(names, trust=trust, is_needed=is_needed)
+    told = details.get("distributions")
+    known = {str(top): str(pin) for top, pin in told.items()} if isinstance(told, Mapping) else {}
+    import_modules(names, trust=trust, is_needed=is_needed, distributions=known)
 
 
 def require_plain_graphs(folder: Path) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlwrap._journal import Signature, TensorSpec
+from mlwrap.savers._fed import FedArray, fed_by
+from mlwrap.savers._fits import fed_to
+from mlwrap.savers._kind import has_class
 
 # What numpy can name. bfloat16, float8, strings of resources and variants it can't.
 _SAME = ["bool", "complex64", "complex128", *(f"float{bits}" for bits in (16, 32, 64))]
@@ -43,37 +46,76 @@ def _of_keras(model: Any) -> Signature | None:
     inputs = _first(model, "_inputs_struct", "_nested_inputs", "inputs")
     if inputs is None:
         inputs = _of_calls(model)
-        return None if inputs is None else Signature(inputs=specs(inputs))
+        if inputs is None:
+            return None
+        inputs = as_fed(model, specs(inputs))
+        return Signature(inputs=inputs, columns=columns_of(fed_to(model), inputs))
     outputs = _first(model, "_outputs_struct", "_nested_outputs", "outputs")
+    inputs = as_fed(model, specs(inputs, getattr(model, "input_names", None)))
     return Signature(
-        inputs=_as_fed(model, specs(inputs, getattr(model, "input_names", None))),
+        inputs=inputs,
         outputs=() if outputs is None else specs(outputs, getattr(model, "output_names", None)),
+        columns=columns_of(fed_to(model), inputs),
     )
 
 
-def _as_fed(model: Any, declared: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The one input that a model declares, with the type and rank that it was fed with if that is known.
+def as_fed(model: Any, declared: tuple[TensorSpec, ...], example: Any = None) -> tuple[TensorSpec, ...]:
+    """The inputs that a model declares, each with the type and rank that it was fed with if that is known.
 
-    Keras casts numbers and completes a last axis of 1. Arrays of numpy it casts before anything is traced:
-    what they were is not known.
+    Keras casts numbers, and of a functional or sequential model it completes a last axis of 1.
+
+    Args:
+        model: The model.
+        declared: What it says itself.
+        example: What it is to be fed, where the user says so; else what its ``fit`` was fed.
     """
-    if len(declared) != 1:
-        return declared
-    (spec,) = declared
-    try:
-        fed = {specs(inputs) for inputs in _traced(model)}
-        ((own,),) = fed  # of several nobody knows which is meant
-    except Exception:  # noqa: BLE001  # as in attempt(): what the model declares holds all the same
-        return declared
-    if "str" in {own.dtype, spec.dtype} and own.dtype != spec.dtype:
-        return declared
-    if len(own.shape) == len(spec.shape):
+    # Of a frame MLflow's own loaders bring the columns together.
+    example = None if has_class(example, "DataFrame", packages=("pandas",)) else example
+    completes = _first(model, "_outputs_struct", "_nested_outputs", "outputs") is not None
+    for fed in (fed_by(example), fed_to(model), _traced_once(model)):
+        if fed is None:
+            continue
+        by_name = [fed.get("" if spec.name is None else spec.name) for spec in declared]
+        owns = by_name if None not in by_name else list(fed.values())  # of a list, in the model's order
+        if len(owns) == len(declared) == len(fed):
+            pairs = zip(declared, owns, strict=True)
+            return tuple(_with_type_of(spec, own, completes=completes) for spec, own in pairs)
+    return declared
+
+
+def columns_of(fed: Mapping[str, FedArray] | None, inputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+    """Names of the columns that a model's only input is made of, if it was fed a frame of floats.
+
+    MLflow then hands frames to the model as they are, and gives back a frame, which its evaluation needs.
+    """
+    frame = fed.get("") if fed is not None else None
+    if frame is None or len(inputs) != 1 or inputs[0].name is not None or "float" not in inputs[0].dtype:
+        return ()
+    return frame.columns if inputs[0].shape == (-1, len(frame.columns)) else ()
+
+
+def _with_type_of(spec: TensorSpec, own: Any, *, completes: bool) -> TensorSpec:
+    if own.dtype not in _DTYPES.values() or (own.dtype != spec.dtype and "str" in {own.dtype, spec.dtype}):
+        return spec
+    sizes, fed = spec.shape[1:], tuple(own.shape)[1:]
+    if len(sizes) == len(fed):
         shape = spec.shape
-    elif (*own.shape, 1)[1:] == spec.shape[1:] or own.shape[1:] == (*spec.shape, 1)[1:]:
-        shape = own.shape
+    elif completes and len(fed) == len(sizes) - 1 and sizes[-1] == 1:
+        shape = spec.shape[:-1]
+    elif completes and len(fed) == len(sizes) + 1 and fed[-1] == 1:
+        shape = (*spec.shape, 1)
     else:
-        return declared
-    return (TensorSpec(name=spec.name, dtype=own.dtype, shape=shape),)
+        return spec
+    return TensorSpec(name=spec.name, dtype=own.dtype, shape=shape)
+
+
+def _traced_once(model: Any) -> dict[str, FedArray] | None:
+    """What TensorFlow traced a model's own loops for, where that was always the same."""
+    try:
+        (found,) = {specs(inputs) for inputs in _traced(model)}  # of several nobody knows which is meant
+    except Exception:  # noqa: BLE001  # as in attempt(): what the model declares holds all the same
+        return None
+    return {spec.name or "": FedArray(spec.dtype, spec.shape) for spec in found}
 
 
 def _of_calls(model: Any) -> Any:
@@ -83,6 +125,10 @@ def _of_calls(model: Any) -> Any:
         return args[0] if len(args) == 1 and not kwargs else None
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     fed = [inputs for inputs in _traced(model) if [_shapes(inputs)] == [_shapes(known) for known in shapes]]
+    if (
+        not fed and (own := fed_to(model)) is not None and "0" not in own
+    ):  # on JAX and PyTorch nothing is traced
+        fed = [inputs for inputs in (own.get("", own),) if [_shapes(inputs)] == [_shapes(s) for s in shapes]]
     types = {tuple((spec.name, spec.dtype) for spec in specs(inputs)) for inputs in fed}
     return fed[0] if len(types) == 1 else None
 

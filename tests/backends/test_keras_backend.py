@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -17,6 +18,7 @@ from mlwrap import load_model, model_run, tracked_training
 from mlwrap.errors import LoadError
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import _keras_snapshot
+from mlwrap.savers._keras_optimizers import name_publicly
 from mlwrap.testing import capture_runs
 from tests.snapshots import hashes, saved
 
@@ -131,6 +133,162 @@ def test_a_layer_of_ones_own_comes_back(store: str, tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5)
 
 
+class Subclassed(keras.Model):
+    """A class of this test's."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_what_fit_was_fed_is_the_signature(model, store: str):
+    """Nothing is traced here: types come from the arrays, and of a subclassed model all."""
+    subclassed = Subclassed()
+    subclassed.compile("sgd", "mse")
+    with model_run("r") as run:
+        for each in (model, subclassed):
+            each.fit(X.astype("float64"), Y, verbose=0)
+        run.log_model(model, "functional")
+        with pytest.warns(UserWarning, match="can't find .*Subclassed by name"):
+            run.log_model(subclassed, "subclassed")
+    for logged in run.models:
+        (spec,) = mlflow.models.get_model_info(logged.uri).signature.inputs.inputs
+        assert (spec.type, spec.shape) == (np.dtype("float64"), (-1, 4))
+    stock = mlflow.pyfunc.load_model(run.models[0].uri)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_allclose(stock.predict(X.astype("float64")), expected, rtol=1e-5)
+
+
+SERVED = """
+import sys
+import mlflow
+import numpy as np
+
+x = np.load("x.npy")
+for name in ("layered", "subclassed"):
+    stock = mlflow.pyfunc.load_model("runs:/{run}/" + name)
+    for feed in (x, x[:1], np.concatenate([x, x])):
+        np.testing.assert_allclose(stock.predict(feed)[:1], np.load(name + ".npy")[:1], rtol=1e-4)
+assert "keras" not in sys.modules
+"""
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="on JAX Keras exports nothing without TensorFlow")
+def test_models_of_a_script_predict_without_it(store: str, python):
+    """A program that PyTorch exports: classes of this test, without ``**kwargs``; training goes on."""
+
+    class Plus(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+
+        def call(self, x):
+            return x + 1
+
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(Plus()(inputs)))
+    models = {"layered": keras.Model(inputs, keras.layers.Dense(2)(hidden)), "subclassed": Subclassed()}
+    with model_run("r", verify="load") as run:
+        for name, model in models.items():
+            model.compile("adam", "mse")
+            model.fit(X, Y, verbose=0)
+            with pytest.warns(
+                UserWarning, match="predicts with it in any process, from a program of PyTorch's"
+            ):
+                run.log_model(model, name, input_example=X)
+            np.save(name, model.predict(X, verbose=0))
+            model.fit(X, Y, verbose=0)
+    for logged in run.models:
+        tags = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).tags
+        assert tags["mlwrap.forms"] == "training, serving"
+        assert tags["mlwrap.verified"].startswith("ok (by mlflow.pyfunc")
+    np.save("x", X)
+    python(SERVED.format(run=run.run_id))
+
+
+def test_an_optimizer_is_written_by_its_public_name(model, store: str):
+    """PyTorch's own class of it is found on no other backend; one in another optimizer, too."""
+    nested = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    nested.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "mse")
+    with model_run("r") as run:
+        for each in (model, nested):
+            each.fit(X, Y, verbose=0)
+            run.log_model(each)
+    for each, logged in zip((model, nested), run.models, strict=True):
+        location = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).artifact_location
+        with zipfile.ZipFile(Path(location, "data/model.keras")) as archive:
+            text = archive.read("config.json").decode()
+        assert '"module": "keras.optimizers"' in text
+        assert "keras.src.backend" not in text
+        again = load_model(logged)
+        assert type(again.optimizer) is type(each.optimizer)
+        assert int(again.optimizer.iterations) == int(each.optimizer.iterations) == 1
+
+
+STRICT = """
+import keras
+
+@keras.saving.register_keras_serializable("strict")
+class Strict(keras.layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+"""
+
+
+def test_a_class_that_does_not_take_its_configuration_is_said(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A registered layer without ``**kwargs``: when it is saved, as on TensorFlow."""
+    (tmp_path / f"strict_{BACKEND}.py").write_text(STRICT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    strict = importlib.import_module(f"strict_{BACKEND}")
+    with (
+        model_run("r") as run,
+        pytest.warns(UserWarning, match=r"strict>Strict can't be made.*does not take .*'trainable'"),
+    ):
+        run.log_model(keras.Sequential([keras.layers.Input((4,)), strict.Strict(3)]))
+
+
+def test_a_backend_that_is_missing_is_named(model, store: str, python):
+    """Where Keras can't be imported for want of it: which one, and what to do."""
+    with model_run("r") as run:
+        run.log_model(model)
+    script = f"""
+from mlwrap import load_model
+from mlwrap.errors import LoadError
+try:
+    load_model({run.model_uri!r})
+except LoadError as error:
+    print(error)
+"""
+    said = python(script, KERAS_BACKEND="tensorflow").stdout
+    assert "not its backend tensorflow" in said
+    assert f"trained on {BACKEND}. Set KERAS_BACKEND={BACKEND}, which is installed" in said
+
+
+def test_a_layer_alone_comes_back(store: str):
+    """With what it learned; stock MLflow has no form to compute with here, which a message says."""
+    layer = keras.layers.Normalization()
+    layer.adapt(X)
+    with (
+        model_run("r", verify="load") as run,
+        pytest.warns(UserWarning, match=f"layer 'keras_layer'.*on {BACKEND} Keras exports no SavedModel"),
+    ):
+        run.log_model(layer, input_example=X)
+    convert = keras.ops.convert_to_numpy
+    np.testing.assert_allclose(convert(load_model(run)(X)), convert(layer(X)), rtol=1e-5)
+    assert mlflow.get_logged_model(run.model_uri.removeprefix("models:/")).tags["mlwrap.verified"] == "ok"
+
+
 def test_a_lambda_needs_trust(store: str):
     """Its code came with the model."""
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Lambda(lambda x: 2 * x)])
@@ -169,7 +327,9 @@ def test_what_is_saved_while_it_trains_is_what_was(
         def on_epoch_end(self, epoch, logs=None):
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
-            expected.append(saved(self.model, tmp_path / f"epoch{epoch}"))
+            saved(self.model, tmp_path / f"epoch{epoch}")
+            name_publicly(tmp_path / f"epoch{epoch}" / "config.json")
+            expected.append(hashes(tmp_path / f"epoch{epoch}"))
 
         def on_train_batch_end(self, batch, logs=None):
             if len(expected) == 1 and batch == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import mlflow
@@ -150,3 +151,99 @@ def test_one_that_mlflow_will_not_write_costs_a_warning(model, store: str, monke
     logged = mlflow.get_logged_model(run.model_uri.removeprefix("models:/"))
     assert "no such type" in logged.tags["mlwrap.trouble"]
     load_model(run)
+
+
+WIDE = np.random.default_rng(0).normal(size=(8, 3))
+FRAME = pd.DataFrame(WIDE, columns=["a", "b", "c"])
+
+
+class Plus(keras.layers.Layer):
+    """A layer that no other process finds, so that its model gets a serving form."""
+
+    def call(self, x):
+        return x + 1
+
+
+def flat(layers=()):
+    """Of Keras's own layers, and perhaps others."""
+    return keras.Sequential([keras.layers.Input((3,)), *layers, keras.layers.Dense(1)])
+
+
+def image():
+    """An image of one channel."""
+    return keras.Sequential([keras.layers.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+
+
+def two():
+    """Two inputs."""
+    inputs = [keras.layers.Input((3,), name=name) for name in ("a", "b")]
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.add(inputs)))
+
+
+class Subclassed(keras.Model):
+    """A class of this test's."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+IMAGES = np.random.default_rng(0).normal(size=(8, 6, 6))
+
+
+@pytest.mark.parametrize("split", [0.0, 0.5], ids=["whole", "split"])
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (flat, WIDE),
+        (flat, (9 * WIDE).astype("int64")),
+        (lambda: flat([Plus()]), WIDE),
+        (Subclassed, WIDE),
+        (image, IMAGES),
+        (two, {"a": WIDE, "b": WIDE.astype("float32")}),
+    ],
+    ids=["float64", "int64", "own layer", "subclassed", "completed", "two inputs"],
+)
+def test_what_fit_was_fed_decides_the_types(store: str, make, x, split: float):
+    """Arrays of numpy, which Keras casts before anything is traced: stock pyfunc takes what ``fit`` took."""
+    model = make()
+    model.compile("sgd", "mse")
+    with model_run("r") as run:
+        model.fit(x, np.zeros((8, 1)), verbose=0, validation_split=split)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MlwrapWarning)
+            run.log_model(model)
+    predicted = mlflow.pyfunc.load_model(run.model_uri).predict(x)
+    np.testing.assert_allclose(predicted, model.predict(x, verbose=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make", [flat, lambda: flat([Plus()]), Subclassed], ids=["plain", "own layer", "subclassed"]
+)
+@pytest.mark.parametrize("by_example", [False, True], ids=["fit", "example"])
+def test_a_frame_is_evaluated_by_stock_mlflow(store: str, make, by_example: bool):
+    """A model of one flat input that was fed a frame: its columns are the signature, in any order."""
+    model = make()
+    model.compile("sgd", "mse")
+    with model_run("r") as run:
+        model.fit(WIDE if by_example else FRAME, np.zeros((8, 1)), verbose=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MlwrapWarning)
+            run.log_model(model, input_example=FRAME if by_example else None, verify="load")
+    verified = mlflow.get_logged_model(run.model_uri.removeprefix("models:/")).tags["mlwrap.verified"]
+    assert verified.startswith("ok")
+    stock = mlflow.pyfunc.load_model(run.model_uri)
+    expected = model.predict(WIDE, verbose=0)
+    np.testing.assert_allclose(stock.predict(FRAME[["c", "a", "b"]]), expected, rtol=1e-4)
+    config = {"log_explainer": False, "log_model_explainability": False}
+    found = mlflow.models.evaluate(
+        run.model_uri,
+        FRAME.assign(target=0.0),
+        targets="target",
+        model_type="regressor",
+        evaluator_config=config,
+    )
+    assert found.metrics["mean_squared_error"] == pytest.approx(float(np.mean(expected**2)), rel=1e-3)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+import zipfile
+from pathlib import Path
+
 import mlflow
 import pytest
+
+from mlwrap import load_model, tracked_training
+from mlwrap.errors import LoadError, MlwrapWarning
 
 pytest.importorskip("tensorflow")
 
@@ -122,3 +130,37 @@ np.testing.assert_array_equal(mlflow.pyfunc.load_model(run.model_uri).predict(fe
 def test_bytes_go_in(store: str, python):
     """Serialized examples: MLflow's type for text would refuse them."""
     python(BYTES)
+
+
+def test_a_file_with_another_backends_optimizer_names_the_backend(store: str, tmp_path: Path):
+    """As Keras itself writes it on PyTorch; mlwrap writes such names for none of its models."""
+    keras = pytest.importorskip("keras")
+    if not keras.__version__.startswith("3."):
+        pytest.skip("Keras 2 has one backend")
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.save(tmp_path / "here.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "here.keras") as here,
+        zipfile.ZipFile(tmp_path / "there.keras", "w") as there,
+    ):
+        for name in here.namelist():
+            content = here.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["compile_config"]["optimizer"] |= {
+                    "module": "keras.src.backend.torch.optimizers.torch_adam",
+                    "registered_name": "Adam",
+                }
+                content = json.dumps(config).encode()
+            there.writestr(name, content)
+
+    @tracked_training
+    def train():
+        return tmp_path / "there.keras"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MlwrapWarning)
+        train()
+    with pytest.raises(LoadError, match=r"of the backend torch.*Load it with KERAS_BACKEND=torch"):
+        load_model(train.last_run)

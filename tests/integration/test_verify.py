@@ -126,10 +126,72 @@ def test_what_can_not_be_compared_is_said(store: str, command):
     assert "was logged with the model, and is not there" in said
 
 
+def test_verify_of_a_run_covers_its_models_and_no_checkpoint(store: str):
+    """``model_run(verify=)`` as the decorator has it; a call of its own option decides for itself."""
+    with model_run("r", verify="load") as run:
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+        run.log_model(model, "logged", input_example=X)
+        run.log_model(model, "on the way", checkpoint=True)
+        run.log_model(model, "not asked", verify="static")
+    said = {model.name: tags(model.uri).get("mlwrap.verified") for model in run.models}
+    assert said == {"logged": "ok", "on the way": None, "not asked": None}
+
+
+class OnlyServes(keras.layers.Layer):
+    """A layer that is not registered, so that its model needs a serving form."""
+
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.fixture
+def served(store: str):
+    """A run whose model has a training form and a serving form."""
+    inputs = keras.layers.Input((3,))
+    model = keras.Model(inputs, OnlyServes()(inputs))
+    with model_run("r") as run, pytest.warns(MlwrapWarning, match="SavedModel that is kept with it"):
+        run.log_model(model, input_example=X)
+    return run
+
+
+def test_verify_asks_the_serving_form_too(served, command, tmp_path: Path):
+    """The training form loads; the serving form that is broken is said."""
+    with keras.utils.custom_object_scope({"OnlyServes": OnlyServes}):
+        assert command(served.model_uri)[0] == 0
+        broken = tmp_path / "broken"
+        shutil.copytree(folder(served.model_uri), broken)
+        next(broken.rglob("variables.index")).write_bytes(b"")
+        _sign(broken)
+        code, said = command(broken)
+    assert code == 1
+    assert "mlflow.pyfunc does not load it, or can't predict" in said
+
+
+def test_show_tells_the_forms_of_each_model(served, monkeypatch: pytest.MonkeyPatch):
+    """And what was verified, or why a model could not be saved."""
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(cli, ["show", served.run_id]).output
+    assert "training form: load_model() gives the model back, to train on" in shown
+    assert "serving form: mlflow.pyfunc predicts without the training's code" in shown
+    assert "not verified" in shown
+    with model_run("r", verify="load") as run:
+        run.log_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]), input_example=X)
+        run.log_model(tf.train.Checkpoint(v=tf.Variable([1.0])))
+        with pytest.warns(MlwrapWarning, match="no weights yet"):
+            run.log_model(keras.Sequential([keras.layers.Dense(2)]), "empty")
+    shown = CliRunner().invoke(cli, ["show", run.run_id]).output
+    assert "verified: every form loads, and predicts as before it was saved" in shown
+    assert "serving form" not in shown
+    assert "verified: ok (its files are whole" in shown
+    assert "not saved: The Keras model" in shown
+
+
 def test_a_way_to_verify_that_there_is_not():
-    """Refused at decoration."""
+    """Refused at decoration, and before a run begins."""
     with pytest.raises(OptionError, match="verify='twice' can't be used: expected 'static' or 'load'"):
         tracked_training(verify="twice")
+    with pytest.raises(OptionError, match="verify='twice' can't be used: expected 'static' or 'load'"):
+        model_run(verify="twice")
 
 
 def _sign(model: Path) -> None:

@@ -99,7 +99,9 @@ def test_what_is_no_saver_is_refused_at_the_door(saver, says):
 
 def test_an_unknown_name_says_what_there_is():
     """Loading a model of a saver that is not here says what to do."""
-    with pytest.raises(LoadError, match=r"'orbax'; known here are .*keras, checkpoint.*register_saver"):
+    with pytest.raises(
+        LoadError, match=r"'orbax'; known here are .*keras, keras_layer, checkpoint.*register_saver"
+    ):
         savers.by_name("orbax")
 
 
