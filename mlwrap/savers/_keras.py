@@ -135,7 +135,7 @@ class KerasSaver:
             return saved
         # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
         if backend() != "tensorflow":
-            return replace(saved, pyfunc=ship_loader(folder, _FILE))
+            return replace(saved, pyfunc=ship_loader(folder, FILE))
         tell_mlflow(folder / DATA, package, "keras")
         return replace(saved, pyfunc=pyfunc_of("tensorflow"))
 

@@ -181,9 +181,6 @@ TABLE = {"age": rng.integers(20, 60, size=16).astype("float32")[:, None], "city"
 ROWS = {"age": TABLE["age"][:3], "city": CITIES[:3]}
 
 
-OBJECT = "a layer or a FeatureSpace by itself has no saver; put it into a model"
-
-
 def feature_space():
     """A FeatureSpace that has learned."""
     space = keras.utils.FeatureSpace(
@@ -206,7 +203,11 @@ def feature_space_model():
     return model
 
 
-@zoo("keras-io FeatureSpace: the object itself", predict=lambda space, feed: None, gap=OBJECT)
+@zoo(
+    "keras-io FeatureSpace: the object itself, from the columns of a table",
+    {name: column.ravel() for name, column in ROWS.items()},
+    predict=lambda space, feed: space({"age": feed["age"], "city": tensors(feed["city"])}),
+)
 def feature_space_alone():
     return feature_space()
 
@@ -215,7 +216,6 @@ def feature_space_alone():
     "Keras guide: an adapted Normalization as the result",
     X[:3],
     predict=lambda layer, feed: layer(feed),
-    gap=OBJECT,
 )
 def normalization_alone():
     layer = layers.Normalization()
@@ -225,9 +225,8 @@ def normalization_alone():
 
 @zoo(
     "Keras guide: an adapted StringLookup as the result",
-    CITIES[:3],
+    CITIES[:3].ravel(),
     predict=lambda layer, feed: layer(tensors(feed)),
-    gap=OBJECT,
 )
 def string_lookup_alone():
     layer = layers.StringLookup()

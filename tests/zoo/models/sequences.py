@@ -126,7 +126,6 @@ class TokenAndPositionEmbedding(layers.Layer):
 @zoo(
     "keras-io text classification with a Transformer: layers without get_config",
     TOKENS[:3],
-    gap="without input_example= the signature has the type that the model declares, and MLflow refuses numpy's int32",
 )
 def transformer_block():
     inputs = keras.Input((6,))
