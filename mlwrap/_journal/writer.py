@@ -12,14 +12,12 @@ import itertools
 import math
 import os
 import secrets
-import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from zlib import crc32
 
 import msgspec
@@ -81,7 +79,12 @@ class Writer:
         self._descriptor = _opened(path)
         if first_number is None:
             first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # any reader of JSON takes 53 bits
-        self._numbers = itertools.count(first_number)  # which threads may share
+        self._first_number = first_number
+        # Threads share these, for next() of a count is one step. Whoever is between the two has taken a
+        # number and not written its record yet.
+        self._numbers = itertools.count(first_number)
+        self._written = itertools.count()
+        self._looks = 0  # at the second, each of which adds one
         _writers.add(self)
 
     def append(self, record: AnyRecord) -> None:
@@ -96,6 +99,8 @@ class Writer:
         body = encode_record(record)
         copies = 2 if isinstance(record, RunStarted | RunEnded) else 1
         self._write(_join([_line(body, next(self._numbers)) for _ in range(copies)]))
+        for _ in range(copies):
+            next(self._written)
 
     def close(self) -> None:
         """Close the journal; a second call does nothing."""
@@ -146,7 +151,6 @@ class PatientWriter(Writer):
         self._look: Callable[[], object] = lambda: None
         self._look_seconds = self._next_look = math.inf
         self.stuck = False
-        self._gaps = 0  # numbers that were taken in vain
         self._waiting: deque[bytes] = deque()
         # Taken only while records wait; and again by a signal's handler that comes in the middle.
         self._lock = threading.RLock()
@@ -166,22 +170,19 @@ class PatientWriter(Writer):
         except UnicodeEncodeError:
             body = encode_record(record)
         number = next(self._numbers)
-        try:
-            # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
-            crc = encode(crc32(body, number))
-            line = _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
-            trouble = None
-            if self._waiting:  # those come first
-                trouble = self._keep(line, None)
-            else:
-                try:
-                    if os.write(self._descriptor, line) != len(line):
-                        self._write(line)
-                except OSError as error:
-                    trouble = self._keep(line, error)
-        except BaseException:  # of a signal's handler: the record has its number, and may not be written
-            self._gaps += 1
-            raise
+        # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
+        crc = encode(crc32(body, number))
+        line = _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
+        trouble = None
+        if self._waiting:  # those come first
+            trouble = self._keep(line, None)
+        else:
+            try:
+                if os.write(self._descriptor, line) != len(line):
+                    self._write(line)
+                next(self._written)
+            except OSError as error:
+                trouble = self._keep(line, error)
         if monotonic() >= self._next_look:
             self._next_look = monotonic() + self._look_seconds
             self._look()
@@ -197,27 +198,15 @@ class PatientWriter(Writer):
         """
         if self.lost and (error := self.write(Tags(values={LOST: str(self.lost)}))) is not None:
             raise error
+        # Each number below those of the end belongs to a record that is written, or is counted as unwritten,
+        # as that of a thread which writes right now: its record may come after the end.
+        written = next(self._written) - self._looks
+        self._looks += 1
         numbers = next(self._numbers), next(self._numbers)
-        # Counted now, for each number below these belongs to a record that is written, or among those.
-        body = encode_record(msgspec.structs.replace(last, unwritten=self._unwritten()))
-        try:
-            self._write(_join([_line(body, number) for number in numbers]))
-        except OSError:
-            self._gaps += len(numbers)
-            raise
-
-    def _unwritten(self) -> int:
-        """How many numbers have no record, or have none yet.
-
-        To know which ones would cost every call. A thread that is writing right now is seen by its frames.
-        """
-        writing = 0
-        for frame in sys._current_frames().values():  # noqa: SLF001 - so it is documented
-            at: FrameType | None = frame
-            while at is not None:
-                writing += at.f_code is PatientWriter.write.__code__
-                at = at.f_back
-        return self.lost + self._gaps + writing
+        body = encode_record(
+            msgspec.structs.replace(last, unwritten=numbers[0] - self._first_number - written)
+        )
+        self._write(_join([_line(body, number) for number in numbers]))
 
     def go_on_in(self, path: Path) -> None:
         """Write to another file from now on.
@@ -272,6 +261,7 @@ class PatientWriter(Writer):
         while self._waiting and (room is None or room >= len(self._waiting[0])):
             line = self._waiting[0]
             self._write(line)
+            next(self._written)
             # It leaves the queue only now: whatever interrupts this, it is not lost. It may be gone already,
             # if a signal's handler wrote what waited.
             if self._waiting and self._waiting[0] is line:

@@ -20,7 +20,7 @@ from tests.zoo.entries import Entry, entries_of, plain
 _FORMS = {
     "training": "data/model.keras",
     "weights": "data/model.weights.h5",
-    "serving": "serving/model",
+    "serving": "serving",
     "SavedModel": "tf2model",
     "checkpoint": "checkpoint",
     "export": "tfmodel",
