@@ -94,7 +94,8 @@ format: $(TODAY)  ## Bring the code into its format
 
 requirements: $(UV)  ## Pin the environments anew
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-package tensorflow pyproject.toml --group today -o requirements/today.txt
+	  --no-emit-package tensorflow --no-emit-package tensorflow-text pyproject.toml --group today \
+	  -o requirements/today.txt
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  pyproject.toml --group estimator -o requirements/estimator.txt
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

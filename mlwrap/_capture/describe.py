@@ -167,6 +167,11 @@ def _trial(value: Any) -> Branch | Leaf:
     return _mapping({name: part for name, part in chosen.items() if part != {}})
 
 
+def _hyperparameters(value: Any) -> Branch | Leaf:
+    """What KerasTuner has chosen: a value for each name."""
+    return _mapping(value.values)
+
+
 def _flags(value: Any) -> Branch | Leaf:
     """The flags of a program, without those that absl defines itself; also before they are parsed."""
     by_module = value.flags_by_module_dict()
@@ -265,6 +270,7 @@ _NAMES: dict[Handler, str] = {
     _namespace: "argparse.Namespace types.SimpleNamespace",
     _partial: "functools.partial",
     _trial: "optuna.BaseTrial",
+    _hyperparameters: "keras_tuner.HyperParameters",
     _flags: "absl.FlagValues",
     _run_config: "tensorflow_estimator.RunConfig",
     _pydantic: "pydantic.BaseModel",

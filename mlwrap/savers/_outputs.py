@@ -1,22 +1,24 @@
 """What is neither a model nor a number and can still be kept: each kind of it has a kind of file.
 
-=============  ==================  =================================================================
-kind           file                how
-=============  ==================  =================================================================
-path           its own ending      a copy, of regular files only
-array          ``.npy``            numpy's, without pickle
-tensor         ``.npy``            the same, piece by piece
-table          ``.csv``            a pandas frame or series, row by row
-figure         ``.png``, ``.html`` see :mod:`mlwrap.savers._figures`
-image          ``.png``            of Pillow; ``.tiff`` where PNG has no such pixels
-data           ``.bin``            bytes as they are
-=============  ==================  =================================================================
+===============  ==================  ===============================================================
+kind             file                how
+===============  ==================  ===============================================================
+path             its own ending      a copy, of regular files only
+array            ``.npy``            numpy's, without pickle
+tensor           ``.npy``            the same, piece by piece
+table            ``.csv``            a pandas frame or series, row by row
+figure           ``.png``, ``.html`` see :mod:`mlwrap.savers._figures`
+image            ``.png``            of Pillow; ``.tiff`` where PNG has no such pixels
+hyperparameters  ``.json``           KerasTuner's: the value of each
+data             ``.bin``            bytes as they are
+===============  ==================  ===============================================================
 
 Nothing is imported to ask what something is, and nothing is held in memory twice.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +155,14 @@ def _write_table(value: Any, path: Path) -> None:
         value.iloc[:rows].to_csv(file, index=not plain, lineterminator="\n")
 
 
+def _is_hyperparameters(value: object) -> bool:
+    return has_class(value, "HyperParameters", packages=("keras_tuner",))
+
+
+def _write_hyperparameters(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value.values, indent=2), encoding="utf-8")
+
+
 def _is_bytes(value: object) -> bool:
     return isinstance(value, bytes | bytearray | memoryview)
 
@@ -184,5 +194,6 @@ _KINDS = (
     Kind(_is_table, _always("table"), _always(".csv"), _write_table),
     Kind(is_figure, _always("figure"), figure_suffix, write_figure),
     Kind(is_image, _always("image"), image_suffix, write_image),
+    Kind(_is_hyperparameters, _always("hyperparameters"), _always(".json"), _write_hyperparameters),
     Kind(_is_bytes, _always("data"), _always(".bin"), lambda value, path: path.write_bytes(value)),
 )

@@ -17,6 +17,7 @@ FAMILIES = {
     "today": [
         *("basics", "inputs_and_outputs", "sequences", "images"),
         *("graphs_and_games", "precision_and_scale", "legacy_keras", "comparisons", "plain_tensorflow"),
+        "packages",
     ],
     "estimator": ["estimators", "legacy_keras"],
     "jax": ["backends"],

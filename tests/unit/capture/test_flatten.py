@@ -369,6 +369,14 @@ def test_omegaconf_values_that_are_missing_cost_no_other():
     }
 
 
+def test_hyperparameters_of_keras_tuner_are_opened():
+    """As a model's builder gets them: the value of each."""
+    keras_tuner = pytest.importorskip("keras_tuner")
+    hyperparameters = keras_tuner.HyperParameters()
+    hyperparameters.Int("units", 2, 4)
+    assert texts(hyperparameters) == {"v.units": "2"}
+
+
 def test_an_optuna_trial_has_its_number_and_its_parameters():
     """Those that were suggested so far."""
     optuna = pytest.importorskip("optuna", reason="only needed for sweeps with Optuna")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tracemalloc
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_images(written, mode, ending):
 def test_bytes(written, value):
     """As they are."""
     assert written(value).read_bytes() == b"\0\xff"
+
+
+def test_hyperparameters_of_keras_tuner(written):
+    """The value of each, as a tuner's are returned beside its best model."""
+    keras_tuner = pytest.importorskip("keras_tuner")
+    hyperparameters = keras_tuner.HyperParameters()
+    hyperparameters.Int("units", 2, 4)
+    hyperparameters.Choice("rate", [0.1, 0.2])
+    file = written((1.0, hyperparameters))
+    assert json.loads(file.read_text()) == {"units": 2, "rate": 0.1}
 
 
 class TestPaths:
