@@ -210,7 +210,7 @@ def test_what_an_estimator_left_behind(keep, tmp_path):
     shutil.rmtree(tmp_path / "model_dir")
     assert isinstance(exported, bytes)
     assert served.saver.name == "saved_model_folder"
-    np.testing.assert_allclose(served.pyfunc().predict(x)["predictions"], expected, rtol=1e-6)
+    np.testing.assert_allclose(served.pyfunc().predict(x)["predictions"][:, 0], expected, rtol=1e-6)
     again = tf.estimator.LinearRegressor(columns, model_dir=str(kept.load()))
     assert again.get_variable_value("global_step") == 5
     found = [float(row["predictions"][0]) for row in again.predict(lambda: data().take(1))]
