@@ -7,7 +7,6 @@ and not for its class, so one that several Kerases can call need not choose whic
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from mlwrap._learning_rates import learning_rates
 from mlwrap._pace import Pace
 from mlwrap._points import Points
 from mlwrap._run import Run, check_run, current_run
+from mlwrap._tuner_trial import tuner_trial
 from mlwrap.errors import Diverged, told, warn
 
 __all__ = ["MetricsCallback"]
@@ -52,8 +52,8 @@ class MetricsCallback:
     Raises:
         OptionError: An option can't be used, or ``best`` needs a ``mode``.
 
-    A copy by ``copy.deepcopy``, as tuners make for each trial, logs to the same run and starts afresh; the
-    names of its metrics and models begin with ``trial_1/``, and so on.
+    A copy by ``copy.deepcopy``, as tuners make, logs to the same run and starts afresh. Within a trial of
+    KerasTuner the names of metrics and models begin with its id, as ``trial_0/``.
     """
 
     async_safe = True  # on JAX and PyTorch Keras calls it from threads of its own then, and goes on
@@ -77,8 +77,8 @@ class MetricsCallback:
             every=every, every_seconds=every_seconds, batch_size=batch_size, checkpoint_every=checkpoint_every
         )
         self._given = run
+        self._given_prefix = prefix
         self._set_prefix(prefix)
-        self._trials, self._is_trial = itertools.count(1), False
         self._every = every or math.inf
         self._every_seconds = every_seconds or math.inf
         self._batch_size = batch_size
@@ -111,7 +111,6 @@ class MetricsCallback:
         """The same options and the same run, whose connection can't be copied, and nothing of its fits."""
         memo[id(self)] = fresh = copy.copy(self)
         fresh._start_afresh()  # noqa: SLF001 - it is one of us
-        fresh._is_trial = True  # noqa: SLF001 - likewise
         for name in vars(self).keys() - vars(MetricsCallback()).keys():  # what a subclass has added
             setattr(fresh, name, copy.deepcopy(getattr(self, name), memo))
         return fresh
@@ -132,9 +131,8 @@ class MetricsCallback:
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Find the run."""
-        if self._is_trial:  # a copy that is never fitted is none
-            self._set_prefix(f"{self._prefix}trial_{next(self._trials)}/")
-            self._is_trial = False
+        trial = tuner_trial()
+        self._set_prefix(self._given_prefix if trial is None else f"{self._given_prefix}trial_{trial}/")
         run = self._given or current_run()
         self._run, self._points = None, None
         if run is None:

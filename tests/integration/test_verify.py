@@ -151,9 +151,7 @@ def served(store: str):
     inputs = keras.layers.Input((3,))
     model = keras.Model(inputs, OnlyServes()(inputs))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", MlwrapWarning
-        )  # Keras 2 finds the layer by its module
+        warnings.simplefilter("ignore", MlwrapWarning)  # Keras 2 finds the layer by its module
         with model_run("r") as run:
             run.log_model(model, input_example=X)
     return run

@@ -29,7 +29,7 @@ FLOORS = (
         "_autolog",
         "_fit_params",
     ),
-    ("_best", "_learning_rates", "_keras_hook"),
+    ("_best", "_learning_rates", "_keras_hook", "_tuner_trial"),
     ("savers", "_delivery", "_clock", "_said", "_grid"),
     ("_stage_checksums", "_sweep_table", "_system_metrics"),
     ("_artifacts", "_points", "_models", "_unrecorded"),

@@ -78,9 +78,13 @@ def tuned():
         model.compile("adam", "mse")
         return model
 
-    tuner = keras_tuner.RandomSearch(
-        build, "val_loss", max_trials=2, directory="tuning", seed=1, overwrite=True
-    )
+    class Search(keras_tuner.RandomSearch):
+        """Its own way to a trial needs TensorBoard."""
+
+        def run_trial(self, trial, *data, **options):
+            return self.hypermodel.build(trial.hyperparameters).fit(*data, **options)
+
+    tuner = Search(build, "val_loss", max_trials=2, directory="tuning", seed=1, overwrite=True)
     tuner.search(X, Y, validation_data=(X, Y), verbose=0)
     best = tuner.get_best_hyperparameters()[0]
     model = tuner.hypermodel.build(best)
