@@ -79,7 +79,6 @@ class Writer:
         self._descriptor = _opened(path)
         if first_number is None:
             first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # any reader of JSON takes 53 bits
-        self._first_number = first_number
         # Threads share these, for next() of a count is one step. Whoever is between the two has taken a
         # number and not written its record yet.
         self._numbers = itertools.count(first_number)
@@ -203,9 +202,7 @@ class PatientWriter(Writer):
         written = next(self._written) - self._looks
         self._looks += 1
         numbers = next(self._numbers), next(self._numbers)
-        body = encode_record(
-            msgspec.structs.replace(last, unwritten=numbers[0] - self._first_number - written)
-        )
+        body = encode_record(msgspec.structs.replace(last, unwritten=numbers[0] - written))
         self._write(_join([_line(body, number) for number in numbers]))
 
     def go_on_in(self, path: Path) -> None:
@@ -261,10 +258,10 @@ class PatientWriter(Writer):
         while self._waiting and (room is None or room >= len(self._waiting[0])):
             line = self._waiting[0]
             self._write(line)
-            next(self._written)
             # It leaves the queue only now: whatever interrupts this, it is not lost. It may be gone already,
             # if a signal's handler wrote what waited.
             if self._waiting and self._waiting[0] is line:
                 self._waiting.popleft()
+                next(self._written)
             if room is not None:
                 room -= len(line)

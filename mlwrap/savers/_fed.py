@@ -6,9 +6,11 @@ what they were. The call of ``fit`` does, while it runs.
 
 from __future__ import annotations
 
-import sys
+import inspect
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -39,13 +41,9 @@ def fed_to_fit(model: Any) -> dict[str, FedArray] | None:
     Returns:
         As :func:`fed_by`; ``None`` where that is not known.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as inspect.currentframe(), which may be None
-    for _ in range(_FRAMES):
-        if frame is None:
-            return None
+    for frame, _ in islice(traceback.walk_stack(inspect.currentframe()), _FRAMES):
         if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
             return fed_by(_given(frame, model))
-        frame = frame.f_back
     return None
 
 

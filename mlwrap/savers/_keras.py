@@ -25,7 +25,7 @@ from mlwrap.savers._archive import check_archive, read_config, weights_size
 from mlwrap.savers._fits import latest_fit
 from mlwrap.savers._keras_advice import warn_of_forms
 from mlwrap.savers._keras_folder import can_write_folders, write_folder
-from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only
+from mlwrap.savers._keras_forms import choose_serving, has_several_outputs, save_weights_only, with_serving
 from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import Names, declared, names_of, needs_module, not_here
 from mlwrap.savers._keras_optimizers import BACKEND_HOME, name_publicly
@@ -129,8 +129,7 @@ class KerasSaver:
             unsafe=form.unsafe if form else (),
         )
         if form is not None:
-            signature = form.signature or saved.signature
-            return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=("training", "serving"))
+            return with_serving(saved, form)
         if flavor != "keras" or not has_several_outputs(value):
             return saved
         # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.

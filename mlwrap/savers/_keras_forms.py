@@ -57,13 +57,13 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
     )
     if form is None:
         return saved
-    return replace(
-        saved,
-        flavors=form.flavors,
-        pyfunc=form.pyfunc,
-        signature=form.signature or saved.signature,
-        forms=("weights", "serving"),
-    )
+    return replace(with_serving(saved, form), flavors=form.flavors)
+
+
+def with_serving(saved: Saved, form: ServingForm) -> Saved:
+    """What was saved, with a serving form beside it, which stock MLflow is fed by."""
+    signature = form.signature or saved.signature
+    return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=(*saved.forms, "serving"))
 
 
 def choose_serving(

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from mlwrap._journal import Metrics, Saved
 from mlwrap.errors import LoadError
 from mlwrap.savers._archive import read_config
 from mlwrap.savers._keras import FILE, KerasSaver, own_classes, require_no_pickle, write
 from mlwrap.savers._keras_advice import warn_of_forms
-from mlwrap.savers._keras_forms import try_serving
+from mlwrap.savers._keras_forms import try_serving, with_serving
 from mlwrap.savers._keras_inputs import is_layer
 from mlwrap.savers._keras_names import names_of
 from mlwrap.savers._keras_packages import PACKAGES, details_of, flavor_of, frameworks_of
@@ -73,9 +71,7 @@ class KerasLayerSaver(KerasSaver):
             zips=zips,
             forms=("training",),
         )
-        if form is None:
-            return saved
-        return replace(saved, pyfunc=form.pyfunc, signature=form.signature, forms=("training", "serving"))
+        return saved if form is None else with_serving(saved, form)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """None: a layer is adapted, and not trained."""
