@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
-from mlwrap._capture import Destination, Role, destination, take_run_id
+from mlwrap._capture import Destination, destination, take_run_id
 from mlwrap._fluent import not_ours
 from mlwrap._journal import RunFolder, header
 from mlwrap._recorder import Recorder
@@ -147,9 +147,9 @@ def _parent(around: Around | None, where: Destination) -> tuple[str | None, str 
     return around.key, around.run_id
 
 
-def existing_run(worker: Role) -> str | None:
-    """MLflow's id of a run that the environment names, which is the outermost one that is recorded."""
-    return take_run_id() if worker.chief and current_run() is None else None
+def existing_run() -> str | None:
+    """MLflow's id of a run that the environment names, which is the outermost one of this process."""
+    return take_run_id() if current_run() is None else None
 
 
 def surrounding() -> Around | None:

@@ -214,10 +214,11 @@ class RunContext:
 
     def _start(self) -> None:
         worker = role() if self._settings.chief is None else Role(chief=self._settings.chief)
+        recorder, run_id = self._recorder, self._run_id or existing_run()
         if not worker.chief and not worker.saves:
+            recorder.run_id = run_id  # the chief's, where its launcher names one for all
             return
-        recorder, around = self._recorder, surrounding()
-        run_id = self._run_id or existing_run(worker)
+        around = surrounding()
         where, parent_key, parent_run_id = place(self._settings, around, run_id, own_experiment=self._own)
         tags = dict(self._tags)
         if around is not None:

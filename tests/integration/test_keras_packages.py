@@ -105,3 +105,33 @@ def test_an_adapter_is_restored_into_its_backbone(store: str, package, tmp_path:
     assert Path(backbone.adapter).name == "model.lora.h5"
     with pytest.raises(LoadError, match="no load_lora_weights"):
         load_model(logged, into=plain)
+
+
+def test_a_preset_comes_back_from_the_run(store: str, tmp_path: Path):
+    """A folder of ``save_to_preset``, given as a path, is an artifact of the run, from which KerasHub reads it."""
+    keras_hub = pytest.importorskip("keras_hub")
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=16,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=8,
+    )
+    backbone.save_to_preset(str(tmp_path / "tiny_bert"))
+
+    @tracked_training
+    def tune():
+        return tmp_path / "tiny_bert"
+
+    tune()
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=tune.last_run.run_id, artifact_path="tiny_bert", dst_path=str(tmp_path / "downloaded")
+    )
+    again = keras_hub.models.BertBackbone.from_preset(folder)
+    fed = {name: np.ones((2, 8), "int32") for name in ("token_ids", "segment_ids", "padding_mask")}
+    expected = backbone.predict(fed, verbose=0)
+    found = again.predict(fed, verbose=0)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)

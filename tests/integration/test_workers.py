@@ -144,6 +144,32 @@ def test_a_worker_by_rank_records_nothing(store: str, spool: Path, monkeypatch: 
     assert run.run_id is not None
 
 
+@pytest.mark.parametrize("told_by", ["RANK", "TF_CONFIG"])
+@pytest.mark.parametrize("by_option", [False, True])
+def test_a_worker_knows_the_run_that_its_launcher_made(
+    store: str, spool: Path, monkeypatch: pytest.MonkeyPatch, told_by: str, by_option: bool
+):
+    """Whether it takes part in saving or not; it writes nothing on the run, and does not end it."""
+    client = mlflow.MlflowClient(store)
+    made = client.create_run(client.create_experiment("launched")).info.run_id
+    worker = {
+        "RANK": {"RANK": "1", "WORLD_SIZE": "2"},
+        "TF_CONFIG": {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+            )
+        },
+    }[told_by]
+    for name, value in worker.items() if by_option else [*worker.items(), ("MLFLOW_RUN_ID", made)]:
+        monkeypatch.setenv(name, value)
+    with mlwrap.model_run("other", run_id=made if by_option else None) as run:
+        run.log_metric("loss", 1.0)
+        assert run.run_id == made
+    assert (run.recording, run.run_id) == (False, made)
+    found = client.get_run(made)
+    assert (found.info.status, found.data.metrics) == ("RUNNING", {})
+
+
 def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch: pytest.MonkeyPatch, spool: Path):
     """A sentence before anything runs."""
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
