@@ -13,8 +13,9 @@ from pathlib import Path
 
 from harness import Failed, numbers, say
 
-from mlwrap import savers
-from mlwrap._journal import Metrics, read
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Metrics
+from mlwrap._savers.tensorflow.event_files import folder_metrics
 
 HEAD = 'import json, os, sys, time\nSTORE = os.environ["STORE"]\n'
 MLFLOW = 'import mlflow\nmlflow.set_tracking_uri(STORE); mlflow.set_experiment("bench"); mlflow.start_run()\n'
@@ -158,7 +159,7 @@ def _dvclive(folder: Path) -> int:
 
 
 def _tensorboard(folder: Path) -> int:
-    return sum(len(record.values) for record in savers.folder_metrics(folder / "tb"))
+    return sum(len(record.values) for record in folder_metrics(folder / "tb"))
 
 
 _COUNTED: dict[str, Callable[[Path], int]] = {

@@ -10,18 +10,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlwrap import savers
-    from mlwrap._capture import Secret
-    from mlwrap._decorator import tracked_training
-    from mlwrap._loading import load_model
-    from mlwrap._logged_model import LoggedModel
-    from mlwrap._model_run import model_run
-    from mlwrap._run import Run, current_run
-    from mlwrap._sweep_table import SweepPoint, SweepTable
-    from mlwrap._sync import sync
-    from mlwrap._tracked import TrackedFunction
+    from mlwrap import config as config
+    from mlwrap import errors as errors
+    from mlwrap import estimator as estimator
+    from mlwrap import keras as keras
+    from mlwrap import savers as savers
+    from mlwrap import testing as testing
+    from mlwrap._capture.redact import Secret
+    from mlwrap._decorator.proxy import TrackedFunction
+    from mlwrap._decorator.tracked_training import tracked_training
+    from mlwrap._delivery.sync import sync
+    from mlwrap._loading.load_model import load_model
+    from mlwrap._recording.logged_model import LoggedModel
+    from mlwrap._run.context import model_run
+    from mlwrap._run.run import Run, current_run
+    from mlwrap._savers.registry import register as register_saver
+    from mlwrap._sweeps.table import SweepPoint, SweepTable
     from mlwrap.config import configure
-    from mlwrap.savers import register as register_saver
 
 __version__ = "0.1.0"
 
@@ -42,35 +47,36 @@ __all__ = [
     "tracked_training",
 ]
 
-_ROOMS = {
-    "LoggedModel": "_logged_model",
-    "Run": "_run",
-    "Secret": "_capture",
-    "SweepPoint": "_sweep_table",
-    "SweepTable": "_sweep_table",
-    "TrackedFunction": "_tracked",
+_LAZY_EXPORTS = {
+    "LoggedModel": "_recording.logged_model",
+    "Run": "_run.run",
+    "Secret": "_capture.redact",
+    "SweepPoint": "_sweeps.table",
+    "SweepTable": "_sweeps.table",
+    "TrackedFunction": "_decorator.proxy",
     "configure": "config",
-    "current_run": "_run",
-    "load_model": "_loading",
-    "model_run": "_model_run",
-    "register_saver": "savers:register",
-    "savers": "savers",
-    "sync": "_sync",
-    "tracked_training": "_decorator",
+    "current_run": "_run.run",
+    "load_model": "_loading.load_model",
+    "model_run": "_run.context",
+    "register_saver": "_savers.registry:register",
+    "sync": "_delivery.sync",
+    "tracked_training": "_decorator.tracked_training",
 }
+_PUBLIC_MODULES = ("config", "errors", "estimator", "keras", "savers", "testing")
 
 
 if not TYPE_CHECKING:  # to a type checker any name would be one
 
     def __getattr__(name: str) -> object:
-        if name not in _ROOMS:
+        if name in _PUBLIC_MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _LAZY_EXPORTS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        room, _, own_name = _ROOMS[name].partition(":")
-        module = importlib.import_module(f"{__name__}.{room}")
-        value: object = module if room == name else getattr(module, own_name or name)
+        module, _, own_name = _LAZY_EXPORTS[name].partition(":")
+        value: object = getattr(importlib.import_module(f"{__name__}.{module}"), own_name or name)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_PUBLIC_MODULES})

@@ -1,5 +1,5 @@
 """``python -m mlwrap``."""
 
-from mlwrap.cli import main
+from mlwrap._cli.commands import main
 
 main()

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from mlwrap._points import Points
-from mlwrap._run import Run, check_run, current_run
+from mlwrap._recording.metrics import Points
+from mlwrap._run.run import Run, check_run, current_run
 from mlwrap.errors import Diverged, OptionError, told, warn
 
 __all__ = ["MetricsHook"]

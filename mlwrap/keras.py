@@ -12,16 +12,17 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mlwrap import savers
-from mlwrap._best import Best, check_mode, check_positive
-from mlwrap._capture import role
-from mlwrap._fit_params import fit_params
-from mlwrap._keras_hook import hook
-from mlwrap._learning_rates import learning_rates
-from mlwrap._pace import Pace
-from mlwrap._points import Points
-from mlwrap._run import Run, check_run, current_run
-from mlwrap._tuner_trial import tuner_trial
+from mlwrap._fit.best import Best, check_mode, check_positive
+from mlwrap._fit.fit_params import fit_params
+from mlwrap._fit.keras_hook import hook
+from mlwrap._fit.learning_rates import learning_rates
+from mlwrap._fit.tuner_trial import tuner_trial
+from mlwrap._journal.records import Metrics
+from mlwrap._process.workers import role
+from mlwrap._recording.metrics import Points
+from mlwrap._recording.throughput import Pace
+from mlwrap._run.run import Run, check_run, current_run
+from mlwrap._savers.history.fits import goes_on
 from mlwrap.errors import Diverged, told, warn
 
 __all__ = ["MetricsCallback"]
@@ -161,7 +162,7 @@ class MetricsCallback:
             history = getattr(self.model, "history", None)
             log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
             if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
-                self._live_names = savers.goes_on(history, self._offset, self._prefix, log)
+                self._live_names = goes_on(history, self._offset, self._prefix, log)
         self._epoch = epoch + self._offset
         self._before = self._last_told = counts.get(self._batches, 0)
         self._done = 0
@@ -209,7 +210,7 @@ class MetricsCallback:
         self._pace.went(1)
         found |= self._pace.left()
         values = {f"{self._prefix}{name}": value for name, value in found.items()}
-        record: savers.Metrics | None = None
+        record: Metrics | None = None
         try:
             record = self._points.log(values, step)  # type: ignore[union-attr] # see hook()
             self._live_names.update(found)
@@ -239,7 +240,7 @@ class MetricsCallback:
     def _batch_name(self, name: str) -> str:
         return self._batch_names.setdefault(name, f"{self._batches}/{name}")
 
-    def _is_best(self, record: savers.Metrics) -> bool:
+    def _is_best(self, record: Metrics) -> bool:
         if self._best is None:
             return False
         is_best = self._best.is_in(record.numbers(), self._prefix, self.model)
@@ -247,7 +248,7 @@ class MetricsCallback:
         return is_best
 
     @hook
-    def _rescue(self, record: savers.Metrics | None) -> None:
+    def _rescue(self, record: Metrics | None) -> None:
         """The process will be ended soon: save the model, if there is time for that."""
         self._rescued = True
         if self._points is None or self._run is None:
@@ -257,7 +258,7 @@ class MetricsCallback:
         if self._alone and took < self._grace / 3:  # else all would have to save at one time
             self._save("preempted", record, background=False)
 
-    def _save(self, name: str, record: savers.Metrics | None, *, background: bool) -> None:
+    def _save(self, name: str, record: Metrics | None, *, background: bool) -> None:
         if self._run is None:
             return
         began = time.monotonic()

@@ -16,18 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from mlwrap._journal import (
-    Artifact,
-    Metrics,
-    Model,
-    Params,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    Tags,
-    read,
-    run_folders,
-)
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Artifact, Metrics, Model, Params, RunEnded, RunStarted, Tags
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import run_folders
 from mlwrap.config import forced
 
 __all__ = ["CapturedRun", "CapturedRuns", "LoggedValue", "SavedModel", "capture_runs"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._run import current
+from mlwrap._run.run import current
 from mlwrap.errors import MlwrapWarning
 
 # Before anything imports TensorFlow or MLflow.

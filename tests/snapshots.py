@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from mlwrap.savers._keras_snapshot import Snapshot
+from mlwrap._savers.keras.snapshot import Snapshot
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from mlwrap._capture.describe import is_growing
 from mlwrap._capture.flatten import Captured, params
-from mlwrap._capture.marks import marked_in
 from mlwrap._capture.redact import Redactor
+from mlwrap._capture.secret_annotations import marked_in
 from mlwrap.errors import OptionError
 
 __all__ = ["Arguments"]

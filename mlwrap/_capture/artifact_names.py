@@ -4,9 +4,10 @@ Over HTTP MLflow's client puts a path into a URL as it is: what stands behind ``
 decoded, and control characters are dropped; on this machine it decodes ``%``, too (MLflow 3.17). A part that
 looks like the scheme of a URL, begins with a blank, or is longer than a file name may be is refused by one
 store or another. What does not fit is written as in the names of parameters
-(:mod:`mlwrap._capture.names`): ``-x<code point in hexadecimal>-``. A part, or a folder, that is too long ends
-in ``-xz`` and 24 digits of its SHA-256. Where a file and a folder would have one name, the later one's ends
-in ``-x-``, which stands for nothing. Paths that fit are left alone, and no two paths share a result.
+(:mod:`mlwrap._capture.mlflow_names`): ``-x<code point in hexadecimal>-``. A part, or a folder, that is
+too long ends in ``-xz`` and 24 digits of its SHA-256. Where a file and a folder would have one name, the
+later one's ends in ``-x-``, which stands for nothing. Paths that fit are left alone, and no two paths share
+a result.
 """
 
 from __future__ import annotations

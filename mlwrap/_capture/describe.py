@@ -15,10 +15,10 @@ from enum import Enum
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mlwrap._capture import leaves
-from mlwrap._capture.leaves import PLAIN, Leaf, described, qualified
-from mlwrap._capture.marks import marked
-from mlwrap._capture.redact import REDACTED
+from mlwrap._capture import values
+from mlwrap._capture.secret_annotations import marked
+from mlwrap._capture.secret_shapes import REDACTED
+from mlwrap._capture.values import PLAIN, Leaf, described, qualified
 
 __all__ = ["Branch", "examine", "is_growing"]
 
@@ -97,8 +97,8 @@ def _sequence(value: Any) -> Leaf | Branch:
     first = list(islice(value, _LISTED + 1))
     if all(type(item) in PLAIN for item in first):
         return first if len(first) <= _LISTED else _long(value, first)
-    leaves = _leaves(first) if len(first) <= _PARTS else None
-    return Branch(None, enumerate(value), len(value)) if leaves is None else leaves
+    values = _leaves(first) if len(first) <= _PARTS else None
+    return Branch(None, enumerate(value), len(value)) if values is None else values
 
 
 def _indexed(value: Any) -> Leaf | Branch:
@@ -225,7 +225,7 @@ def _unserialized(value: Any) -> Any:
     if type(value) is dict:
         return {name: _unserialized(part) for name, part in value.items()}
     if type(value) is float:  # of a variable, often
-        return leaves.shortest(value)
+        return values.shortest(value)
     return [_unserialized(item) for item in value] if isinstance(value, list) else value
 
 
@@ -233,7 +233,7 @@ _CONTAINERS = (Mapping, list, tuple, set, frozenset)
 _KERAS = frozenset({"keras", "tf_keras"})
 
 _NAMES: dict[Handler, str] = {
-    leaves.integer: "builtins.int",
+    values.integer: "builtins.int",
     float.__float__: "builtins.float",
     str.__str__: "builtins.str",
     str: "builtins.complex decimal.Decimal fractions.Fraction uuid.UUID datetime.timedelta builtins.range"
@@ -245,21 +245,21 @@ _NAMES: dict[Handler, str] = {
     lambda value: value.name: "tensorflow.DType",
     lambda value: value.__name__: "builtins.module",
     lambda _: REDACTED: "pydantic.SecretStr pydantic.SecretBytes pydantic.Secret",
-    leaves.binary: "builtins.bytes builtins.bytearray builtins.memoryview",
-    leaves.file: "_io._IOBase io.IOBase tempfile._TemporaryFileWrapper",
-    leaves.function: "builtins.type builtins.function builtins.builtin_function_or_method builtins.method",
-    leaves.tensor_shape: "tensorflow.TensorShape",
-    leaves.numpy_scalar: "numpy.generic",
-    leaves.numpy_array: "numpy.ndarray",
-    leaves.array: "torch.Tensor jaxlib.ArrayImpl jax.Array jax.Tracer tensorflow.Tensor tensorflow.Variable"
+    values.binary: "builtins.bytes builtins.bytearray builtins.memoryview",
+    values.file: "_io._IOBase io.IOBase tempfile._TemporaryFileWrapper",
+    values.function: "builtins.type builtins.function builtins.builtin_function_or_method builtins.method",
+    values.tensor_shape: "tensorflow.TensorShape",
+    values.numpy_scalar: "numpy.generic",
+    values.numpy_array: "numpy.ndarray",
+    values.array: "torch.Tensor jaxlib.ArrayImpl jax.Array jax.Tracer tensorflow.Tensor tensorflow.Variable"
     " tensorflow.RaggedTensor tensorflow.SparseTensor tensorflow.IndexedSlices keras.Variable"
     " keras.KerasVariable keras.KerasTensor tf_keras.KerasTensor pandas.Series pandas.Index polars.Series"
     " pandas.ExtensionArray scipy.spmatrix scipy._spbase cupy.ndarray",
-    leaves.frame: "pandas.DataFrame polars.DataFrame pyarrow.Table",
-    leaves.dataset: "tensorflow.DatasetV2",
+    values.frame: "pandas.DataFrame polars.DataFrame pyarrow.Table",
+    values.dataset: "tensorflow.DatasetV2",
     described: "polars.LazyFrame torch.DataLoader torch.Dataset tensorflow.IteratorBase numpy.NpzFile"
     " h5py.HLObject xarray.Dataset xarray.DataArray shelve.Shelf datasets.Dataset pyarrow.ChunkedArray",
-    leaves.model: "keras.Model tf_keras.Model tensorflow.Module torch.Module flax.Module"
+    values.model: "keras.Model tf_keras.Model tensorflow.Module torch.Module flax.Module"
     " sklearn.BaseEstimator tensorflow_estimator.Estimator tensorflow.AutoTrackable"
     " xgboost.Booster lightgbm.Booster",
     _component: "keras.Layer tf_keras.Layer keras.Optimizer tf_keras.Optimizer",
@@ -290,9 +290,9 @@ _STRUCTURES: list[tuple[Callable[[Any], bool], Handler]] = [
     (lambda value: isinstance(value, os.PathLike), os.fspath),
     (
         lambda value: callable(value) and isinstance(getattr(value, "__qualname__", None), str),
-        leaves.function,
+        values.function,
     ),
-    (leaves.holds_data, described),
-    (lambda _: True, leaves.anything),
+    (values.holds_data, described),
+    (lambda _: True, values.anything),
 ]
 """For types that no name gives away: what an object can do, most telling first."""

@@ -15,9 +15,10 @@ from typing import Any, cast
 import msgspec
 
 from mlwrap._capture.describe import Branch, examine
-from mlwrap._capture.leaves import PLAIN, Foreign, Leaf, described, integer
-from mlwrap._capture.names import rename
-from mlwrap._capture.redact import REDACTED, Redactor
+from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.redact import Redactor
+from mlwrap._capture.secret_shapes import REDACTED
+from mlwrap._capture.values import PLAIN, Foreign, Leaf, described, integer
 
 __all__ = ["Captured", "flatten", "params"]
 

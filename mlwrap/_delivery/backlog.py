@@ -15,7 +15,10 @@ from typing import NamedTuple, TypeVar
 
 from mlwrap._delivery.dead_runs import close_for_the_dead
 from mlwrap._delivery.threads import STUCK_SECONDS, DaemonThreads, Slots, on_change
-from mlwrap._journal import ForeignFolder, Progress, RunFolder, header
+from mlwrap._journal.progress import Progress
+from mlwrap._journal.reader import header
+from mlwrap._spool.ownership import ForeignFolder
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError, told
 
 _PATIENCE_SECONDS = 60.0  # without progress; a request may take twenty

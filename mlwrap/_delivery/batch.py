@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlwrap._delivery.answers import http_status
-from mlwrap._delivery.client import BATCH, Client, MetricPoint
 from mlwrap._delivery.thinning import Thinning
-from mlwrap._journal import Metrics
+from mlwrap._journal.records import Metrics
+from mlwrap._mlflow.client import BATCH, Client, MetricPoint
+from mlwrap._mlflow.errors import http_status
 from mlwrap.errors import Refused, Unreachable
 
 _SERVER_ERROR = 500

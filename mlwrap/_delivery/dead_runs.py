@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import filelock
 
-from mlwrap._journal import RunEnded, RunFolder, Tags, Writer, now, read
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import RunEnded, Tags, now
+from mlwrap._journal.writer import Writer
+from mlwrap._spool.run_folder import RunFolder
 
 
 def close_for_the_dead(folder: RunFolder, patience: float) -> bool:

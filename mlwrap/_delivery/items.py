@@ -15,24 +15,16 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._delivery.answers import http_status, sort_error
-from mlwrap._delivery.client import Client, MetricPoint
-from mlwrap._delivery.models import MAX_REASON, create, fail, metrics_of, publish
-from mlwrap._delivery.registry import Registry
-from mlwrap._delivery.uploads import has_arrived
-from mlwrap._journal import (
-    Artifact,
-    Checksums,
-    Failing,
-    Model,
-    Progress,
-    RunFolder,
-    artifact_path,
-    check_content,
-    check_staged,
-    read,
-    with_checksums,
-)
+from mlwrap._delivery.publish_model import MAX_REASON, create, fail, has_arrived, metrics_of, publish
+from mlwrap._journal.names import artifact_path
+from mlwrap._journal.progress import Failing, Progress
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Artifact, Checksums, Model
+from mlwrap._mlflow.client import Client, MetricPoint
+from mlwrap._mlflow.errors import http_status, sort_error
+from mlwrap._mlflow.model_registry import Registry
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.staged_files import check_content, check_staged, with_checksums
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
 
 _TRIES = 2  # after the first

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import filelock
 
-from mlwrap._journal import Progress, RunFolder, note_delivered
+from mlwrap._journal.progress import Progress
+from mlwrap._spool.delivered_runs import note_delivered
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError, Unreachable
 
 

@@ -20,7 +20,9 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from mlwrap._journal import Metrics, Number, Seen, read
+from mlwrap._journal.progress import Seen
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Metrics, Number
 
 Point = tuple[str, float, int, int]
 """Name, value, milliseconds since the epoch, step."""

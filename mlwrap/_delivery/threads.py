@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from mlwrap._journal import Progress
+from mlwrap._journal.progress import Progress
 
 T = TypeVar("T", bound=Hashable)
 

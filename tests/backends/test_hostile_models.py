@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mlwrap import load_model
-from mlwrap._journal import Example
+from mlwrap._journal.input_example import Example
+from mlwrap._savers.keras_checks.config import declared
 from mlwrap.errors import LoadError
-from mlwrap.savers._keras_names import declared
 from tests.corpus.models import EXAMPLES, Case, corpus, describe
 
 CASES = corpus()

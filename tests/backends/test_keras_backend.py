@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from mlwrap import load_model, model_run, tracked_training
+from mlwrap._savers.keras import snapshot
+from mlwrap._savers.keras.optimizers import name_publicly
 from mlwrap.errors import LoadError
 from mlwrap.keras import MetricsCallback
-from mlwrap.savers import _keras_snapshot
-from mlwrap.savers._keras_optimizers import name_publicly
 from mlwrap.testing import capture_runs
 from tests.snapshots import hashes, saved
 
@@ -316,8 +316,8 @@ def test_what_is_saved_while_it_trains_is_what_was(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Row 56. These write into the memory of what was there before, so a snapshot is a copy; by hash."""
-    monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
-    went_on, real = threading.Event(), _keras_snapshot.Snapshot.write_folder
+    monkeypatch.setattr(snapshot, "LEAST", 0)
+    went_on, real = threading.Event(), snapshot.Snapshot.write_folder
 
     def late(self, folder):
         assert went_on.wait(60)
@@ -336,7 +336,7 @@ def test_what_is_saved_while_it_trains_is_what_was(
                 went_on.set()
 
     expected: list[dict[str, str]] = []
-    monkeypatch.setattr(_keras_snapshot.Snapshot, "write_folder", late)
+    monkeypatch.setattr(snapshot.Snapshot, "write_folder", late)
     model = keras.Sequential(
         [
             keras.layers.Input((4,)),

@@ -8,16 +8,17 @@ import pytest
 from click.testing import CliRunner
 
 import mlwrap
-from mlwrap import _lifetime, model_run
-from mlwrap._run import current
-from mlwrap.cli import cli
+from mlwrap import model_run
+from mlwrap._cli.commands import cli
+from mlwrap._process import shutdown
+from mlwrap._run.run import current
 from tests.spools import waiting_in
 
 
 @pytest.fixture
 def command(store: str, monkeypatch: pytest.MonkeyPatch):
     """Run the command in this process, which is not its own; gives its exit status and what it printed."""
-    monkeypatch.setattr("mlwrap.cli.get_ready", lambda: None)
+    monkeypatch.setattr("mlwrap._cli.commands.get_ready", lambda: None)
 
     def run(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})
@@ -62,7 +63,7 @@ def test_sync_closes_the_run_of_a_dead_process(command, runs, spool: Path):
     context = model_run("dead", delivery="off")
     context.__enter__().log_metric("loss", 0.5)
     context._recorder.journal.release()  # as the kernel does for a process that dies
-    _lifetime.closed(context)
+    shutdown.closed(context)
     current.set(None)
     assert command("sync")[0] == 0
     run = runs()["dead"]
@@ -127,7 +128,8 @@ def test_show(command):
 def test_an_error_is_a_sentence(python, store: str):
     """And exit status 1, no traceback."""
     done = python(
-        "import sys; sys.argv = ['mlwrap', 'show', 'nothing']\nfrom mlwrap.cli import main\nmain()\n",
+        "import sys\nfrom mlwrap._cli.commands import main\n"
+        "sys.argv = ['mlwrap', 'show', 'nothing']\nmain()\n",
         check=False,
     )
     assert done.returncode == 1

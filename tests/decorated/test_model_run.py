@@ -11,8 +11,8 @@ import mlflow.artifacts
 import pytest
 
 from mlwrap import current_run, model_run, savers, sync
+from mlwrap._savers import registry
 from mlwrap.errors import MlwrapWarning, OptionError, RunStateError
-from mlwrap.savers import _registry
 
 
 def test_everything_that_a_body_can_log(runs, tmp_path: Path):
@@ -215,7 +215,7 @@ class Note:
 
 def test_a_saver_may_tell_parameters_and_one_that_fails_costs_a_warning(store: str, monkeypatch):
     """They become the run's; whatever the saver raises, the model is logged."""
-    monkeypatch.setattr(_registry, "_savers", list(_registry._savers))
+    monkeypatch.setattr(registry, "_savers", list(registry._savers))
     savers.register(NoteSaver())
     with model_run("r") as run:
         run.record(Note(2))

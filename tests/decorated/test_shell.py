@@ -13,8 +13,8 @@ from typing import NamedTuple
 import mlflow
 import pytest
 
-from mlwrap import cli
-from mlwrap._journal import run_folders
+from mlwrap._cli import commands
+from mlwrap._spool.spool import run_folders
 from mlwrap.testing import CapturedRun
 
 TRAINING = '''
@@ -156,7 +156,7 @@ def shell(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["mlwrap", "run", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            commands.main()
         return Done(end.value.code or 0, *capsys.readouterr())
 
     yield run
@@ -420,5 +420,6 @@ def test_what_mlwrap_raises_is_a_sentence(shell, monkeypatch: pytest.MonkeyPatch
 def test_no_other_command_loads_the_parser(python):
     """It takes a fifth of a second, and reads no signature there."""
     assert (
-        python("import sys, mlwrap.cli\nprint({'tyro', 'mlflow'} & set(sys.modules))\n").stdout == "set()\n"
+        python("import sys, mlwrap._cli.commands\nprint({'tyro', 'mlflow'} & set(sys.modules))\n").stdout
+        == "set()\n"
     )

@@ -26,7 +26,7 @@ import typer.testing
 import tyro
 
 from mlwrap import current_run, model_run, tracked_training
-from mlwrap._journal import run_folders
+from mlwrap._spool.spool import run_folders
 from mlwrap.testing import CapturedRun, CapturedRuns
 
 

@@ -124,7 +124,7 @@ def test_workers_that_outlive_a_sweep_keep_nothing_of_it(all_runs, tmp_path, spo
 
 def lone(number):
     """Run in a worker, outside any sweep: what is around it there."""
-    from mlwrap._around import inherited  # noqa: PLC0415 - over there
+    from mlwrap._run.parent_run import inherited  # noqa: PLC0415 - over there
 
     return inherited()
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlwrap import _handover, model_run, tracked_training
-from mlwrap._delivery import deliver
-from mlwrap._delivery.line import ADDRESS
-from mlwrap._journal import Progress, RunFolder, note_delivered
+from mlwrap import model_run, tracked_training
+from mlwrap._delivery.deliver import deliver
+from mlwrap._journal.progress import Progress
+from mlwrap._recording.sender_link import ADDRESS
+from mlwrap._run import flush
+from mlwrap._spool.delivered_runs import note_delivered
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import MlwrapWarning
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import senders
@@ -38,7 +41,7 @@ def spool(one_sender: dict[str, str]) -> Path:
 @pytest.fixture
 def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs are delivered by a sender, of a process that has not imported MLflow for itself."""
-    monkeypatch.setattr("mlwrap._fluent.imported_mlflow", lambda: True)  # so it is here for us
+    monkeypatch.setattr("mlwrap._mlflow.IMPORTED_BY_MLWRAP", True)
     for name, value in one_sender.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
@@ -47,7 +50,7 @@ def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Itera
     yield
     if ADDRESS in os.environ:
         one_sender[ADDRESS] = os.environ[ADDRESS]
-    _handover._left.clear()
+    flush._left.clear()
 
 
 @pytest.mark.usefixtures("sender")
@@ -82,8 +85,8 @@ def test_many_runs_in_a_loop(runs, spool: Path):
     assert psutil.Process().num_fds() == before
     (process,) = senders(spool)
     assert process.num_threads() < MANY  # though as many runs wait to be delivered
-    _handover._wait_for_the_left()
-    assert _handover._left == {}
+    flush._wait_for_the_left()
+    assert flush._left == {}
     assert run.wait() is True
     assert process.num_fds() < MANY
     found = runs()
@@ -99,8 +102,8 @@ def test_those_that_are_delivered_are_forgotten(spool: Path):
     folder = RunFolder(spool / "delivered")
     note_delivered(folder, Progress(run_id="r"))
     for number in range(9):
-        _handover._leave(str(number), _handover._Left("r", folder, None, 1.0))
-        assert len(_handover._left) <= 2
+        flush._leave(str(number), flush._Left("r", folder, None, 1.0))
+        assert len(flush._left) <= 2
 
 
 @pytest.mark.usefixtures("sender")
@@ -153,7 +156,7 @@ def test_a_forked_child_has_nothing_to_wait_for():
         pass
     child = os.fork()
     if child == 0:
-        os._exit(0 if run.wait() and run.run_id is None and not _handover._left else 1)
+        os._exit(0 if run.wait() and run.run_id is None and not flush._left else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert run.wait()
     assert run.run_id is not None
@@ -210,8 +213,8 @@ def test_runs_that_are_lost_are_named_at_the_end_of_the_process():
         pass
     run._recorder.journal.folder.remove()
     with pytest.warns(MlwrapWarning, match="run 'r': its run folder .* was removed"):
-        _handover._wait_for_the_left()
-    assert _handover._left == {}
+        flush._wait_for_the_left()
+    assert flush._left == {}
 
 
 def test_inline_waits_all_the_same(runs):
@@ -278,7 +281,7 @@ def test_a_sweep(runs):
 
     table = train.sweep({"units": [1, 2, 3]}, n_jobs=1)
     assert [point.metrics["result"] for point in table] == [1.0, 2.0, 3.0]
-    _handover._wait_for_the_left()
+    flush._wait_for_the_left()
     found = [run for name, run in runs().items() if name == "train"]
     assert {run.info.status for run in found} == {"FINISHED"}
 

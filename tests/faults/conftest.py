@@ -86,7 +86,7 @@ def senders(spool: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
-        if "mlwrap._delivery.sender" in line and str(spool) in line:
+        if "mlwrap._sender.server" in line and str(spool) in line:
             found.append(process)
     return found
 

@@ -15,9 +15,9 @@ import mlflow
 import pytest
 
 import mlwrap
-from mlwrap._background import Background
+from mlwrap._recording.background_save import Background
+from mlwrap._savers import registry
 from mlwrap.errors import MlwrapWarning, SaveError
-from mlwrap.savers import _registry
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import until
 from tests.faults.test_kills import statuses
@@ -37,7 +37,7 @@ mlwrap.register_saver(saver)
 @pytest.fixture
 def saver(monkeypatch: pytest.MonkeyPatch) -> HeldSaver:
     """A saver that saves in the background, when it is let."""
-    monkeypatch.setattr(_registry, "_savers", list(_registry._savers))
+    monkeypatch.setattr(registry, "_savers", list(registry._savers))
     mlwrap.register_saver(WeightsSaver())
     made = HeldSaver()
     mlwrap.register_saver(made)
@@ -322,7 +322,7 @@ def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: p
 MEMORY = """
 import resource, keras, numpy, psutil
 from mlwrap.keras import MetricsCallback
-from mlwrap.savers import _keras_snapshot
+from mlwrap._savers.keras import snapshot as _keras_snapshot
 def peak(what):
     "Bytes that this process has at most while it does something."
     open("/proc/self/clear_refs", "w").write("5")
@@ -370,7 +370,7 @@ def test_a_limit_of_memory_is_kept(python, store: str):
     done = python(
         "import mlwrap\n" + MEMORY + "taken = []\n"
         "real = _keras_snapshot.snapshot\n"
-        "from mlwrap.savers import _keras\n"
+        "from mlwrap._savers.keras import model as _keras\n"
         "_keras.snapshot = lambda model: taken.append(real(model)) or taken[-1]\n"
         "with mlwrap.model_run('r', delivery='off') as run:\n"
         "    fit(MetricsCallback(checkpoint_every=1), epochs=1)\n"

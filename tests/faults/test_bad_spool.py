@@ -18,8 +18,11 @@ from mlflow.entities import Run
 
 import mlwrap
 from mlwrap import model_run
-from mlwrap._delivery import deliver
-from mlwrap._journal import RunFolder, RunStarted, connect_socket, open_run
+from mlwrap._delivery.deliver import deliver
+from mlwrap._journal.records import RunStarted
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.sender_sockets import connect_socket
 from mlwrap.errors import MlwrapWarning
 from tests.faults.conftest import senders, until
 from tests.spools import waiting_in
@@ -110,7 +113,7 @@ def test_a_store_that_hangs_does_not_keep_the_command(store: str, spool: Path, h
         f"def patience(folder): return 3.0 if folder.key == {key!r} else 600.0\n"
         "backlog.deliver_backlog.__defaults__ = (patience,)\n"
         "sys.argv = ['mlwrap', 'sync']\n"
-        "from mlwrap.cli import main\nmain()\n"
+        "from mlwrap._cli.commands import main\nmain()\n"
     )
     environment = {**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3600"}
     done = subprocess.run(

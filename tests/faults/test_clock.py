@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 import mlwrap
-from mlwrap import _clock
+from mlwrap._recording import clock
 
 HOUR = 3_600_000_000_000
 
@@ -20,7 +20,7 @@ def test_the_clock_jumps_back(store: str, monkeypatch: pytest.MonkeyPatch):
     noon = time.time_ns()
     readings = iter([noon, noon + 1, *[noon - HOUR] * 1000])
     with mlwrap.model_run("r") as run:
-        monkeypatch.setattr(_clock, "time_ns", lambda: next(readings))
+        monkeypatch.setattr(clock, "time_ns", lambda: next(readings))
         for value in (3.0, 9.0, 1.0, 7.0, 2.0):
             run.log_metric("no_step", value)
         for step, value in enumerate((5.0, 6.0, 4.0)):
@@ -35,11 +35,11 @@ def test_the_clock_jumps_back(store: str, monkeypatch: pytest.MonkeyPatch):
 @given(st.lists(st.tuples(st.integers(0, 10**13), st.integers(-3, 3))))
 def test_time_only_goes_forward(points: list[tuple[int, int]]):
     """Whatever the clock says: never back, and on wherever the step is not."""
-    clock, before = _clock.Clock(), (-1, -1)
+    ours, before = clock.Clock(), (-1, -1)
     with pytest.MonkeyPatch.context() as patch:
         for reading, step in points:
-            patch.setattr(_clock, "time_ns", lambda reading=reading: reading * 1_000_000)
-            at = clock.time(step)
+            patch.setattr(clock, "time_ns", lambda reading=reading: reading * 1_000_000)
+            at = ours.time(step)
             assert at >= before[0]
             assert step > before[1] or at > before[0]
             before = (at, step)

@@ -13,7 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 
 import mlwrap
-from mlwrap._journal import LARGE, Model, RunFolder, StagedFile, read, run_folders
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Model, StagedFile
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import run_folders
+from mlwrap._spool.staged_files import LARGE
 from mlwrap.errors import MlwrapWarning
 from tests.faults.weights import Weights, register
 

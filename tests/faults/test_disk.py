@@ -19,8 +19,8 @@ import pytest
 from mlflow.entities import LoggedModel, Run
 
 import mlwrap
-from mlwrap._delivery.client import Client
-from mlwrap._journal import KEPT
+from mlwrap._journal.writer import KEPT
+from mlwrap._mlflow.client import Client
 from mlwrap.errors import MlwrapWarning, SaveError, SpoolError
 from tests.faults.weights import Weights, register
 from tests.spools import waiting_in

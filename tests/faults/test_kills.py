@@ -14,9 +14,9 @@ import mlflow
 import pytest
 
 import mlwrap
-from mlwrap._delivery import deliver
-from mlwrap._delivery.client import Client
-from mlwrap._journal import RunFolder
+from mlwrap._delivery.deliver import deliver
+from mlwrap._mlflow.client import Client
+from mlwrap._spool.run_folder import RunFolder
 from tests.faults.conftest import until
 from tests.faults.weights import Weights, register
 from tests.spools import waiting_in
@@ -36,7 +36,7 @@ def test_a_kill_while_a_model_is_saved(script, store: str, spool: Path, tmp_path
     process = script(
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.faults.weights import Weights, WeightsSaver\n"
-        "from mlwrap.savers import _registry\n"
+        "from mlwrap._savers import registry as _registry\n"
         "class Dying(Weights): pass\n"
         "class DyingSaver(WeightsSaver):\n"
         "    name = default_name = 'dying'\n"

@@ -21,8 +21,8 @@ for number in range({runs}):
 """
 # Said when the end of the process begins to wait.
 LEAVING = """
-import mlwrap._handover, mlwrap._lifetime
-mlwrap._lifetime._afterwards.insert(0, lambda: print("ready", flush=True))
+import mlwrap._run.flush, mlwrap._process.shutdown
+mlwrap._process.shutdown._afterwards.insert(0, lambda: print("ready", flush=True))
 """
 
 

@@ -14,17 +14,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mlwrap
-from mlwrap._delivery import deliver
-from mlwrap._journal import (
-    AnyRecord,
-    Artifact,
-    Metrics,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    open_run,
-    spool_root,
-)
+from mlwrap._delivery.deliver import deliver
+from mlwrap._journal.records import AnyRecord, Artifact, Metrics, RunEnded, RunStarted
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import spool_root
 from mlwrap.errors import MlwrapWarning, Refused
 from tests.faults.servers import Server
 

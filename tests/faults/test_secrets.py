@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import mlwrap
-from mlwrap._sync import sync
+from mlwrap._delivery.sync import sync
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Server
 

@@ -22,10 +22,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 import mlwrap
-from mlwrap._delivery import deliver, experiments
-from mlwrap._delivery.files import digest
-from mlwrap._journal import Metrics, Saved
-from mlwrap._sync import Synced
+from mlwrap._delivery.deliver import deliver
+from mlwrap._delivery.sync import Synced
+from mlwrap._journal.records import Metrics, Saved
+from mlwrap._mlflow import experiments
+from mlwrap._mlflow.model_files.files import digest
 from mlwrap.errors import MlwrapWarning
 from tests.faults import proxy as how
 from tests.faults.conftest import until
@@ -194,7 +195,7 @@ def sync_until_done(tries: int = 60) -> int:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A delivery that fails gives up, so that each sync is one try."""
-    monkeypatch.setattr("mlwrap._delivery.runs._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("mlwrap._delivery.deliver._PATIENCE_SECONDS", 0)
 
 
 def test_on_postgres(on_postgres: Server, healthy: dict, tmp_path: Path):
@@ -291,7 +292,7 @@ def test_an_answer_is_lost_and_a_sync_gets_over_it(proxy: Proxy, same):
 
 def test_bursts_of_500_502_and_503(proxy: Proxy, same, monkeypatch: pytest.MonkeyPatch):
     """Row 22. A third of all requests fail; there are pauses between the tries."""
-    monkeypatch.setattr("mlwrap._delivery.pauses.Pauses.FIRST", 0.01)
+    monkeypatch.setattr("mlwrap._delivery.backoff.Pauses.FIRST", 0.01)
     key, dice = train(proxy.uri), random.Random(7)
     for status in (500, 502, 503):
         proxy.rule(how.reply(status, "out of order"), fits=lambda _: dice.random() < 0.12)

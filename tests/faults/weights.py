@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import mlwrap
-from mlwrap._journal import Saved
-from mlwrap.savers import _registry
+from mlwrap._journal.records import Saved
+from mlwrap._savers import registry
 
 
 class Weights:
@@ -75,5 +75,5 @@ class HeldSaver(WeightsSaver):
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Know the model for one test."""
-    monkeypatch.setattr(_registry, "_savers", list(_registry._savers))
+    monkeypatch.setattr(registry, "_savers", list(registry._savers))
     mlwrap.register_saver(WeightsSaver())

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlwrap import load_model, model_run
-from mlwrap.cli import cli
+from mlwrap._cli.commands import cli
 from mlwrap.errors import LoadError
 from tests.faults.servers import Server, mlflow_server
 

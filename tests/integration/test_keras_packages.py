@@ -108,7 +108,7 @@ def test_an_adapter_is_restored_into_its_backbone(store: str, package, tmp_path:
 
 
 def test_a_preset_comes_back_from_the_run(store: str, tmp_path: Path):
-    """A folder of ``save_to_preset``, given as a path, is an artifact of the run, from which KerasHub reads it."""
+    """A folder of ``save_to_preset``, given as a path, is an artifact, which KerasHub reads."""
     keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=16,

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from mlwrap import model_run
-from mlwrap._journal import Zip
-from mlwrap.errors import MlwrapWarning
+from mlwrap._journal.records import Zip
+from mlwrap._savers.keras.model import KerasSaver
+from mlwrap._savers.keras.snapshot import Snapshot, snapshot
+from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.keras import MetricsCallback
-from mlwrap.savers import SaveOptions, _keras, _keras_snapshot
-from mlwrap.savers._keras_snapshot import Snapshot, snapshot
+from mlwrap.savers import SaveOptions
 from tests.snapshots import hashes, saved
 
 if not hasattr(keras, "StatelessScope"):
@@ -29,7 +30,7 @@ Y = X[:, :1]
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch):
     """Small models are worth it, too."""
-    monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
+    monkeypatch.setattr("mlwrap._savers.keras.snapshot.LEAST", 0)
 
 
 def dense(**options):
@@ -198,7 +199,7 @@ def test_where_there_is_little_memory_it_is_saved_at_once(monkeypatch: pytest.Mo
     """As by a limit of the shell's."""
     model = dense(optimizer="adam")
     assert snapshot(model) is not None
-    monkeypatch.setattr(_keras_snapshot, "spare_memory", lambda: 100)
+    monkeypatch.setattr("mlwrap._savers.keras.snapshot.spare_memory", lambda: 100)
     assert snapshot(model) is None
 
 
@@ -208,7 +209,7 @@ def test_a_variable_that_was_not_found_is_an_error(tmp_path: Path):
     fit(model)
     taken = snapshot(model)
     taken._values = dict(list(taken._values.items())[1:])
-    with pytest.raises(_keras.SaveError, match="of which no value was kept"):
+    with pytest.raises(SaveError, match="of which no value was kept"):
         taken.write_folder(tmp_path / "model")
     assert snapshot(model) is None
 
@@ -216,7 +217,7 @@ def test_a_variable_that_was_not_found_is_an_error(tmp_path: Path):
 def logged_files(model, folder: Path) -> dict[str, str]:
     """Save a model as ``log_model`` does where the training waits."""
     folder.mkdir()
-    _keras.KerasSaver().save(model, folder, SaveOptions())
+    KerasSaver().save(model, folder, SaveOptions())
     return hashes(folder / "data" / "model.unzipped")
 
 
@@ -261,7 +262,7 @@ def test_a_saver_whose_snapshot_fails(monkeypatch: pytest.MonkeyPatch):
     def fails(self, value):
         raise ValueError("no snapshot")
 
-    monkeypatch.setattr(_keras.KerasSaver, "snapshot", fails)
+    monkeypatch.setattr(KerasSaver, "snapshot", fails)
     with model_run("r", delivery="off") as run:
         with pytest.warns(MlwrapWarning, match="no snapshot"):
             run.log_model(dense(optimizer="adam"), background=True)

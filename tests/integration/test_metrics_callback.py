@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from mlwrap import load_model, model_run, savers, tracked_training
-from mlwrap._best import Best
+from mlwrap._fit.best import Best
+from mlwrap._savers import registry
+from mlwrap._savers.keras import snapshot
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
 from mlwrap.keras import MetricsCallback
-from mlwrap.savers import _keras_snapshot
 from mlwrap.testing import capture_runs
 
 KERASES = [name for name in ("keras", "tf_keras") if importlib.util.find_spec(name)]
@@ -262,8 +263,8 @@ def test_checkpoints_are_models_with_metrics(store: str, model):
 def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: pytest.MonkeyPatch):
     """In a thread of its own with Keras 3, in the training's with Keras 2; the returned model comes last."""
     threads = []
-    monkeypatch.setattr(_keras_snapshot, "LEAST", 0)
-    real = savers.save
+    monkeypatch.setattr(snapshot, "LEAST", 0)
+    real = registry.save
 
     def save(*args):
         threads.append(threading.current_thread().name)
@@ -477,7 +478,7 @@ def test_a_checkpoint_that_can_not_be_saved(model, monkeypatch: pytest.MonkeyPat
     def fails(*_, **__):
         raise OSError("no room")
 
-    monkeypatch.setattr("mlwrap.savers.save", fails)
+    monkeypatch.setattr("mlwrap._savers.registry.save", fails)
     with capture_runs() as runs, model_run("r"), pytest.warns(MlwrapWarning, match="no room"):
         assert len(fit(model, MetricsCallback(checkpoint_every=1)).epoch) == 2
     assert [made.error for made in runs[0].models] == ["OSError: no room"] * 2

@@ -8,8 +8,9 @@ import mlflow
 import pytest
 
 from mlwrap import load_model, model_run, sync, tracked_training
-from mlwrap._delivery.registry import Registry
-from mlwrap._journal import Registered, RunFolder
+from mlwrap._journal.names import Registered
+from mlwrap._mlflow.model_registry import Registry
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import MlwrapWarning, OptionError
 
 tf = pytest.importorskip("tensorflow")

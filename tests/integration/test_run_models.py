@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlwrap import cli, current_run, load_model, model_run, tracked_training
+from mlwrap import current_run, load_model, model_run, tracked_training
+from mlwrap._cli import commands
 from mlwrap.errors import LoadError, MlwrapWarning
 from mlwrap.keras import MetricsCallback
 
@@ -178,5 +179,5 @@ def test_show_names_the_step(fitted, monkeypatch: pytest.MonkeyPatch):
     """``mlwrap show`` calls a checkpoint as ``load_model`` takes it."""
     run, _ = fitted
     monkeypatch.setenv("COLUMNS", "200")
-    shown = CliRunner().invoke(cli.cli, ["show", run.run_id, "--tracking-uri", run.tracking_uri])
+    shown = CliRunner().invoke(commands.cli, ["show", run.run_id, "--tracking-uri", run.tracking_uri])
     assert "checkpoint@1" in shown.output

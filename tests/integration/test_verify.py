@@ -13,9 +13,9 @@ import yaml
 from click.testing import CliRunner
 
 from mlwrap import model_run, sync, tracked_training
-from mlwrap._delivery.files import assemble
-from mlwrap._journal import Example
-from mlwrap.cli import cli
+from mlwrap._cli.commands import cli
+from mlwrap._journal.input_example import Example
+from mlwrap._mlflow.model_files.files import assemble
 from mlwrap.errors import MlwrapWarning, OptionError
 
 tf = pytest.importorskip("tensorflow")

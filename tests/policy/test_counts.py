@@ -34,7 +34,7 @@ def logged(python, values: str, delivery: str = "off") -> dict[str, int]:
     """What so many calls of ``log_metrics`` did, after some that made what is made once."""
     return told(
         python(
-            COUNTING + "from mlwrap._delivery import line\n"
+            COUNTING + "from mlwrap._recording import sender_link as line\n"
             "with mlwrap.model_run('r') as run:\n"
             "    for step in range(10):\n"
             f"        run.log_metrics({values}, step=step)\n"
@@ -85,7 +85,7 @@ def test_three_runs_start_one_sender_and_ask_git_once(python, store):
             MLWRAP_DEADLINE="60",
         )
     )
-    assert [line[0] for line in started if "mlwrap._delivery.sender" not in " ".join(line)] == ["git"]
+    assert [line[0] for line in started if "mlwrap._sender.server" not in " ".join(line)] == ["git"]
     assert len(started) == 2
 
 

@@ -1,8 +1,11 @@
-"""The house: a module imports only from lower floors, a room from outside only by its name."""
+"""The package's layers: rooms import what their signs say, nothing imports in a circle, all stays small."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,129 +13,129 @@ import pytest
 import mlwrap
 
 ROOT = Path(mlwrap.__file__).parent
-
-# From the bottom up; what stands on one floor does not know what stands beside it.
-FLOORS = (
-    ("errors",),
-    ("config", "_passwords", "_travel", "_aside"),
-    (
-        "_capture",
-        "_journal",
-        "_background",
-        "_lifetime",
-        "_logged_model",
-        "_number",
-        "_pace",
-        "_pyfunc_loader",
-        "_report",
-        "_shipped_loader",
-        "_autolog",
-        "_fit_params",
-    ),
-    ("_best", "_learning_rates", "_keras_hook", "_tuner_trial"),
-    ("savers", "_delivery", "_clock", "_said", "_grid"),
-    ("_stage_checksums", "_sweep_table", "_system_metrics"),
-    ("_artifacts", "_points", "_models", "_unrecorded"),
-    ("_recorder",),
-    ("_ending",),
-    ("_harmless", "_handover"),
-    ("_training", "_known"),
-    ("_run", "_sync"),
-    ("_fluent",),
-    ("_around",),
-    ("_model_run", "_loading", "estimator", "keras", "testing", "_sweep_job"),
-    ("_sweep",),
-    ("_tracking",),
-    ("_tracked", "_verify"),
-    ("_decorator",),
-    ("_shell",),
-    ("cli",),
-    ("__init__", "__main__", "_pytest"),
-)
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LINES = 300
-MODULES = sorted(ROOT.rglob("*.py"))
+LINES, FILES = 300, 12
+MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+FOLDERS = sorted({path.parent for path in MODULES})
+ROOMS = [folder for folder in FOLDERS if folder.parent == ROOT]
+FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "tensorflow_estimator", "torch", "jax"}
+RECORDING_HALF = {
+    "_capture",
+    "_process",
+    "_savers",
+    "_returned",
+    "_recording",
+    "_run",
+    "_sweeps",
+    "_decorator",
+}
 
 
 def name_of(path: Path) -> str:
-    """The room that a module stands in."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> list[str]:
-    """The modules of mlwrap's own that a module imports, wherever in it."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "mlwrap":
-            found += [f"mlwrap.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mlwrap":
-            found.append(node.module or "")
-        elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] == "mlwrap"]
-    return found
+    """The dotted name of a module."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 def room_of(module: str) -> str:
-    """The room that an imported module belongs to."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+    """The room, or the module at the top, that a module of mlwrap's belongs to."""
+    return f"{module}.".split(".")[1]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_from_lower_floors(path: Path):
-    """Or from its own room."""
-    here = name_of(path)
-    assert here in FLOOR, f"{here} stands on no floor: add it to FLOORS"
-    for module in imported(path):
-        there = room_of(module)
-        assert there == here or FLOOR[there] < FLOOR[here], f"{here} may not import {there}"
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A module's source, without what only a type checker imports."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    return tree
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_is_entered_by_its_door(path: Path):
-    """From outside, the room is imported and not a file in it."""
-    here = name_of(path)
-    for module in imported(path):
-        assert module.count(".") < 2 or room_of(module) == here, f"{here} imports the file {module}"
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a module imports, wherever in it."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                place = ROOT.parent / node.module.replace(".", "/") / alias.name
+                is_module = place.is_dir() or place.with_suffix(".py").exists()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def imported_of_mlwrap(path: Path) -> set[str]:
+    """Those of them that are mlwrap's."""
+    return {name for name in imported(path) if name.startswith("mlwrap.")}
+
+
+def graph_of_rooms() -> dict[str, set[str]]:
+    """What each room imports of the others."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        room = room_of(name_of(path))
+        graph.setdefault(room, set()).update(map(room_of, imported_of_mlwrap(path)))
+    return {room: others - {room} for room, others in graph.items()}
+
+
+def reached(room: str) -> set[str]:
+    """The rooms that a room imports, and those that these import."""
+    graph, found, left = graph_of_rooms(), set(), {room}
+    while left:
+        found |= left
+        left = {other for each in left for other in graph[each]} - found
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_imports_what_its_sign_says(room: Path):
+    """The sign is a question, the rooms that it imports, and what it never does."""
+    question, _, rest = (ast.get_docstring(parsed(room / "__init__.py")) or "").partition("\n")
+    assert question.endswith("?")
+    assert "never" in rest.lower()
+    said = rest.partition("May import: ")[2].partition(".")[0].replace("\n", " ")
+    assert set(said.split(", ")) - {"nothing of mlwrap"} == graph_of_rooms()[room.name]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT.parent)))
+def test_a_folder_is_small_and_says_what_it_is_for(folder: Path):
+    """At most twelve modules beside its ``__init__``."""
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= FILES
+    assert ast.get_docstring(parsed(folder / "__init__.py"))
+
+
+def test_no_import_runs_in_a_circle():
+    """Neither between modules nor between rooms, also where a function imports late."""
+    modules = {name_of(path): imported_of_mlwrap(path) for path in MODULES}
+    for graph in (modules, graph_of_rooms()):
+        graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_is_short(path: Path):
     """Or says at its top why it is not."""
     lines = path.read_text().splitlines()
-    assert len(lines) <= LINES or "lines" in (ast.get_docstring(ast.parse(path.read_text())) or "")
-
-
-def top_level_imports(path: Path) -> set[str]:
-    """The packages that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
-    return found
+    assert len(lines) <= LINES or "lines" in (ast.get_docstring(parsed(path)) or "")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_one_room_alone_imports_mlflow_and_it_no_framework(path: Path):
-    """The training half never imports MLflow, the delivery half never imports TensorFlow."""
-    found = top_level_imports(path)
-    if name_of(path) == "_delivery":
-        assert not found & {"tensorflow", "keras", "tf_keras", "tensorflow_estimator", "torch", "jax"}
-    else:
-        assert "mlflow" not in found
+def test_only_the_mlflow_room_imports_mlflow(path: Path):
+    """And the code that travels with a model, which stock MLflow loads."""
+    rooms = {name.partition(".")[0] for name in imported(path)}
+    assert ("mlflow" not in rooms) or room_of(name_of(path)) == "_mlflow"
 
 
-# The saver of frameworks that MLflow has a flavor for, and only while it saves or loads.
-IMPORTS_MLFLOW_LATE = {"savers/_flavor_formats.py"}
+@pytest.mark.parametrize("room", ["_mlflow", "_delivery", "_sender"])
+def test_the_delivery_half_knows_neither_frameworks_nor_the_recording_half(room: str):
+    """What it needs is in the run folder."""
+    assert not reached(room) & RECORDING_HALF
+    for path in (ROOT / room).rglob("*.py"):
+        assert not {name.partition(".")[0] for name in imported(path)} & FRAMEWORKS
 
 
 def test_one_saver_alone_imports_mlflow_late():
-    """The one exception: by name, and inside functions."""
+    """The saver of frameworks that MLflow has a flavor for: by name, and inside functions."""
     found = set()
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         late = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
@@ -143,13 +146,4 @@ def test_one_saver_alone_imports_mlflow_late():
                 if "mlflow" in name:
                     assert node in late, f"{path} imports {name} when it is imported"
                     found.add(str(path.relative_to(ROOT)))
-    assert found == IMPORTS_MLFLOW_LATE
-
-
-def test_every_room_has_a_sign():
-    """Its question, what it may import, what it never does."""
-    for room in ("_capture", "_journal", "_delivery", "savers"):
-        sign = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())) or ""
-        assert sign.splitlines()[0].endswith("?")
-        assert "import" in sign
-        assert "never" in sign.lower()
+    assert found == {"_savers/pickle_free.py"}

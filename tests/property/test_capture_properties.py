@@ -13,7 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_param
 
-from mlwrap._capture import REDACTED, Arguments, Redactor, flatten, params, rename, unrename
+from mlwrap._capture.arguments import Arguments
+from mlwrap._capture.flatten import flatten, params
+from mlwrap._capture.mlflow_names import rename, unrename
+from mlwrap._capture.redact import Redactor
+from mlwrap._capture.secret_shapes import REDACTED
 
 NAMES = st.sampled_from("abcdefgh")
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -24,10 +24,11 @@ from hypothesis.stateful import (
 )
 
 import mlwrap
-from mlwrap._delivery import close_for_the_dead, deliver
-from mlwrap._delivery.client import Client
+from mlwrap._delivery.dead_runs import close_for_the_dead
+from mlwrap._delivery.deliver import deliver
 from mlwrap._delivery.thinning import FILE
-from mlwrap._journal import RunFolder
+from mlwrap._mlflow.client import Client
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import DeliveryError, JournalError, MlwrapWarning, Unreachable
 from tests.faults.weights import Weights, register
 from tests.spools import waiting_in
@@ -178,8 +179,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def kill(self):
         """The writer is gone without a word; the kernel gives its lease back."""
-        mlwrap._lifetime.closed(self.context)
-        mlwrap._run.current.set(self.context._run.around)
+        mlwrap._process.shutdown.closed(self.context)
+        mlwrap._run.run.current.set(self.context._run.around)
         self.run._recorder.release()
         self._gone("KILLED")
 
@@ -260,7 +261,7 @@ class Machine(RuleBasedStateMachine):
         experiment = client.get_experiment_by_name("machine").experiment_id
         (run,) = client.search_runs([experiment], f"tags.`mlwrap.key` = '{key}'")
         assert run.info.status == expected.status
-        own = mlwrap._capture.rename
+        own = mlwrap._capture.mlflow_names.rename
         assert run.data.params == {own(name): value for name, value in expected.params.items()}
         assert set(run.data.metrics) == {own(name) for name in expected.points}
         for name, points in expected.points.items():
@@ -275,7 +276,7 @@ class Machine(RuleBasedStateMachine):
         there = self._artifacts(client, run.info.run_id)
         there -= {"params.json", "artifact_names.json"}
         long = {own(name): points for name, points in expected.points.items() if len(points) > AFTER}
-        names = mlwrap._capture.ArtifactNames()
+        names = mlwrap._capture.artifact_names.ArtifactNames()
         stored = {}
         for name in expected.files:
             path = names.storable(PurePosixPath(name))

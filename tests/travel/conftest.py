@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import run_folders
+from mlwrap._spool.spool import run_folders
 from mlwrap.testing import CapturedRun
 
 WORK = """

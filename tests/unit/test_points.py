@@ -190,7 +190,7 @@ def test_a_busy_tensor_waits_no_longer_than_a_second(monkeypatch: pytest.MonkeyP
     """Then the next call asks for it."""
     busy, now = Busy(0.5), [0.0]
     with captured() as (run, runs):
-        monkeypatch.setattr("mlwrap._points.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("mlwrap._recording.metrics.time.monotonic", lambda: now[0])
         run.log_metric("loss", busy)
         now[0] = 1.5
         run.log_metric("other", 1.0)

@@ -8,8 +8,8 @@ import mlflow
 import pytest
 
 from mlwrap import model_run
-from mlwrap._journal import SystemMetrics
-from mlwrap._system_metrics import system_metrics
+from mlwrap._journal.records import SystemMetrics
+from mlwrap._process.system_metrics import system_metrics
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapWarning, OptionError
 from mlwrap.testing import capture_runs

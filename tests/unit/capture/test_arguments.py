@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import pytest
 
-from mlwrap._capture import REDACTED, Arguments, Redactor, Secret
+from mlwrap._capture.arguments import Arguments
+from mlwrap._capture.redact import Redactor, Secret
+from mlwrap._capture.secret_shapes import REDACTED
 from mlwrap.errors import OptionError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlwrap._capture import ArtifactNames, storable_name, unrename
+from mlwrap._capture.artifact_names import ArtifactNames, storable_name
+from mlwrap._capture.mlflow_names import unrename
 
 PARTS = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40).filter(
     lambda part: part not in {".", ".."}

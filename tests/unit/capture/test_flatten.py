@@ -28,8 +28,10 @@ import pydantic
 import pytest
 import sklearn.linear_model
 
-from mlwrap._capture import REDACTED, Captured, Redactor, Secret, flatten, params
-from mlwrap._capture.leaves import shortest
+from mlwrap._capture.flatten import Captured, flatten, params
+from mlwrap._capture.redact import Redactor, Secret
+from mlwrap._capture.secret_shapes import REDACTED
+from mlwrap._capture.values import shortest
 
 
 class Kind(str, enum.Enum):

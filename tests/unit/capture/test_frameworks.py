@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlwrap._capture import params
+from mlwrap._capture.flatten import params
 
 tf = pytest.importorskip("tensorflow", reason="Keras can run without TensorFlow")
 keras = tf.keras

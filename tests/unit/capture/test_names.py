@@ -3,7 +3,7 @@
 import pytest
 from mlflow.utils.validation import _validate_param_name
 
-from mlwrap._capture import rename, unrename
+from mlwrap._capture.mlflow_names import rename, unrename
 
 
 @pytest.mark.parametrize(

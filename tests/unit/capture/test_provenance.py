@@ -11,7 +11,8 @@ import sys
 import pytest
 
 import mlwrap
-from mlwrap._capture import REDACTED, code, pins, provenance
+from mlwrap._capture.secret_shapes import REDACTED
+from mlwrap._process.provenance import code, pins, provenance
 
 
 def git(folder, *arguments):

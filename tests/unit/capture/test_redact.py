@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mlwrap._capture import REDACTED, Redactor
+from mlwrap._capture.redact import Redactor
+from mlwrap._capture.secret_shapes import REDACTED
 
 SECRET = """
 password PASSWORD db_password userPassword passwd pwd secret client_secret clientSecret apikey

@@ -12,8 +12,8 @@ from detect_secrets.plugins.keyword import DENYLIST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._capture import REDACTED, Redactor
-from mlwrap._capture.secret_shapes import SHAPES
+from mlwrap._capture.redact import Redactor
+from mlwrap._capture.secret_shapes import REDACTED, SHAPES
 
 DETECTORS = {cls.__name__: cls for cls in get_mapping_from_secret_type_to_class().values()}
 # Not by shape: an address of the internet is no secret, and without a name any digest is as random as a key.

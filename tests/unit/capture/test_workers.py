@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mlwrap._capture import role
+from mlwrap._process.workers import role
 from mlwrap.errors import OptionError
 
 TWO = {"worker": ["a:1", "b:1"]}

@@ -11,8 +11,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from mlwrap._delivery.answers import sort_error
 from mlwrap._delivery.threads import Slots
+from mlwrap._mlflow.errors import sort_error
 from mlwrap.errors import Refused, Unreachable
 
 CONNECTIONS = 15  # of SQLAlchemy's pool, as MLflow makes it

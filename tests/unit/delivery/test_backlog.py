@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from mlwrap._delivery.backlog import deliver_backlog
-from mlwrap._journal import Progress, RunEnded, RunFolder, RunStarted, open_run, spool_root
+from mlwrap._journal.progress import Progress
+from mlwrap._journal.records import RunEnded, RunStarted
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import spool_root
 from mlwrap.errors import Refused
 
 DONE = Progress(ended=True, run_id="r")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._delivery import Cache
+from mlwrap._loading.cache import Cache
 
 KB = 1000
 
@@ -75,7 +75,7 @@ def test_one_that_is_in_use_stays(cache: Cache, tmp_path: Path):
     held = cache.get("m-1", Download(), KB)
     assert cache.trim(0) == []
     source = (
-        "from pathlib import Path\nfrom mlwrap._delivery import Cache\n"
+        "from pathlib import Path\nfrom mlwrap._loading.cache import Cache\n"
         f"print(Cache(Path({str(tmp_path / 'models')!r})).trim(0))"
     )
     elsewhere = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
@@ -89,7 +89,7 @@ def test_one_that_is_in_use_stays(cache: Cache, tmp_path: Path):
 def test_what_a_dead_process_left_is_swept(cache: Cache, tmp_path: Path):
     """Half a download is never taken for a model."""
     source = (
-        "import os, sys\nfrom pathlib import Path\nfrom mlwrap._delivery import Cache\n"
+        "import os, sys\nfrom pathlib import Path\nfrom mlwrap._loading.cache import Cache\n"
         "def download(folder):\n    (folder / 'half').write_bytes(bytes(100))\n    os.kill(os.getpid(), 9)\n"
         f"Cache(Path({str(tmp_path / 'models')!r})).get('m-1', download, 1000)\n"
     )

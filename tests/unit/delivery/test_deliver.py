@@ -17,26 +17,25 @@ import pytest
 from mlflow.entities import Run
 from mlflow.utils import rest_utils
 
-from mlwrap._delivery import deliver
-from mlwrap._delivery.answers import asking_once
-from mlwrap._journal import (
+from mlwrap._delivery.deliver import deliver
+from mlwrap._journal.records import (
     AnyRecord,
     Artifact,
     Metrics,
     Model,
-    OpenRun,
     Params,
     RunEnded,
-    RunFolder,
     RunStarted,
     Saved,
     Signature,
     Tags,
     TensorSpec,
-    Writer,
-    open_run,
-    spool_root,
 )
+from mlwrap._journal.writer import Writer
+from mlwrap._mlflow.errors import asking_once
+from mlwrap._spool.open_run import OpenRun, open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import spool_root
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 ENDED = RunEnded(status="FINISHED", time=1_700_000_005_000)
@@ -251,7 +250,7 @@ def test_a_model_is_made_once(spool: Path, store: str, monkeypatch: pytest.Monke
     run.append(record)
     run.append(ENDED)
     run.release()
-    from mlwrap._delivery.client import Client  # noqa: PLC0415 - imports MLflow
+    from mlwrap._mlflow.client import Client  # noqa: PLC0415 - imports MLflow
 
     real = Client.link_model
 
@@ -337,7 +336,7 @@ def test_a_deleted_experiment_is_refused_with_the_cure(opened):
 
 def test_one_folder_is_delivered_by_one_at_a_time(opened, monkeypatch: pytest.MonkeyPatch):
     """The second one says so instead of doing it again."""
-    monkeypatch.setattr("mlwrap._delivery.runs._LEASE_SECONDS", 0)
+    monkeypatch.setattr("mlwrap._delivery.deliver._LEASE_SECONDS", 0)
     folder = opened(ENDED)
     with folder.delivery_lease(), pytest.raises(DeliveryError, match="by another process"):
         deliver(folder)
@@ -361,8 +360,8 @@ def test_delivery_needs_no_framework(opened):
     source = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from mlwrap._delivery import deliver\n"
-        "from mlwrap._journal import RunFolder\n"
+        "from mlwrap._delivery.deliver import deliver\n"
+        "from mlwrap._spool.run_folder import RunFolder\n"
         f"assert deliver(RunFolder(Path({str(folder.path)!r}))).ended\n"
         "unwanted = {'tensorflow', 'keras', 'torch', 'mlwrap.savers', 'mlwrap._capture'}\n"
         "print(sorted(unwanted & set(sys.modules)))\n"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._delivery.files import assemble, building_place, check_copied, digest
-from mlwrap._journal import Damaged, Zip
+from mlwrap._journal.records import Zip
+from mlwrap._mlflow.model_files.files import assemble, building_place, check_copied, digest
+from mlwrap._spool.staged_files import Damaged
 from mlwrap.errors import Unreachable
 
 ZIPS = {"data/model.keras": Zip(folder="data/model.unzipped")}

@@ -20,7 +20,7 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from mlwrap._delivery import prompt
+from mlwrap._mlflow import tune_http
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -45,12 +45,12 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
     for function in ("getproxies", "proxy_bypass"):
         monkeypatch.setattr(requests.utils, function, getattr(requests.utils, function))
-    for name in prompt._TRIED:
+    for name in tune_http._TRIED:
         if importlib.util.find_spec(name) is None:
             monkeypatch.setitem(sys.modules, name, None)
             del sys.modules[name]
     thresholds = gc.get_threshold()
-    prompt.be_prompt()
+    tune_http.be_prompt()
     yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)

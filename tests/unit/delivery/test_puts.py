@@ -14,8 +14,8 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
-from mlwrap._delivery import puts
-from mlwrap._delivery.puts import Puts
+from mlwrap._mlflow import small_uploads
+from mlwrap._mlflow.small_uploads import Puts
 
 NAMES = ["plain.txt", "two words.txt", "folder/deep/a%20b.bin", "größe.json", "empty", "plus+and&.csv"]
 
@@ -162,16 +162,16 @@ def test_what_is_signed_or_large_is_mlflows_to_send(
     """Its client works all of it out for each."""
     one, two, three, *_ = made(tmp_path)
     store = HttpArtifactRepository(f"{server.uri}/ours")
-    monkeypatch.setattr(puts, "_LARGEST", 10)
+    monkeypatch.setattr(small_uploads, "_LARGEST", 10)
     large = Puts(store)
     for file in (one, two, three):
         large.upload(file, file.name)
     assert len(asked) == 3
     monkeypatch.undo()
     signs = Puts(store)
-    creds = puts.get_default_host_creds(store.artifact_uri)
+    creds = small_uploads.get_default_host_creds(store.artifact_uri)
     creds.auth = "a plugin's"
-    monkeypatch.setattr(puts, "get_default_host_creds", lambda _: creds)
+    monkeypatch.setattr(small_uploads, "get_default_host_creds", lambda _: creds)
     for file in (one, two):
         signs.upload(file, file.name)
     assert signs._head is None

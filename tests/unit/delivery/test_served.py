@@ -18,9 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlwrap._delivery import served
-from mlwrap._delivery.served import Served, due
-from mlwrap._journal import ASK, WAKE, Metrics, OpenRun, RunEnded, RunStarted, open_run, spool_root
+from mlwrap._journal.records import Metrics, RunEnded, RunStarted
+from mlwrap._journal.sender_protocol import ASK, WAKE
+from mlwrap._sender import served_run
+from mlwrap._sender.served_run import Served, due
+from mlwrap._spool.open_run import OpenRun, open_run
+from mlwrap._spool.spool import spool_root
 
 WAKE_SECONDS = 0.5  # a training does not wake the sender more often
 
@@ -49,7 +52,7 @@ class Training:
         self.run = run
         self.delivered: list[float] = []
         self._steps, self._clock, self._awake = 0, 1000.0, 0.0
-        monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: self._clock))
+        monkeypatch.setattr(served_run, "time", SimpleNamespace(monotonic=lambda: self._clock))
         self._served = Served(run.folder)
         self._served.join(line)
 
@@ -75,7 +78,7 @@ def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A run that has just begun; MLflow is imported, as in a sender that is warm."""
     ready = threading.Event()
     ready.set()
-    monkeypatch.setattr(served, "_ready", ready)
+    monkeypatch.setattr(served_run, "_ready", ready)
     first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
     run = open_run(spool_root(str(spool)), first)
     ours, theirs = socket.socketpair()
@@ -87,8 +90,10 @@ def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch):
     """The deadline counts from when MLflow is imported, whatever the run's own store does."""
-    monkeypatch.setattr(served, "_ready", threading.Event())
-    monkeypatch.setattr("mlwrap._delivery.prompt.be_prompt", lambda: None)  # this process is not the sender's
+    monkeypatch.setattr(served_run, "_ready", threading.Event())
+    monkeypatch.setattr(
+        "mlwrap._mlflow.tune_http.be_prompt", lambda: None
+    )  # this process is not the sender's
     first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
     run = open_run(spool_root(str(spool)), first)
     ours, theirs = socket.socketpair()
@@ -102,7 +107,7 @@ def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, mon
             waiting.begin()
             work = threading.Thread(target=waiting.work)
             work.start()
-            assert served._ready.wait(300)
+            assert served_run._ready.wait(300)
             waiting.tell_ready()
             theirs.settimeout(300)
             assert b'"progress"' in theirs.recv(65536)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import mlflow
 
-from mlwrap._delivery import finished_points, sweep_of
-from mlwrap._delivery.queries import Queries
-from mlwrap._journal import POINT, SWEEP
+from mlwrap._mlflow.queries import Queries, finished_points, sweep_of
+from mlwrap._spool.sweep_trials import POINT, SWEEP
 
 
 def test_all_that_match_are_found_page_by_page(store):

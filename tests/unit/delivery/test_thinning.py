@@ -17,21 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlwrap import model_run
-from mlwrap._delivery import deliver
-from mlwrap._delivery.client import Client
+from mlwrap._delivery.deliver import deliver
 from mlwrap._delivery.thinning import FILE, Point, Thinning, write_points
-from mlwrap._journal import (
-    Artifact,
-    Metrics,
-    Progress,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    Writer,
-    header,
-    open_run,
-    spool_root,
-)
+from mlwrap._journal.progress import Progress
+from mlwrap._journal.reader import header
+from mlwrap._journal.records import Artifact, Metrics, RunEnded, RunStarted
+from mlwrap._journal.writer import Writer
+from mlwrap._mlflow.client import Client
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import spool_root
 from mlwrap.errors import OptionError, Refused, Unreachable
 from tests.faults.weights import Weights, register
 
@@ -273,7 +268,7 @@ def test_a_delivery_that_is_cut_in_the_middle_goes_on(
             raise Unreachable("the answer was cut")
 
     monkeypatch.setattr(Client, "log_batch", log_batch)
-    monkeypatch.setattr("mlwrap._delivery.pauses.Pauses.after", lambda self, error: 0.0)
+    monkeypatch.setattr("mlwrap._delivery.backoff.Pauses.after", lambda self, error: 0.0)
     assert deliver(folder).ended
     assert len(calls) > 10
     assert history("loss") == EXPECTED

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlwrap._delivery import stock_predict
-from mlwrap._shipped_loader import is_shipped, ship_loader
+from mlwrap._mlflow.model_files.stock_predict import stock_predict
+from mlwrap._shipped.loader import is_shipped, ship_loader
 from mlwrap.errors import LoadError
 
 

@@ -11,18 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlwrap._delivery.watch import Watch
-from mlwrap._journal import (
-    Metrics,
-    OpenRun,
-    RunFolder,
-    RunStarted,
-    SystemMetrics,
-    now,
-    open_run,
-    read,
-    spool_root,
-)
+from mlwrap._journal.reader import read
+from mlwrap._journal.records import Metrics, RunStarted, SystemMetrics, now
+from mlwrap._sender.system_monitor import Watch
+from mlwrap._spool.open_run import OpenRun, open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import spool_root
 from tests.faults.conftest import until
 
 CPU = "system/cpu_utilization_percentage"

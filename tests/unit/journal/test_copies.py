@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import copy_regular
+from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import SpoolError
 
 
@@ -110,7 +110,7 @@ def test_what_may_not_be_read_is_named(python):
     """A file of somebody else's, met by a user who is not root."""
     done = python(
         "import os, tempfile\nfrom pathlib import Path\n"
-        "from mlwrap._journal import copy_regular\nfrom mlwrap.errors import SpoolError\n"
+        "from mlwrap._spool.copy_files import copy_regular\nfrom mlwrap.errors import SpoolError\n"
         "with tempfile.TemporaryDirectory() as made:\n"
         "    source = Path(made) / 'results'\n"
         "    source.mkdir()\n"

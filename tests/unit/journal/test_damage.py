@@ -11,22 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._journal import (
-    AnyRecord,
-    Metrics,
-    OpenRun,
-    Params,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    Tags,
-    Writer,
-    header,
-    open_run,
-    read,
-)
 from mlwrap._journal.numbers import Numbers
-from mlwrap._journal.writer import second_file
+from mlwrap._journal.reader import header, read
+from mlwrap._journal.records import AnyRecord, Metrics, Params, RunEnded, RunStarted, Tags
+from mlwrap._journal.writer import Writer, second_file
+from mlwrap._spool.open_run import OpenRun, open_run
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError
 
 FIRST = RunStarted(key="0" * 32, name="n", time=1, tracking_uri="sqlite:///x", folder="/")

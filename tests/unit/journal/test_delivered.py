@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import ModelProgress, Progress, RunFolder, delivered, find_delivered, note_delivered
+from mlwrap._journal.progress import ModelProgress, Progress
+from mlwrap._spool import delivered_runs
+from mlwrap._spool.delivered_runs import find_delivered, note_delivered
+from mlwrap._spool.run_folder import RunFolder
 
 
 def folder(root: Path, number: int) -> RunFolder:
@@ -49,7 +52,7 @@ def test_the_list_is_its_owners_alone(tmp_path: Path):
 
 def test_the_list_is_cut_to_its_newer_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It never grows beyond its limit; the newest are there."""
-    monkeypatch.setattr(delivered, "_MAX_BYTES", 5_000)
+    monkeypatch.setattr(delivered_runs, "_MAX_BYTES", 5_000)
     for number in range(500):
         note_delivered(folder(tmp_path, number), Progress(run_id=f"r{number}"))
         assert (tmp_path / "delivered.jsonl").stat().st_size <= 5_000
@@ -63,7 +66,7 @@ def test_the_list_is_cut_to_its_newer_half(tmp_path: Path, monkeypatch: pytest.M
 
 def test_many_that_note_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also while another one cuts the list."""
-    monkeypatch.setattr(delivered, "_MAX_BYTES", 60_000)
+    monkeypatch.setattr(delivered_runs, "_MAX_BYTES", 60_000)
     missing: list[int] = []
 
     def note(first: int) -> None:

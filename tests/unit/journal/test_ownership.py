@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import ForeignFolder, RunFolder, RunStarted, make_private, open_run
+from mlwrap._journal.records import RunStarted
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.ownership import ForeignFolder, make_private
+from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError
 from tests.users import give_away, needs_root
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlwrap._journal import AnyRecord, Metrics
+from mlwrap._journal.records import AnyRecord, Metrics
 
 names = st.text(min_size=1, max_size=30)
 

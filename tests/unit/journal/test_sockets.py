@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import connect_socket, is_own_peer, listen_at, sweep
+from mlwrap._spool.sender_sockets import connect_socket, is_own_peer, listen_at
+from mlwrap._spool.spool import sweep
 from tests.users import as_nobody, let_through, needs_root
 
 

@@ -9,18 +9,11 @@ from pathlib import Path
 import filelock
 import pytest
 
-from mlwrap._journal import (
-    ModelProgress,
-    Progress,
-    RunFolder,
-    RunStarted,
-    foreign_folders,
-    open_run,
-    run_folders,
-    spool_root,
-    spool_roots,
-    sweep,
-)
+from mlwrap._journal.progress import ModelProgress, Progress
+from mlwrap._journal.records import RunStarted
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.spool import foreign_folders, run_folders, spool_root, spool_roots, sweep
 from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
 from tests.users import as_nobody, give_away, let_through, needs_root
 

@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._journal import (
-    POINT,
-    SWEEP,
-    Metrics,
-    Point,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    Writer,
-    last_values,
-    waiting_points,
-)
+from mlwrap._journal.records import Metrics, RunEnded, RunStarted
+from mlwrap._journal.writer import Writer
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.sweep_trials import POINT, SWEEP, Point, last_values, waiting_points
 
 
 def written(root: Path, key: str, *records, tags=()) -> RunFolder:

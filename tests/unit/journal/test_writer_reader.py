@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._journal import FORMAT, KEPT, Metrics, RunEnded, RunStarted, Tags, Writer, header, read
-from mlwrap._journal.writer import PatientWriter
+from mlwrap._journal.reader import header, read
+from mlwrap._journal.records import FORMAT, Metrics, RunEnded, RunStarted, Tags
+from mlwrap._journal.writer import KEPT, PatientWriter, Writer
 from mlwrap.errors import JournalError
 
 FIRST = RunStarted(format=FORMAT, key="k", name="n", time=1, tracking_uri="sqlite:///x", folder="/")

@@ -13,8 +13,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from mlwrap import savers
-from mlwrap._delivery.files import assemble
-from mlwrap._journal import Saved, Signature
+from mlwrap._journal.records import Saved, Signature
+from mlwrap._mlflow.model_files.files import assemble
+from mlwrap._savers import registry
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -71,7 +72,7 @@ def keep(tmp_path):
     """Save a value with the saver that fits it."""
 
     def keep(value, **options):
-        saver = savers.find(value)
+        saver = registry.find(value)
         assert saver is not None
         folder = tmp_path / f"model-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()

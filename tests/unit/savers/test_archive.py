@@ -9,8 +9,9 @@ import zipfile
 import pytest
 
 from mlwrap import savers
+from mlwrap._savers import registry
+from mlwrap._savers.keras_checks.archive import check_archive, check_hdf5
 from mlwrap.errors import LoadError, SaveError
-from mlwrap.savers._archive import check_archive, check_hdf5
 from tests.corpus.archives import (
     HOSTILE_CONFIGS,
     HOSTILE_MEMBERS,
@@ -117,7 +118,7 @@ def test_a_hostile_configuration_is_refused(keras, tmp_path, monkeypatch, case):
     )
     monkeypatch.delitem(sys.modules, "antigravity", raising=False)
     with pytest.raises(LoadError, match=words):
-        savers.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+        registry.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
     assert "antigravity" not in sys.modules
 
 
@@ -131,13 +132,13 @@ def test_a_configuration_that_nests_at_will(keras, tmp_path, depth):
         file.writestr("config.json", deep)
         file.writestr("model.weights.h5", weights())
     with pytest.raises(LoadError, match=r"os\.system|can't be read"):
-        savers.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+        registry.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
 
 
 def test_a_keras_that_the_file_names_is_one_of_keras(tmp_path):
     """The name comes from MLmodel, and is imported: only Keras's own are."""
     with pytest.raises(LoadError, match="Expected a model of keras or tf_keras, got one of 'antigravity'"):
-        savers.by_name("keras").load(tmp_path, {"keras": "antigravity", "version": "3.0"})
+        registry.by_name("keras").load(tmp_path, {"keras": "antigravity", "version": "3.0"})
     assert "antigravity" not in sys.modules
 
 
@@ -146,7 +147,7 @@ def test_weights_are_checked_with_trust_too(keras, tmp_path):
     (tmp_path / "data").mkdir()
     archive(tmp_path / "data" / "model.keras", h5=weights(HOSTILE_WEIGHTS["soft link"][0]))
     with pytest.raises(LoadError, match="leads elsewhere"):
-        savers.by_name("keras").load(
+        registry.by_name("keras").load(
             tmp_path, {"keras": keras.__name__, "version": keras.__version__}, trust=True
         )
 
@@ -160,10 +161,10 @@ def test_hdf5_that_somebody_returned_is_checked_too(keras, tmp_path, case):
         (tmp_path / "data" / name).write_bytes(content)
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
-        savers.by_name("keras_weights").load(tmp_path, {"weights": "data/model.weights.h5"}, into=model)
+        registry.by_name("keras_weights").load(tmp_path, {"weights": "data/model.weights.h5"}, into=model)
     written_by = {"keras": keras.__name__, "version": keras.__version__}
     with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
-        savers.by_name("keras_hdf5").load(tmp_path, written_by, trust=True)
+        registry.by_name("keras_hdf5").load(tmp_path, written_by, trust=True)
 
 
 def test_a_hostile_file_that_is_returned_is_not_passed_on(tmp_path):
@@ -173,4 +174,4 @@ def test_a_hostile_file_that_is_returned_is_not_passed_on(tmp_path):
     with pytest.raises(
         SaveError, match=r"best\.keras is no \.keras file that loads.*leads out of the folder"
     ):
-        savers.find(path).save(path, tmp_path / "out", savers.SaveOptions())
+        registry.find(path).save(path, tmp_path / "out", savers.SaveOptions())

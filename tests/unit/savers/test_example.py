@@ -9,7 +9,11 @@ import pandas as pd
 import pytest
 
 from mlwrap import savers
-from mlwrap._journal import Example, Saved, Signature, TensorSpec
+from mlwrap._journal.input_example import Example
+from mlwrap._journal.records import Saved, Signature, TensorSpec
+from mlwrap._savers.input_example import keep_example
+from mlwrap._savers.per_model import per_model
+from mlwrap._savers.predict import difference
 from mlwrap.errors import MlwrapWarning
 
 ONE = Signature(inputs=(TensorSpec(dtype="float32", shape=(-1, 3)),))
@@ -27,7 +31,7 @@ def kept(
 ) -> Example | None:
     """What is written of an example."""
     options = savers.SaveOptions(input_example=given, verify="load" if model is not None else "static")
-    savers.keep_example(model, folder, Saved(signature=signature), options)
+    keep_example(model, folder, Saved(signature=signature), options)
     return Example.read(folder)
 
 
@@ -78,7 +82,7 @@ OUT = (TensorSpec(dtype="float32", shape=(-1, 1)),)
 def test_an_example_decides_what_a_keras_model_is_fed(given, signature, inputs, tmp_path: Path):
     """Keras casts numbers and completes a last axis of 1; what is written is the example as it came."""
     saved = Saved(signature=signature, details={"keras": "keras"})
-    after = savers.keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
+    after = keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
     assert [(spec.dtype, spec.shape) for spec in after.signature.inputs] == inputs
     assert after.signature.outputs == signature.outputs
 
@@ -95,7 +99,7 @@ def test_an_example_that_keras_does_not_take(given, signature, tmp_path: Path):
     """It is a warning as with other models, and the signature stays."""
     saved = Saved(signature=signature, details={"keras": "keras"})
     with pytest.warns(MlwrapWarning, match="the model takes float32"):
-        after = savers.keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
+        after = keep_example(None, tmp_path, saved, savers.SaveOptions(input_example=given))
     assert after is saved
 
 
@@ -176,7 +180,7 @@ class Broken:
 )
 def test_two_predictions_are_compared(expected, got, words):
     """Equal but for rounding, or in what they differ."""
-    found = savers.difference(expected, got)
+    found = difference(expected, got)
     if words is None:
         assert found is None
     else:
@@ -186,10 +190,10 @@ def test_two_predictions_are_compared(expected, got, words):
 
 def test_several_models_have_examples_of_their_own():
     """A mapping of their names; any other example is for each of them."""
-    each, troubles = savers.per_model(savers.SaveOptions(input_example={"a": A, "b": B}), ["a", "b"])
+    each, troubles = per_model(savers.SaveOptions(input_example={"a": A, "b": B}), ["a", "b"])
     assert [options.input_example is wanted for options, wanted in zip(each, (A, B), strict=True)] == [
         True
     ] * 2
-    each, troubles = savers.per_model(savers.SaveOptions(input_example={"x": A}), ["a", "b"])
+    each, troubles = per_model(savers.SaveOptions(input_example={"x": A}), ["a", "b"])
     assert [options.input_example["x"] is A for options in each] == [True, True]
     assert troubles == []

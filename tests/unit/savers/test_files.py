@@ -11,9 +11,10 @@ import pytest
 from mlflow import pyfunc
 from mlflow import tensorflow as mlflow_tensorflow
 
-from mlwrap import savers
+from mlwrap._returned.unpack import unpack
+from mlwrap._savers import registry
+from mlwrap._savers.tensorflow import model_paths
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError, SpoolError
-from mlwrap.savers import _files
 
 tf = pytest.importorskip("tensorflow")
 
@@ -73,8 +74,8 @@ class TestSavedModel:
     @pytest.mark.parametrize("form", [str, os.fsencode, Path])
     def test_any_form_of_its_path(self, saved_model, form):
         """An Estimator's export_saved_model returns bytes."""
-        assert savers.find(form(saved_model)).name == "saved_model_folder"
-        found = savers.unpack({"served": form(saved_model)}).models
+        assert registry.find(form(saved_model)).name == "saved_model_folder"
+        found = unpack({"served": form(saved_model)}).models
         assert [(model.name, model.value) for model in found] == [("served", saved_model)]
 
     def test_signatures_alone(self, keep, tmp_path):
@@ -113,8 +114,8 @@ class TestSavedModel:
 
     def test_without_tensorflow_it_is_logged_unread(self, keep, saved_model, monkeypatch):
         """Where a process only passes on what another one wrote."""
-        monkeypatch.delitem(_files.sys.modules, "tensorflow")
-        monkeypatch.setattr(_files, "find_spec", lambda name: None)
+        monkeypatch.delitem(model_paths.sys.modules, "tensorflow")
+        monkeypatch.setattr(model_paths, "find_spec", lambda name: None)
         kept = keep(saved_model)
         monkeypatch.undo()
         assert (kept.saved.pyfunc, kept.saved.signature) == (None, None)
@@ -162,7 +163,7 @@ class TestCheckpoints:
         """A folder with something else named checkpoint in it is a folder."""
         (tmp_path / "f").mkdir()
         (tmp_path / "f" / "checkpoint").write_bytes(state.encode("utf-8", "surrogateescape"))
-        assert savers.find(tmp_path / "f") is None
+        assert registry.find(tmp_path / "f") is None
 
     def test_of_a_graph(self, keep, tmp_path):
         """What an Estimator or a Saver of TensorFlow 1 wrote comes back as a folder to go on from."""
@@ -206,7 +207,7 @@ def test_what_an_estimator_left_behind(keep, tmp_path):
     expected = [float(row["predictions"][0]) for row in estimator.predict(lambda: data().take(1))]
     served, kept = keep(exported), keep(estimator.model_dir)
     remembered = list(kept.saver.metrics(estimator.model_dir))
-    assert remembered == list(savers.find(estimator).metrics(estimator)) != []
+    assert remembered == list(registry.find(estimator).metrics(estimator)) != []
     shutil.rmtree(tmp_path / "model_dir")
     assert isinstance(exported, bytes)
     assert served.saver.name == "saved_model_folder"
@@ -223,4 +224,4 @@ def test_a_path_that_is_no_model_has_no_saver(tmp_path):
     """Whatever it is, and whether it is there or not."""
     (tmp_path / "a.txt").write_text("a")
     for path in (tmp_path, tmp_path / "a.txt", tmp_path / "gone", "", "x\0y", b"\xff", "x" * 5000):
-        assert savers.find(path) is None
+        assert registry.find(path) is None

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mlwrap.savers._graph_operations import ALLOWED, LOADING, READING, REASONS, SAVING
-from mlwrap.savers._keras_functions import COMPUTING
+from mlwrap._savers.keras_checks.functions import COMPUTING
+from mlwrap._savers.tensorflow.graph_operations import ALLOWED, LOADING, READING, REASONS, SAVING
 
 tf = pytest.importorskip("tensorflow")
 

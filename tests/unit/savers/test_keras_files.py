@@ -14,9 +14,10 @@ import mlflow.tensorflow
 import numpy as np
 import pytest
 
-from mlwrap import savers
+from mlwrap._returned.unpack import unpack
+from mlwrap._savers import registry
+from mlwrap._savers.keras import files
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
-from mlwrap.savers import _keras_files
 
 tf = pytest.importorskip("tensorflow")
 
@@ -250,8 +251,8 @@ def test_other_hdf5_files_are_files(tmp_path):
         file["x"] = np.zeros(3)
     (tmp_path / "text.h5").write_text("text")
     for name in ("data.h5", "text.h5"):
-        assert savers.find(tmp_path / name) is None
-        assert [output.path for output in savers.unpack(tmp_path / name).outputs] == [name]
+        assert registry.find(tmp_path / name) is None
+        assert [output.path for output in unpack(tmp_path / name).outputs] == [name]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_other_hdf5_files_are_files(tmp_path):
 )
 def test_a_version_tells_the_package(version, package):
     """Keras 2 ended with 2.15; what counts on is tf_keras."""
-    assert _keras_files.package_of(version) == package
+    assert files.package_of(version) == package
 
 
 def test_the_configuration_of_a_nested_type(tmp_path):
@@ -270,5 +271,5 @@ def test_the_configuration_of_a_nested_type(tmp_path):
         "class_name": "Sequential",
         "config": {"layers": [{"class_name": "InputLayer", "config": layer}]},
     }
-    signature = _keras_files.inputs_of(json.loads(json.dumps(config)))
+    signature = files.inputs_of(json.loads(json.dumps(config)))
     assert [(s.name, s.dtype, s.shape) for s in signature.inputs] == [(None, "float16", (-1, 2))]

@@ -15,12 +15,13 @@ import pytest
 pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-from mlwrap._delivery.files import assemble  # noqa: E402
-from mlwrap._journal import Saved  # noqa: E402
+from mlwrap._journal.records import Saved  # noqa: E402
+from mlwrap._mlflow.model_files.files import assemble  # noqa: E402
+from mlwrap._savers.keras import folder_writer  # noqa: E402
+from mlwrap._savers.keras.folder_writer import can_write_folders  # noqa: E402
+from mlwrap._savers.keras.model import KerasSaver  # noqa: E402
 from mlwrap.errors import SaveError  # noqa: E402
-from mlwrap.savers import SaveOptions, _keras_folder  # noqa: E402
-from mlwrap.savers._keras import KerasSaver  # noqa: E402
-from mlwrap.savers._keras_folder import can_write_folders  # noqa: E402
+from mlwrap.savers import SaveOptions  # noqa: E402
 from tests.snapshots import hashes, saved  # noqa: E402
 
 if not can_write_folders(keras):
@@ -104,7 +105,7 @@ def test_where_it_can_not_be_so_keras_writes_the_folder(
     """And its files are copied."""
     model = dense()
     if why == "another Keras":
-        monkeypatch.setattr(_keras_folder, "_PARTS", ("H5IOStore", "what_there_is_not"))
+        monkeypatch.setattr(folder_writer, "_PARTS", ("H5IOStore", "what_there_is_not"))
     else:
         model = OwnWay([keras.layers.Input((4,)), *model.layers])
     zips = write(model, tmp_path / "logged").zips

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from mlwrap import savers
+from mlwrap._savers import registry
+from mlwrap._savers.saver import naming
+from mlwrap._savers.tensorflow.saved_model_proto import check
 from mlwrap.errors import LoadError, MlwrapWarning
-from mlwrap.savers._saved_model_file import check
 
 tf = pytest.importorskip("tensorflow")
 X = np.arange(12, dtype="float32").reshape(3, 4) / 12
@@ -268,8 +270,8 @@ def test_a_model_with_python_code_in_its_graph_has_no_serving_form(keras_3, keep
 def test_messages_name_the_model_and_the_run(keras, tmp_path):
     """Of several models and runs it is clear which one is meant."""
     model = with_block(keras)
-    with savers.naming("calm-fox", "critic"), pytest.warns(MlwrapWarning, match="'critic' of run 'calm-fox'"):
-        savers.find(model).save(model, tmp_path, savers.SaveOptions())
+    with naming("calm-fox", "critic"), pytest.warns(MlwrapWarning, match="'critic' of run 'calm-fox'"):
+        registry.find(model).save(model, tmp_path, savers.SaveOptions())
 
 
 def test_feature_columns_are_served(keras, keep):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mlwrap._savers.modules import import_modules, is_installed, trouble_of
 from mlwrap.errors import LoadError
-from mlwrap.savers._modules import import_modules, is_installed, trouble_of
 
 
 @pytest.fixture

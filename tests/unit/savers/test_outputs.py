@@ -13,8 +13,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mlwrap._returned import results
+from mlwrap._returned.unpack import unpack
+from mlwrap._savers import paths
+from mlwrap._savers.figures import write_figure
 from mlwrap.errors import MlwrapWarning, SaveError, SpoolError
-from mlwrap.savers import _outputs, _paths, unpack, write_figure
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_text_that_no_encoding_has(written):
 
 def test_a_large_table_is_cut_with_a_warning(written, monkeypatch):
     """By its values: two columns of four rows are eight."""
-    monkeypatch.setattr(_outputs, "_MOST_CELLS", 8)
+    monkeypatch.setattr(results, "_MOST_CELLS", 8)
     whole = pd.DataFrame({"a": range(4), "b": range(4)})
     assert len(pd.read_csv(written({"t": whole}))) == 4
     with pytest.warns(MlwrapWarning, match=r"table of 5 rows is logged as its first 4 in u\.csv"):
@@ -229,7 +232,7 @@ class TestPaths:
     @pytest.mark.parametrize(("limit", "value"), [("_MOST_BYTES", 5), ("_MOST_FILES", 1)])
     def test_more_than_anybody_expects_is_not_copied(self, written, tmp_path, monkeypatch, limit, value):
         """A folder of data that was returned with the settings."""
-        monkeypatch.setattr(_paths, limit, value)
+        monkeypatch.setattr(paths, limit, value)
         (tmp_path / "data").mkdir()
         for name in ("a", "b"):
             (tmp_path / "data" / name).write_bytes(b"123")
@@ -271,7 +274,7 @@ class TestTensors:
     def test_piece_by_piece(self, written, monkeypatch):
         """A tensor of more than one piece is whole in its file."""
         tf = pytest.importorskip("tensorflow")
-        monkeypatch.setattr(_outputs, "_PIECE", 100)
+        monkeypatch.setattr(results, "_PIECE", 100)
         value = tf.random.stateless_uniform((37, 5), (1, 2))
         np.testing.assert_array_equal(np.load(written(value)), value.numpy())
 

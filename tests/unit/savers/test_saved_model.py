@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlwrap import savers
-from mlwrap._journal import Signature, TensorSpec
+from mlwrap._journal.records import Signature, TensorSpec
+from mlwrap._savers import registry, signature
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
-from mlwrap.savers import _signature
 
 tf = pytest.importorskip("tensorflow")
 
@@ -201,7 +200,7 @@ def test_nothing_callable_is_said_at_save_time(keep, make):
 
 def test_text_and_types_that_numpy_lacks():
     """Text is ``str``; a bfloat16 input has no name in a signature, which is then left out."""
-    spec = _signature.specs(tf.TensorSpec([None], tf.string))
+    spec = signature.specs(tf.TensorSpec([None], tf.string))
     assert spec == (TensorSpec(dtype="str", shape=(-1,)),)
     for odd in (
         tf.TensorSpec([None], tf.bfloat16),
@@ -210,8 +209,8 @@ def test_text_and_types_that_numpy_lacks():
         tf.RaggedTensorSpec([None, None], tf.float32),
         tf.SparseTensorSpec([None, 3], tf.float32),
     ):
-        with pytest.raises(_signature.Unknown):
-            _signature.specs(odd)
+        with pytest.raises(signature.Unknown):
+            signature.specs(odd)
 
 
 def test_text_goes_in(keep):
@@ -234,7 +233,7 @@ def test_tensorflows_own_helpers_are_not_models():
         tf.constant([1.0]),
         tf.data.Dataset.range(3),
     ):
-        assert savers.find(value) is None
+        assert registry.find(value) is None
 
 
 class Several(tf.Module):
@@ -483,4 +482,4 @@ def test_a_saved_model_whose_variables_are_cut_short(keep):
 def test_a_missing_saved_model_is_a_load_error(tmp_path):
     """A folder without the SavedModel is named."""
     with pytest.raises(LoadError, match="can't be read"):
-        savers.by_name("saved_model").load(tmp_path, {})
+        registry.by_name("saved_model").load(tmp_path, {})

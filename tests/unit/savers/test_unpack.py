@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlwrap import savers
-from mlwrap._journal import Metrics, artifact_path
+from mlwrap._journal.names import artifact_path
+from mlwrap._journal.records import Metrics
+from mlwrap._returned.unpack import Found, unpack
+from mlwrap._savers import registry
 from mlwrap.errors import MlwrapWarning
-from mlwrap.savers import _registry, unpack
 
 
 class Model:
@@ -57,7 +58,7 @@ class ModelSaver:
 
 @pytest.fixture(autouse=True)
 def _with_models(monkeypatch):
-    monkeypatch.setattr(_registry, "_savers", [ModelSaver(), *_registry._savers])
+    monkeypatch.setattr(registry, "_savers", [ModelSaver(), *registry._savers])
 
 
 class Scores(NamedTuple):
@@ -503,4 +504,4 @@ class TestWithKeras:
     def test_the_saver_is_the_one_for_the_kind(self, keras):
         """A Keras model is saved by the Keras saver, whichever Keras it is of."""
         model, _ = self.trained(keras)
-        assert unpack(model).models == [savers.Found("keras_model", model, savers.by_name("keras"))]
+        assert unpack(model).models == [Found("keras_model", model, registry.by_name("keras"))]

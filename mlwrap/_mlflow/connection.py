@@ -1,0 +1,76 @@
+"""Can a store be reached? Asked before MLflow's client is, which takes its time to find out."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlwrap.errors import Unreachable
+
+_CONNECT_SECONDS = 5.0
+
+
+class NobodyListens(Unreachable):
+    """There is no server, or no store, where one should be: trying again at once is of no use."""
+
+
+@contextlib.contextmanager
+def alone(tracking_uri: str) -> Iterator[None]:
+    """Keep processes apart that open an sqlite store at once: the first one makes its tables.
+
+    The lock is on the store's folder and not on a file, so that it leaves nothing behind.
+    """
+    folder = Path(urlsplit(tracking_uri).path[1:]).parent
+    if not tracking_uri.startswith("sqlite:///") or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a filesystem without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_listening(tracking_uri: str) -> None:
+    """Make sure that somebody listens where an HTTP server should be, or that an sqlite file can be opened.
+
+    Raises:
+        NobodyListens: It is not so. MLflow's client would go on trying for minutes.
+    """
+    if tracking_uri.startswith("sqlite:///"):
+        _check_sqlite(tracking_uri)
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return
+    if urllib.request.getproxies().get(parts.scheme):  # the way there is not a plain connection
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise NobodyListens(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
+
+
+def _check_sqlite(tracking_uri: str) -> None:
+    from mlwrap._mlflow.sqlite_store import database_of  # noqa: PLC0415 - SQLAlchemy, which loads with MLflow
+
+    database = database_of(tracking_uri)
+    if not database or database == ":memory:":
+        return
+    file = Path(database)
+    try:
+        with contextlib.closing(sqlite3.connect(file.absolute().as_uri() + "?mode=rw", uri=True, timeout=0)):
+            return
+    except sqlite3.OperationalError as error:
+        if file.parent.is_dir() and not file.exists() and os.access(file.parent, os.W_OK):
+            return  # MLflow makes it
+        raise NobodyListens(f"the sqlite store {database} can't be opened ({error}).") from error

@@ -1,0 +1,81 @@
+"""What MLflow's registry is told of a model: its version, and its alias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mlwrap._journal.names import Registered
+from mlwrap._journal.progress import ModelProgress
+from mlwrap._journal.records import Model
+from mlwrap._journal.uri_passwords import with_password
+from mlwrap._mlflow.errors import asks_once, sorted_errors
+from mlwrap._mlflow.sqlite_store import openable
+
+
+class Registry:
+    """MLflow's registry of models.
+
+    Args:
+        tracking_uri: Where MLflow is; where its registry is, MLflow knows (``MLFLOW_REGISTRY_URI``).
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._mlflow = MlflowClient(openable(with_password(tracking_uri)))
+        self.tracking_uri = tracking_uri
+        self.asks_once = asks_once()
+
+    def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
+        """Make a version of a model that is READY, and set the alias; once, however often it is asked.
+
+        Args:
+            record: What the journal says of the model.
+            run_id: Its run.
+            model: How far its delivery got; brought up to date here.
+            save: Writes that down.
+        """
+        wanted = Registered.parse(record.register_as)
+        version, source = None, f"models:/{model.model_id}" if model.model_id else model.location
+        if model.registered is None:
+            model.registered = ""
+            save()
+        else:  # MLflow was asked before, and its answer is not written down
+            version = self._find(wanted.name, run_id, source)
+        version = version or self._create(wanted.name, run_id, source, model.model_id)
+        if wanted.alias is not None:
+            self._set_alias(wanted.name, wanted.alias, version)
+        model.registered = f"models:/{wanted.name}/{version}"
+        save()
+
+    @sorted_errors
+    def _find(self, name: str, run_id: str, source: str) -> str | None:
+        for version in self._mlflow.search_model_versions(f"run_id = '{run_id}'"):
+            if (version.name, version.source) == (name, source):
+                return str(version.version)
+        return None
+
+    @sorted_errors
+    def _create(self, name: str, run_id: str, source: str, model_id: str) -> str:
+        try:
+            return self._create_version(name, run_id, source, model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        try:
+            self._mlflow.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was first
+                raise
+        return self._create_version(name, run_id, source, model_id)
+
+    def _create_version(self, name: str, run_id: str, source: str, model_id: str) -> str:
+        made = self._mlflow.create_model_version(
+            name, source, run_id, model_id=model_id or None, await_creation_for=0
+        )
+        return str(made.version)
+
+    @sorted_errors
+    def _set_alias(self, name: str, alias: str, version: str) -> None:
+        self._mlflow.set_registered_model_alias(name, alias, version)

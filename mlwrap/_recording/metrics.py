@@ -1,0 +1,300 @@
+"""What a training logs at its steps: names, numbers, a step and a time. Made for microseconds.
+
+A number is written at once. A tensor that its device is still busy with waits, for to ask for it would make
+the training wait: it is written when a later call finds it ready or more than a second old, or at the
+run's end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+from mlwrap._capture.mlflow_names import rename
+from mlwrap._journal.records import Metrics, Number
+from mlwrap._recording.clock import Clock
+from mlwrap._recording.logged_before import Found, first_nonfinite, newest
+from mlwrap._recording.metric_values import is_ready, number
+from mlwrap.config import Nonfinite
+from mlwrap.errors import Diverged, told
+
+_PATIENCE = 1.0  # seconds that a tensor may wait
+_REMEMBERED = 5_000  # calls with the same names, to know again what is found afterwards
+_STREAMS = 256  # sets of names; a training logs the same few at every step
+_LARGEST = 2**63 - 1  # step, in MLflow's database
+_plain: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
+
+
+class _Stream:
+    """What is logged under one set of names.
+
+    Attributes:
+        given: The names, as they came.
+        names: As MLflow takes them.
+        plain: Whether that is how they came.
+        last: The highest step so far.
+        recent: The last records.
+        kin: All streams that share a name with this one, itself among them.
+    """
+
+    __slots__ = ("given", "kin", "last", "names", "plain", "recent")
+
+    def __init__(self, names: tuple[Any, ...]) -> None:
+        self.given = names
+        self.names = tuple(rename(str(name)) for name in names)
+        self.plain = self.names == names and {str}.issuperset(map(type, names))
+        self.last = -1
+        self.recent: deque[Metrics] = deque(maxlen=_REMEMBERED)
+        self.kin: list[_Stream] = [self]
+
+
+class _Waiting(NamedTuple):
+    """Tensors of one call that are not ready."""
+
+    stream: _Stream
+    values: dict[str, Any]
+    step: int
+    time: int
+    until: float
+
+
+class Points:
+    """The metrics of one run.
+
+    Args:
+        write: Writes a record down.
+        warn: Says what is wrong with a value.
+        tag: Tags the run.
+        nonfinite: What becomes of NaN and the infinities: they are logged and the run is tagged, they are
+            left out and it is tagged, or they are logged, it is tagged, and ``Diverged`` is raised.
+
+    Attributes:
+        write: Writes a record down.
+        counts: Where what goes on over several trainings has got to, by its name.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Metrics], object],
+        warn: Callable[[str], None],
+        tag: Callable[[Mapping[str, Any]], None],
+        nonfinite: Nonfinite,
+    ) -> None:
+        self.write, self._warn, self._tag = write, warn, tag
+        self._nonfinite = nonfinite
+        self._clock = Clock()
+        self._streams: dict[tuple[str, ...], _Stream] = {}
+        self._last = _Stream(())
+        self._waiting: deque[_Waiting] = deque()
+        self._lock = threading.RLock()  # a signal's handler may come in the middle
+        self._found = Found()
+        self._told: set[str] = set()
+        self.counts: dict[str, int] = {}
+
+    def log(
+        self, values: Mapping[str, Any], step: Any = None, timestamp: Any = None, *, ordered: bool = True
+    ) -> Metrics | None:
+        """Write the metrics of one step down; one that is no number costs no other.
+
+        Args:
+            values: Name to a number, or what holds one.
+            step: ``None`` for the one after the highest of these names.
+            timestamp: Milliseconds since the epoch; ``None`` for now.
+            ordered: Whether a step that goes back is worth a word: not where threads log one after another.
+
+        Returns:
+            What was written; ``None`` for nothing.
+
+        Raises:
+            Diverged: One is not finite, and that is to stop the training. It is written down.
+        """
+        if self._waiting:
+            self.settle(_PATIENCE)
+        names, stream = tuple(values), self._last
+        if names != stream.given:  # a training logs the same ones again and again
+            stream = self._last = self._streams.get(names) or self._stream(names)
+        if type(step) is int and stream.last < step <= _LARGEST:
+            stream.last = step
+        else:
+            step = self._step(stream, step, ordered=ordered)
+        time = self._clock.time(step) if timestamp is None else self._time(step, timestamp)
+        total = 0.0
+        for value in values.values():
+            if type(value) is not float:
+                numbers = self._numbers(stream, values, step, time)
+                total = sum(numbers.values())
+                break
+            total += value
+        else:  # as nearly always
+            numbers = {**values} if stream.plain else dict(zip(stream.names, values.values(), strict=True))
+            if numbers and total - total == 0.0:  # finite: what _log() does, without the call
+                record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
+                stream.recent.append(record)
+                self.write(record)
+                return record
+        return self._log(stream, numbers, total, step, time) if numbers else None
+
+    def settle(self, patience: float = 0.0) -> None:
+        """Write the tensors down that are ready, or have waited for longer than ``patience`` seconds."""
+        with self._lock:
+            while self._waiting:
+                stream, values, step, when, since = first = self._waiting[0]
+                if time.monotonic() - since < patience and not all(map(is_ready, values.values())):
+                    return
+                numbers = self._resolved(values)
+                if self._waiting and self._waiting[0] is first:  # else a signal's handler wrote it
+                    self._waiting.popleft()
+                    if numbers:
+                        self._log(stream, numbers, sum(numbers.values()), step, when)
+
+    def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
+        """Write metrics down that a model or a history remembers; a point that was met before counts once.
+
+        Args:
+            records: The metrics.
+            prefix: What stands before the name of a metric that has another value at that step already.
+        """
+        records = list(records)
+        names = {rename(name) for record in records for name in record.values}
+        live = {
+            (name, record.step): value
+            for stream in (list(self._streams.values()) if names else ())
+            if not names.isdisjoint(stream.names)
+            for record in list(stream.recent)
+            for name, value in record.values.items()
+        }
+        for record in records:
+            if fresh := self._judged(self._found.fresh(record, prefix, live), record.step):
+                self.write(self._found.noted(Metrics(values=fresh, step=record.step, time=record.time)))
+
+    def newest(self) -> tuple[Metrics, ...]:
+        """The newest point of each metric so far; tensors of one call may be in several records."""
+        recent = (list(stream.recent)[-100:] for stream in list(self._streams.values()))
+        return newest(itertools.chain(self._found.newest.values(), *recent))
+
+    def _log(
+        self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
+    ) -> Metrics | None:
+        if math.isfinite(total):  # then each of them is
+            record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
+            stream.recent.append(record)
+            self.write(record)
+            return record
+        spelled = Metrics.of(numbers, step=step, time=time).values
+        written = None
+        if values := self._judged(spelled, step):
+            written = Metrics(values=values, step=step, time=time)
+            stream.recent.append(written)
+            self.write(written)
+        if self._nonfinite == "stop" and (odd := first_nonfinite(spelled)):
+            raise Diverged(
+                f"metric {odd!r} is {numbers[odd]} at step {step}, and nonfinite='stop' says that the "
+                "training ends then. All points are logged."
+            )
+        return written
+
+    def _judged(self, values: dict[str, Number], step: int) -> dict[str, Number]:
+        """What is to be written of these; the first that is not finite is told the run's reader."""
+        odd = first_nonfinite(values)
+        if odd is None:
+            return values
+        if "nonfinite" not in self._told:
+            self._told.add("nonfinite")
+            first = {"first_nonfinite_step": step, "first_nonfinite_metric": odd}
+            self._tag(
+                {"mlwrap.diverged": "true", **{f"mlwrap.{name}": value for name, value in first.items()}}
+            )
+        if self._nonfinite != "skip":
+            return values
+        return {name: value for name, value in values.items() if not isinstance(value, str)}
+
+    def _numbers(self, stream: _Stream, values: Mapping[str, Any], step: int, time: int) -> dict[str, float]:
+        """Values as the numbers that they are; those that are not ready wait."""
+        if not _plain.issuperset(map(type, values.values())):
+            return self._ready(stream, values, step, time)
+        try:
+            return dict(zip(stream.names, map(float, values.values()), strict=True))
+        except OverflowError:  # of an integer that is larger than any float
+            return self._resolved(dict(zip(stream.names, values.values(), strict=True)))
+
+    def _ready(self, stream: _Stream, values: Mapping[str, Any], step: int, time_: int) -> dict[str, float]:
+        """The numbers that are there; the others wait."""
+        there: dict[str, Any] = {}
+        waiting: dict[str, Any] = {}
+        for name, value in zip(stream.names, values.values(), strict=True):
+            if isinstance(value, Real):
+                _plain.add(type(value))
+            try:
+                (there if is_ready(value) else waiting)[name] = value
+            except Exception:  # noqa: BLE001 - a symbolic tensor, whose number will be asked for next
+                there[name] = value
+        if waiting:
+            self._waiting.append(_Waiting(stream, waiting, step, time_, time.monotonic()))
+        return self._resolved(there)
+
+    def _resolved(self, values: Mapping[str, Any]) -> dict[str, float]:
+        numbers = {}
+        for name, value in values.items():
+            try:
+                numbers[name] = number(value)
+            except Exception as error:  # noqa: BLE001 - whatever a value's own __float__ raises
+                self._say(name, f"metric {name!r} is no number, and is left out: {told(error)}")
+        return numbers
+
+    def _stream(self, names: tuple[str, ...]) -> _Stream:
+        stream = _Stream(names)
+        with self._lock:
+            if len(self._streams) >= _STREAMS:
+                self._streams.pop(next(iter(self._streams)))
+            for other in self._streams.values():
+                if not set(stream.names).isdisjoint(other.names):
+                    stream.kin.append(other)
+                    other.kin.append(stream)
+            return self._streams.setdefault(names, stream)
+
+    def _step(self, stream: _Stream, step: Any, *, ordered: bool) -> int:
+        """The step that something is; the next one for ``None``, or for what is no step."""
+        if step is not None:
+            try:
+                if abs(whole := int(step)) <= _LARGEST:
+                    if whole < stream.last and ordered:
+                        self._went_back(stream, whole)
+                    stream.last = max(whole, stream.last)
+                    return whole
+                why = "it is too large"
+            except Exception as error:  # noqa: BLE001 - whatever a step's own __int__ raises
+                why = told(error)
+            self._say("a step", f"a step is no whole number, and the next one is taken for it: {why}")
+        with self._lock:
+            stream.last = min(max(other.last for other in stream.kin) + 1, _LARGEST)
+            return stream.last
+
+    def _went_back(self, stream: _Stream, step: int) -> None:
+        self._say(
+            "step",
+            f"{stream.names[0]!r} went back from step {stream.last} to {step}. Both points are kept; MLflow "
+            "shows the highest step as the latest. Without a step= it is the next one, and run.steps() "
+            "counts on over several loops.",
+        )
+
+    def _time(self, step: int, timestamp: Any) -> int:
+        try:
+            if 0 <= (whole := int(timestamp)) <= _LARGEST:
+                return whole
+            why = "it is negative, or too large"
+        except Exception as error:  # noqa: BLE001 - likewise
+            why = told(error)
+        self._say("a timestamp", f"a timestamp is no number of milliseconds, and is taken for now: {why}")
+        return self._clock.time(step)
+
+    def _say(self, what: str, message: str) -> None:
+        """Once in a run: a training makes the same mistake at every step."""
+        if what not in self._told:
+            self._told.add(what)
+            self._warn(message)

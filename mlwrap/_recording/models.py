@@ -1,0 +1,281 @@
+"""The models of one run: each is saved and written down; or taken back, and that is written down.
+
+Where its framework allows it, a model can be saved while the training goes on: as it was when it was logged.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mlwrap._capture.redact import Redactor
+from mlwrap._journal.records import AnyRecord, Metrics, Model, now
+from mlwrap._process.provenance import pins
+from mlwrap._recording.background_save import Background
+from mlwrap._recording.logged_model import LoggedModel, plain_name
+from mlwrap._recording.stage_checksums import StageChecksums
+from mlwrap._recording.throughput import is_speed
+from mlwrap._savers import registry
+from mlwrap._savers.input_example import keep_example
+from mlwrap._savers.saver import SaveOptions, Saver, naming
+from mlwrap._spool.run_folder import RunFolder
+from mlwrap.errors import SaveError, told
+
+MAX_ERROR = 5000  # characters
+
+
+class _Save(NamedTuple):
+    """What is to be written down, who writes the files of it, and where."""
+
+    record: Model
+    saver: Saver
+    options: SaveOptions
+    stage: Path
+
+
+class Models:
+    """Saves the models of one run.
+
+    Args:
+        run: The run's name.
+        folder: Gives the run's folder.
+        append: Writes a record down.
+        warn: Says what went wrong.
+        redactor: Takes secrets out.
+        checksums: Looks at what was staged.
+        state: Gives the run's parameters and its newest metrics, which a model carries.
+        failing: Called when a model could not be saved in the background, which is to be told.
+        strict: Raise ``SaveError`` where a model can't be saved.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        folder: Callable[[], RunFolder],
+        append: Callable[[AnyRecord], None],
+        warn: Callable[[str], None],
+        redactor: Redactor,
+        *,
+        checksums: StageChecksums,
+        state: Callable[[], tuple[dict[str, str], tuple[Metrics, ...]]],
+        failing: Callable[[], None],
+        strict: bool,
+    ) -> None:
+        self.logged: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
+        self.seconds = 0.0  # that the last save took
+        self._run = run
+        self._folder = folder
+        self._append = append
+        self._warn = warn
+        self._redactor = redactor
+        self._checksums = checksums
+        self._state = state
+        self._calls = 0
+        self._failing = failing
+        self._strict = strict
+        self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
+        self._writing = threading.RLock()
+        self._background = Background()
+        self._failed: list[tuple[Model, str, Any]] = []  # and not told yet
+
+    @property
+    def busy(self) -> bool:
+        """Whether a model is being saved, or read once more, in the background."""
+        return self._background.busy or self._checksums.busy
+
+    def next_call(self) -> int:
+        """The number of the next call that logs models."""
+        self._calls += 1
+        return self._calls
+
+    def save(
+        self,
+        model: Any,
+        name: str,
+        saver: Saver,
+        options: SaveOptions,
+        *,
+        step: int,
+        metrics: Metrics | None,
+        background: bool,
+        at_once: bool,
+        checkpoint: bool,
+        call: int,
+        others: Collection[str],
+    ) -> LoggedModel:
+        """Save a model and write it down; or take it back, and write that down.
+
+        Args:
+            model: The model.
+            name: Its name in MLflow.
+            saver: Writes it.
+            options: What was asked of the saver.
+            step: The training step that it belongs to.
+            metrics: Points of the run that tell how good it is; by default the newest ones.
+            background: Whether that may be done while the training goes on, if its saver can.
+            at_once: Else what is being saved in the background is waited for, to be the older one in MLflow.
+            checkpoint: Whether it is a state on the way.
+            call: As :meth:`next_call` gave it.
+            others: Names of the other models that the call logs, whose metrics are not its own.
+
+        Raises:
+            SaveError: It could not be saved, and the run is strict.
+        """
+        if (plain := plain_name(name)) != name:
+            self._warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
+            name = plain
+        params, newest = self._state()
+        record = Model(
+            name=name,
+            staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
+            time=now(),
+            step=step,
+            saver=saver.name,
+            saver_format=saver.format,
+            python=platform.python_version(),
+            register_as=options.registered,
+            verify=options.verify,
+            metrics=None if metrics is None else _own_metrics(metrics, ()),
+            newest=tuple(_own_metrics(some, others) for some in newest) if metrics is None else (),
+            params=params,
+            call=call,
+            checkpoint=checkpoint,
+        )
+        logged = LoggedModel(name, step=step, checkpoint=checkpoint, call=call)
+        try:
+            stage = self._folder().stage(name)
+            record = msgspec.structs.replace(record, staged=self._folder().relative(stage))
+            self.logged[record.staged], self._saving[record.staged] = logged, record
+            save = _Save(record, saver, options, stage)
+            snapshot = registry.snapshot(saver, model, options) if background else None
+            if snapshot is not None and self._later(save, snapshot, model):
+                return logged
+            if not at_once:
+                self._background.wait()
+            self._write(save, model)
+        except BaseException as error:
+            self.logged[record.staged] = logged
+            self._abandon(record, told(error))
+            if not isinstance(error, Exception):
+                raise
+            self._tell(record, told(error), model, strict=self._strict, cause=error)
+        return logged
+
+    def wait(self) -> None:
+        """Wait for what is being saved, or read once more, in the background."""
+        self._background.wait()
+        self._checksums.wait()
+
+    def report(self, *, strict: bool | None = None) -> None:
+        """Tell, once, which models could not be saved in the background.
+
+        Raises:
+            SaveError: One could not, and the run is strict; a further one is told by the next call.
+        """
+        while self._failed:
+            self._tell(*self._failed.pop(0), strict=self._strict if strict is None else strict)
+
+    def finish(self, error: BaseException | None) -> BaseException | None:
+        """Wait for what is being saved in the background, and tell what could not be.
+
+        Args:
+            error: What has ended the run, if something has.
+
+        Returns:
+            What ends the run now: that a strict run's model could not be saved, or what the wait was cut
+            short by.
+        """
+        try:
+            self.wait()
+            self.report(strict=self._strict and error is None)
+        except SaveError as failed:
+            self.report(strict=False)
+            return failed
+        except BaseException as interrupted:  # noqa: BLE001 - Ctrl-C: it is raised when the run is closed
+            self.abandon_all(f"cut short by {told(interrupted)}")
+            return interrupted
+        return None
+
+    def abandon_all(self, why: str) -> None:
+        """Take back every model that is being saved right now, or waits for that."""
+        self._background.clear()
+        with self._writing:
+            for record in list(self._saving.values()):
+                self._abandon(record, why)
+
+    def _write(self, save: _Save, value: Any) -> None:
+        """Let a saver write a model, or a snapshot of one, and write it down."""
+        record, saver, options, stage = save
+        began = time.monotonic()
+        with naming(self._run, record.name):
+            saved = registry.save(saver, value, stage, options)
+        saved = keep_example(value, stage, saved, options)
+        pinned = pins(("mlflow", *saved.packages))
+        files = self._checksums.files(stage, saved.zips)
+        self.seconds = time.monotonic() - began
+        with self._writing:
+            if record.staged in self._saving:
+                self._append(msgspec.structs.replace(record, saved=saved, requirements=pinned, files=files))
+                self._checksums.follow(stage, record.staged, files)
+                self.logged[record.staged].status = "STAGED"
+                del self._saving[record.staged]
+            else:  # it was taken back in the meantime
+                shutil.rmtree(stage, ignore_errors=True)
+
+    def _later(self, save: _Save, snapshot: Any, model: Any) -> bool:
+        """Have a model's snapshot saved in the background, and tell whether that is possible."""
+        record = save.record
+
+        def work() -> None:
+            try:
+                self._write(save, snapshot)
+            except BaseException as error:  # noqa: BLE001 - told by the training's own thread
+                with self._writing:
+                    if record.staged in self._saving:
+                        self._failed.append((record, told(error), model))
+                        self._failing()
+                        self._abandon(record, told(error))
+
+        def replaced() -> None:
+            with self._writing:
+                del self._saving[record.staged]
+                self.logged.pop(record.staged).status = "REPLACED"
+            shutil.rmtree(save.stage, ignore_errors=True)
+
+        try:
+            self._background.do(record.name, work, replaced)
+        except RuntimeError:  # the system has no thread more, or the interpreter is about to end
+            return False
+        return True
+
+    def _tell(
+        self, record: Model, why: str, model: Any, *, strict: bool, cause: Exception | None = None
+    ) -> None:
+        message = f"the model {record.name!r} could not be saved: {why}"
+        if strict:
+            raise SaveError(self._redactor.text(f"run {self._run!r}: {message}"), model) from cause
+        self._warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
+
+    def _abandon(self, record: Model, why: str) -> None:
+        self._saving.pop(record.staged, None)
+        shutil.rmtree(self._folder().path / record.staged, ignore_errors=True)
+        self.logged[record.staged].status = "FAILED"
+        self._append(msgspec.structs.replace(record, error=self._redactor.text(why)[:MAX_ERROR]))
+
+
+def _own_metrics(metrics: Metrics, others: Collection[str]) -> Metrics:
+    """Those that tell how good a model is: neither how fast it was trained, nor of one of the others."""
+    values = {
+        name: value
+        for name, value in metrics.values.items()
+        if not is_speed(name) and name.partition("/")[0] not in others
+    }
+    return msgspec.structs.replace(metrics, values=values)

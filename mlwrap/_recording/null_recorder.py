@@ -1,0 +1,47 @@
+"""What there is to know of a run that nobody writes down: its name, and how it ended."""
+
+from __future__ import annotations
+
+import uuid
+from functools import cached_property
+from typing import Literal
+
+from mlwrap._journal.records import Status
+from mlwrap._recording.logged_model import LoggedModel
+
+
+class Unrecorded:
+    """A run while tracking is disabled, which must cost next to nothing; and what a recorder begins with.
+
+    Args:
+        name: The run's name.
+    """
+
+    name = "run"
+    status: Literal["RUNNING"] | Status = "RUNNING"
+    run_id: str | None = None
+    experiment: str | None = None
+    experiment_id: str | None = None
+    tracking_uri = ""
+    offline = in_vain = preempted = lost = False
+    recording = False  # whether there is a journal that is this process's to write
+    ready = False
+    verify: Literal["static", "load"] = "static"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def key(self) -> str:
+        """The run's own id."""
+        return uuid.uuid4().hex
+
+    @property
+    def logged(self) -> dict[str, LoggedModel]:
+        """The logged models by their staged paths, in the order of logging."""
+        return {}
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there is a journal, whoever's it is to write."""
+        return False

@@ -1,0 +1,302 @@
+"""A run's life from start to end: ``model_run``, which the decorator is, too."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlwrap._capture.flatten import Captured
+from mlwrap._capture.flatten import params as capture_params
+from mlwrap._capture.redact import Redactor
+from mlwrap._journal.records import RunStarted, now
+from mlwrap._process import console, shutdown
+from mlwrap._process.mlflow_settings import working_folder
+from mlwrap._process.provenance import provenance
+from mlwrap._process.run_in_thread import aside
+from mlwrap._process.system_metrics import system_metrics
+from mlwrap._process.workers import Role, role
+from mlwrap._recording.recorder import Recorder
+from mlwrap._run.ending import close, status_of
+from mlwrap._run.flush import Handover
+from mlwrap._run.mlflow_active_run import Fluent
+from mlwrap._run.parent_run import announced, existing_run, place, surrounding
+from mlwrap._run.run import Run, current, current_fits, current_run
+from mlwrap._savers.history.fits import watch_fits
+from mlwrap._savers.saver import SaveOptions
+from mlwrap._spool.spool import spool_root
+from mlwrap.config import Options, Settings, check_type, is_own, settings
+from mlwrap.errors import RunStateError, told
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def model_run(
+    name: str = "run",
+    *,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    verify: Literal["static", "load"] = "static",
+    **options: Unpack[Options],
+) -> RunContext:
+    """Track what happens inside a ``with`` or ``async with`` block as an MLflow run.
+
+    Args:
+        name: The run's name in MLflow.
+        params: Parameters to log at the start; nested values are flattened.
+        tags: Tags for MLflow.
+        run_id: MLflow's id of an existing run, which is opened again and written on. Its name, experiment
+            and parent stay. By default ``MLFLOW_RUN_ID``, which ``mlflow run`` sets, for the first run.
+        verify: ``"load"``: a process of its own loads every model that the run logs, each of its forms;
+            checkpoints only where :meth:`Run.log_model` says so. The run's end waits for that.
+        **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
+            ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
+
+    Returns:
+        A context manager; entering it starts the run and gives the :class:`Run`.
+
+    Raises:
+        OptionError: An option that there is not, or one of the wrong type or value.
+        SpoolError: On entering: the spool can't be written.
+    """
+    check_type("name", name, str)
+    for option, value in (("params", params), ("tags", tags)):
+        if value is not None:
+            check_type(option, value, Mapping)
+    check_type("run_id", "" if run_id is None else run_id, str)
+    SaveOptions(verify=verify)  # says what is wrong with it
+    given = dict(params or {})
+    return RunContext(
+        name,
+        settings(**options),
+        capture=lambda redactor: capture_params(given, redactor=redactor),
+        tags=tags,
+        run_id=run_id,
+        own_experiment=is_own("experiment", options),
+        verify=verify,
+    )
+
+
+class RunContext:
+    """Starts a run when it is entered and ends it when it is left; the decorator's and ``model_run``'s.
+
+    Args:
+        name: The run's name in MLflow.
+        chosen: The settings for this run.
+        capture: Gives the parameters to log at the start, with a redactor to take secrets out.
+        tags: Tags for MLflow.
+        function: The function that is the run's body, if it is one.
+        run_id: MLflow's id of a run that is to be written on.
+        own_experiment: Whether the call itself says which experiment it belongs to.
+        verify: How the models that it logs are verified.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chosen: Settings,
+        *,
+        capture: Callable[[Redactor], Captured],
+        tags: Mapping[str, Any] | None = None,
+        function: Callable[..., Any] | None = None,
+        run_id: str | None = None,
+        own_experiment: bool = True,
+        verify: Literal["static", "load"] = "static",
+    ) -> None:
+        self._recorder = Recorder(name, strict=chosen.strict, nonfinite=chosen.nonfinite)
+        self._recorder.verify = verify
+        self._settings = chosen
+        self._capture = capture
+        self._tags, self._function = tags or {}, function
+        self._run_id, self._own = run_id, own_experiment
+        self._entered = False
+        self._offline = chosen.delivery == "off"
+        warning = chosen.preemption_signal
+        self._warning = None if warning is None else shutdown.signal_number(warning)
+        self._run: Run | None = None
+        self._handover = Handover(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
+        self._delivering = False
+        self._fluent: Fluent | None = None
+        self._announced = contextlib.ExitStack()
+        self._ending: Callable[[Recorder], None] | None = None
+
+    def __enter__(self) -> Run:
+        """Start the run.
+
+        Raises:
+            SpoolError: The spool can't be written; nothing has started.
+            RunStateError: It was entered before.
+        """
+        if self._entered:
+            raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
+        self._entered = True
+        self._began = time.monotonic()
+        try:
+            if not self._settings.disabled:
+                self._start()
+                watch_fits(current_fits)
+            run = self._run = Run(self._recorder, current_run(), self._handover)
+            current.set(run)
+        except BaseException as error:  # Ctrl-C among them: what was opened is closed again
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run as ``error`` says; the error goes on to the caller."""
+        unsaved = self._recorder.saved(error)
+        if self._end(error or unsaved):
+            self._deliver()
+        if unsaved is not None:
+            raise unsaved
+
+    async def __aenter__(self) -> Run:
+        """Start the run; see :meth:`__enter__`."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run likewise; other tasks go on while it waits for delivery."""
+        unsaved = None
+        try:
+            if self._recorder.saving:
+                await aside(self._recorder.models.wait, error)
+        except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
+            self._recorder.models.abandon_all(f"cut short by {told(cancelled)}")
+            unsaved = cancelled
+        unsaved = unsaved or self._recorder.saved(error)
+        if self._end(error or unsaved):
+            if self._handover.takes_time:
+                await aside(self._deliver, error)
+            else:
+                self._deliver()
+        if unsaved is not None:
+            raise unsaved
+
+    def _end(self, error: BaseException | None) -> bool:
+        """End the run, and say whether it is to be delivered now."""
+        if self._run is not None and current.get() is self._run:
+            current.set(self._run.around)
+        self._announced.close()
+        status = status_of(error, self._recorder.signal)
+        if not self._recorder.recording:
+            self._recorder.status = status
+            return False
+        if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
+            shutdown.closed(self)
+            return False
+        try:
+            if self._fluent is not None:
+                self._fluent.leave(status)
+            if self._ending is not None:
+                self._ending(self._recorder)
+            close(self._recorder, status, error)
+        finally:
+            shutdown.closed(self)
+        return True
+
+    def interrupted(self, signal_name: str) -> None:
+        """A signal came that a handler of the user's deals with."""
+        self._recorder.signal = signal_name
+
+    def warned(self, signal_name: str) -> None:
+        """The process will be ended soon; the body finds out by ``run.preempted``."""
+        self._recorder.preempted = True
+        self._recorder.tags({"mlwrap.preempted": signal_name})
+
+    def cut_short(self, signal_name: str | None) -> None:
+        """The process ends, by a signal or by itself: close the run while there is time."""
+        if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
+            self._recorder.signal = signal_name
+            self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
+            close(self._recorder, "KILLED", None)
+            self._deliver()
+
+    def _start(self) -> None:
+        worker = role() if self._settings.chief is None else Role(chief=self._settings.chief)
+        recorder, run_id = self._recorder, self._run_id or existing_run()
+        if not worker.chief and not worker.saves:
+            recorder.run_id = run_id  # the chief's, where its launcher names one for all
+            return
+        around = surrounding()
+        where, parent_key, parent_run_id = place(self._settings, around, run_id, own_experiment=self._own)
+        tags = dict(self._tags)
+        if around is not None:
+            self._offline = self._offline or around.offline
+            self._ending = around.ending
+            tags |= around.tags
+        captured = self._captured()  # before any text is written: from now on the secrets in it are known
+        first = RunStarted(
+            key=recorder.key,
+            name=recorder.name,
+            time=now(),
+            tracking_uri=where.tracking_uri,
+            experiment=where.experiment,
+            experiment_id=where.experiment_id,
+            parent_key=parent_key,
+            parent_run_id=parent_run_id,
+            run_id=run_id,
+            folder=str(working_folder()),
+            offline=self._offline,
+            tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
+            thin_after=self._settings.thin_after,
+            system_metrics=system_metrics(self._settings),
+        )
+        sender = self._settings.delivery == "sender" and not self._offline and worker.chief
+        recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)
+        shutdown.opened(self, self._warning)
+        if not worker.chief:
+            return
+        self._announced.enter_context(announced(recorder.journal.folder))
+        if captured is not None:
+            self._write_params(captured)
+        if not self._offline:
+            self._fluent = Fluent(recorder, first.tracking_uri)
+        if not self._settings.quiet:
+            console.started(
+                recorder.name, where.experiment or where.experiment_id, where.tracking_uri, run_id
+            )
+
+    def _captured(self) -> Captured | None:
+        try:
+            return self._capture(self._recorder.redactor)
+        except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
+            self._recorder.warn(f"its parameters could not be read, and training goes on: {told(error)}")
+            return None
+
+    def _write_params(self, captured: Captured) -> None:
+        try:
+            self._recorder.params(captured)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
+
+    def _deliver(self) -> None:
+        recorder, folder = self._recorder, self._recorder.journal.folder
+        if recorder.in_vain:
+            recorder.release()
+            folder.remove()
+            return
+        self._delivering = True
+        try:
+            self._handover.begin()
+        finally:
+            self._delivering = False
+        if not self._settings.quiet:
+            models = [(m.label, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
+            console.ended(
+                recorder.name,
+                status=recorder.status,
+                seconds=time.monotonic() - self._began,
+                run_id=recorder.run_id,
+                models=models,
+                folder=folder.path,
+                delivering=self._handover.left,
+                lost=recorder.lost,
+            )

@@ -1,0 +1,137 @@
+"""Figures: of matplotlib, plotly, Altair and Bokeh; and the images of Pillow.
+
+Each is written as MLflow's ``log_figure`` and ``log_image`` have it: a figure that one can zoom into as HTML,
+which loads its JavaScript from the web, and any other one as a picture. Nothing is imported to ask what
+something is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlwrap._savers.identify import class_name, has_class
+
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+class FigureKind(NamedTuple):
+    """A package's figures.
+
+    Attributes:
+        matches: Whether something is one.
+        suffix: The ending of its file where none was given.
+        write: Writes it to a path, in the format that the path's ending names.
+    """
+
+    matches: Callable[[Any], bool]
+    suffix: str
+    write: Callable[[Any, Path], object]
+
+
+def stands_for(value: Any) -> Any:
+    """The figure that ``value`` is the axes of, or an array of axes as ``subplots`` gives; else ``value``."""
+    part = value
+    if has_class(value, "ndarray", packages=("numpy",)) and value.dtype == object and value.size:
+        part = value.flat[0]
+    seen = 0
+    while has_class(part, "Axes", "SubFigure", packages=("matplotlib",)) and seen < 10:  # noqa: PLR2004
+        part, seen = part.figure, seen + 1
+    return part if _is_matplotlib(part) else value
+
+
+def is_figure(value: object) -> bool:
+    """Whether it is a figure that :func:`write_figure` can write."""
+    return any(kind.matches(value) for kind in _KINDS)
+
+
+def figure_suffix(value: object) -> str:
+    """The ending of a figure's file where none was given."""
+    return _kind(value).suffix
+
+
+def write_figure(value: Any, path: Path) -> None:
+    """Write a figure, axes, or an image, in the format that the path's ending names.
+
+    Raises:
+        TypeError: It is nothing of that kind, or its package can't write that format.
+    """
+    value = stands_for(value)
+    if is_image(value):
+        value.save(path)
+        return
+    _kind(value).write(value, path)
+
+
+def is_image(value: object) -> bool:
+    """Whether it is an image of Pillow."""
+    return has_class(value, "Image", packages=("PIL",))
+
+
+def image_suffix(value: Any) -> str:
+    """The ending of an image's file where none was given: PNG does not have all pixels."""
+    return ".png" if value.mode in _PNG_MODES else ".tiff"
+
+
+def write_image(value: Any, path: Path) -> None:
+    """Write an image in the format that holds all of it."""
+    value.save(path, format="PNG" if value.mode in _PNG_MODES else "TIFF")
+
+
+def _kind(value: object) -> FigureKind:
+    found = next((kind for kind in _KINDS if kind.matches(value)), None)
+    if found is None:
+        raise TypeError(
+            f"{class_name(value)} is no figure that mlwrap knows. Expected one of matplotlib, plotly, Altair "
+            "or Bokeh, an image of Pillow, or an object with a savefig()."
+        )
+    return found
+
+
+def _is_matplotlib(value: object) -> bool:
+    return has_class(value, "Figure", packages=("matplotlib",))
+
+
+def _is_plotly(value: object) -> bool:
+    return has_class(value, "BaseFigure", packages=("plotly",))
+
+
+def _write_plotly(value: Any, path: Path) -> None:
+    if path.suffix.lower() in {".html", ".htm"}:
+        value.write_html(path, include_plotlyjs="cdn", auto_open=False)
+    elif path.suffix.lower() == ".json":
+        value.write_json(path)
+    else:
+        value.write_image(path)  # for which plotly needs kaleido, and says so
+
+
+def _is_altair(value: object) -> bool:
+    return has_class(value, "TopLevelMixin", packages=("altair",))
+
+
+def _is_bokeh(value: object) -> bool:
+    return has_class(value, "LayoutDOM", packages=("bokeh",))
+
+
+def _write_bokeh(value: Any, path: Path) -> None:
+    if path.suffix.lower() not in {".html", ".htm"}:
+        ending = path.suffix or "a file without an ending"
+        raise TypeError(f"a Bokeh figure is written as .html, and not as {ending}. Name the file so.")
+    embed, resources = (importlib.import_module(f"bokeh.{name}") for name in ("embed", "resources"))
+    path.write_text(embed.file_html(value, resources.CDN, title=path.stem), encoding="utf-8")
+
+
+def _has_savefig(value: object) -> bool:
+    """As the grids of seaborn have."""
+    return callable(getattr(type(value), "savefig", None))
+
+
+_KINDS = (
+    FigureKind(_is_matplotlib, ".png", lambda figure, path: figure.savefig(path)),
+    FigureKind(_is_plotly, ".html", _write_plotly),
+    FigureKind(_is_altair, ".html", lambda chart, path: chart.save(str(path))),
+    FigureKind(_is_bokeh, ".html", _write_bokeh),
+    FigureKind(_has_savefig, ".png", lambda figure, path: figure.savefig(path)),
+)

@@ -1,0 +1,183 @@
+"""Paths to HDF5 files of Keras: whole models, and weights alone. Their attributes tell what is in them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlwrap._journal.records import Metrics, Saved
+from mlwrap._savers.keras.files import inputs_of, package_of
+from mlwrap._savers.keras.model import KerasSaver
+from mlwrap._savers.keras.weights import ADAPTER, restore_weights
+from mlwrap._savers.keras_checks.archive import check_hdf5
+from mlwrap._savers.keras_checks.packages import keras_for, tell_mlflow
+from mlwrap._savers.paths import inside, named_path
+from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.signature import attempt
+from mlwrap._spool.copy_files import copy_regular
+from mlwrap.errors import LoadError, SaveError, told, warn
+
+_DATA = "data"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ENDINGS = (".h5", ".hdf5")
+
+
+class KerasHdf5Saver(KerasSaver):
+    """Saves a whole model in an HDF5 file. Stock MLflow loads it; mlwrap does so only with ``trust=True``."""
+
+    name = "keras_hdf5"
+    frameworks = ("os",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is the path of an HDF5 file with a model in it."""
+        return _hdf5_attributes(value).get("model_config") is not None
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Copy the file.
+
+        Raises:
+            SaveError: It does not tell which Keras wrote it.
+            SpoolError: It can't be read.
+        """
+        file = folder / _DATA / "model.h5"
+        file.parent.mkdir()
+        copy_regular(Path(os.fsdecode(value)), file)
+        found = _hdf5_attributes(file)
+        try:
+            version = found["keras_version"]
+            package = package_of(version)
+        except (KeyError, ValueError) as error:
+            raise SaveError(
+                f"{os.fsdecode(value)} does not say which Keras wrote it. Save the model as .keras.", value
+            ) from error
+        tell_mlflow(file.parent, package, "h5")
+        settings = {
+            "data": _DATA,
+            "model_type": "keras",
+            "keras_module": package,
+            "keras_version": version,
+            "save_format": "h5",
+        }
+        return Saved(
+            flavors={"tensorflow": settings},
+            pyfunc={"loader_module": "mlflow.tensorflow", "data": _DATA},
+            signature=attempt(lambda text: inputs_of(json.loads(text)), found.get("model_config")),
+            details={"keras": package, "version": version},
+            packages=(package, "tensorflow"),
+            forms=("training",),
+        )
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: a file remembers nothing of its training."""
+        return ()
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
+        """Give back the model, compiled if what it was compiled with can be read; else a warning says so.
+
+        Raises:
+            LoadError: Without ``trust``; or its Keras is not installed, or the file can't be read.
+        """
+        if not trust:
+            raise LoadError(
+                "This model is an HDF5 file, whose format lets it bring code that runs on loading. Pass "
+                "trust=True if you trust where it comes from, or save the model as .keras."
+            )
+        keras = keras_for(str(details.get("keras")), str(details.get("version")))
+        check_hdf5(folder / _DATA / "model.h5", "The model")
+        # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
+        trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
+        load = functools.partial(keras.saving.load_model, str(folder / _DATA / "model.h5"), **trusted)
+        try:
+            return load()
+        except Exception as error:  # noqa: BLE001  # Keras 3 can't read a loss by name, which it writes itself
+            try:
+                model = load(compile=False)
+            except Exception as real:
+                raise LoadError(
+                    f"This Keras model could not be rebuilt from its HDF5 file: {told(real)}"
+                ) from real
+            warn(
+                "The model comes back without its optimizer, loss and metrics, which can't be read: "
+                f"{told(error)}. To train it on, compile() it first."
+            )
+            return model
+
+
+class KerasWeightsSaver:
+    """Saves a file of weights, as ``save_weights`` or a ``ModelCheckpoint`` writes it."""
+
+    name = "keras_weights"
+    format = 1
+    default_name = "weights"
+    frameworks = ("os",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is the path of a ``.weights.h5`` file, or of an older kind of one."""
+        path = named_path(value)
+        if path is None or not os.path.isfile(path):  # noqa: PTH113
+            return False
+        found = _hdf5_attributes(path)
+        is_named = path.name.endswith((".weights.h5", ADAPTER))
+        return "model_config" not in found and (is_named or "layer_names" in found)
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Copy the file.
+
+        Raises:
+            SaveError: It is no HDF5 file.
+            SpoolError: It can't be read.
+        """
+        source = Path(os.fsdecode(value))
+        # Which of its two formats Keras reads is decided by the name.
+        endings = (".weights.h5", ADAPTER)
+        name = next((f"model{end}" for end in endings if source.name.endswith(end)), "weights.h5")
+        file = folder / _DATA / name
+        file.parent.mkdir()
+        copy_regular(source, file)
+        if not _is_hdf5(file):
+            raise SaveError(f"{source} is no HDF5 file: it is damaged. Save the weights again.", value)
+        details = {"weights": f"{_DATA}/{name}"}
+        return Saved(details=details, packages=("keras", "tf_keras"), forms=("weights",))
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: weights remember nothing of their training."""
+        return ()
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
+        """Load the weights into ``into``, a model of the same layers, and give it back.
+
+        Raises:
+            LoadError: ``into`` is missing or no Keras model, or they do not fit.
+        """
+        weights = inside(folder, details["weights"])
+        return restore_weights(into, weights, "These are weights and no model")
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except OSError:
+        return False
+
+
+def _hdf5_attributes(value: object) -> dict[str, str]:
+    """The attributes of an HDF5 file that tell what is in it; none if it is no such file."""
+    path = named_path(value)
+    if path is None or path.suffix not in _ENDINGS or not _is_hdf5(path):
+        return {}
+    try:
+        import h5py  # noqa: PLC0415  # only where there is a file to ask, and every Keras brings it
+
+        with h5py.File(path, "r") as file:
+            return {
+                name: found.decode() if isinstance(found := file.attrs[name], bytes) else str(found)
+                for name in ("model_config", "keras_version", "layer_names")
+                if name in file.attrs
+            }
+    except Exception:  # noqa: BLE001  # no h5py, a damaged file: nobody knows what it is
+        return {}

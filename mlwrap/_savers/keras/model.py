@@ -1,0 +1,287 @@
+"""Keras models: Keras 3, Keras 2 and tf_keras, each saved and loaded by its own package.
+
+All go into one ``.keras`` file, which holds no pickle. The files around it are those that MLflow's
+own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.py`` of MLflow 3)::
+
+    data/model.keras         the model
+    data/keras_module.txt    for mlflow.tensorflow: the package that loads it
+    data/save_format.txt     likewise: "keras"; without it MLflow would look for a .h5 file
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from mlwrap._journal.records import Metrics, Saved, Zip
+from mlwrap._savers.history.fits import latest_fit
+from mlwrap._savers.history.metrics import history_metrics
+from mlwrap._savers.identify import class_name, has_class, imported, owner
+from mlwrap._savers.keras.folder_writer import can_write_folders, write_folder
+from mlwrap._savers.keras.optimizers import BACKEND_HOME, name_publicly
+from mlwrap._savers.keras.shards import joined
+from mlwrap._savers.keras.snapshot import Snapshot, snapshot
+from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
+from mlwrap._savers.keras.weights import has_weights, restore_weights
+from mlwrap._savers.keras_checks.archive import check_archive, read_config, weights_size
+from mlwrap._savers.keras_checks.config import Names, declared, names_of, needs_module, not_here
+from mlwrap._savers.keras_checks.packages import (
+    DATA,
+    PACKAGES,
+    backend,
+    details_of,
+    flavor_of,
+    frameworks_of,
+    keras_for,
+    pyfunc_of,
+    tell_mlflow,
+)
+from mlwrap._savers.keras_serving.advice import warn_of_forms
+from mlwrap._savers.keras_serving.forms import (
+    choose_serving,
+    has_several_outputs,
+    save_weights_only,
+    with_serving,
+)
+from mlwrap._savers.keras_serving.inputs import is_layer
+from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.signature import of_keras
+from mlwrap._shipped.loader import ship_loader
+from mlwrap.errors import LoadError, SaveError, told
+
+FILE = f"{DATA}/model.keras"
+_FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
+_MOST_FOR_A_BYTE = 8
+
+
+class KerasSaver:
+    """Saves Keras models so that ``mlflow.keras``, ``mlflow.tensorflow`` and ``mlflow.pyfunc`` load them."""
+
+    name = "keras"
+    format = 1
+    default_name = "keras_model"
+    collective = True
+    frameworks: tuple[str, ...] = PACKAGES
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is a model of any Keras."""
+        return has_class(value, "Model", packages=PACKAGES)
+
+    def snapshot(self, value: Any) -> Snapshot | None:
+        """``value`` as it is now, to be saved in another thread, where that is possible."""
+        package = owner(value, "Model", packages=PACKAGES)
+        return snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
+        """Write ``value``, a model or a snapshot of one, with its own Keras.
+
+        Raises:
+            SaveError: It has no weights yet, they can't be read, or a part can't be written without a pickle.
+        """
+        written, value = value, value.model if isinstance(value, Snapshot) else value
+        package = owner(value, "Model", packages=PACKAGES) or "keras"
+        keras: Any = imported(package)
+        version = str(keras.__version__)
+        if not has_weights(value, keras):
+            raise SaveError(
+                f"The Keras model {value.name!r} ({class_name(value)}) has no weights yet, so there is "
+                "nothing to save. Call it on data once, fit it, or give it an Input layer or build(shape).",
+                value,
+            )
+        signature = of_keras(value)
+        if not isinstance(written, Snapshot):
+            written = value = joined(value)
+        (folder / FILE).parent.mkdir()
+        try:
+            zips = write(written, folder / FILE, keras)
+        except SaveError as error:
+            if isinstance(written, Snapshot):  # the model itself has other weights by now
+                raise
+            return save_weights_only(value, folder, options, error)
+        classes = own_classes(value)
+        config = read_config(folder / (zips[FILE].folder if zips else FILE))
+        names = names_of(config, keras, classes)
+        require_no_pickle(value, names)
+        flavor, config = flavor_of(package, version)
+        if flavor == "tensorflow":
+            tell_mlflow(folder / DATA, package, "keras")
+        saved = Saved(
+            flavors={flavor: config},
+            # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
+            pyfunc=pyfunc_of(flavor),
+            signature=signature,
+            details=details_of(package, version) | names.details,
+            packages=(*frameworks_of(flavor, package), *names.packages),
+            modules=names.modules,
+            zips=zips,
+            forms=("training",),
+        )
+        if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
+            form, problem = None, None
+        else:
+            form, problem = choose_serving(value, folder, options, names, saved.signature)
+        warn_of_forms(
+            names,
+            package,
+            serves=form is not None,
+            problem=problem,
+            classes=classes,
+            unsafe=form.unsafe if form else (),
+        )
+        if form is not None:
+            return with_serving(saved, form)
+        if flavor != "keras" or not has_several_outputs(value):
+            return saved
+        # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
+        if backend() != "tensorflow":
+            return replace(saved, pyfunc=ship_loader(folder, FILE))
+        tell_mlflow(folder / DATA, package, "keras")
+        return replace(saved, pyfunc=pyfunc_of("tensorflow"))
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:
+        """Each epoch of the last ``fit``."""
+        return history_metrics(latest_fit(value))
+
+    def needs_module(self, folder: Path, module: str) -> bool:
+        """Whether the model in ``folder`` has objects of a module.
+
+        Raises:
+            LoadError: The file is not one that Keras writes.
+        """
+        if not (folder / FILE).exists():  # only its weights were kept
+            return False
+        check_archive(folder / FILE)
+        return needs_module(read_config(folder / FILE), module)
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
+        """Give back the model, compiled, by the Keras that wrote it; or ``into``, with its weights.
+
+        Raises:
+            LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
+                needs classes or code that are not here.
+        """
+        package, version = str(details.get("keras")), str(details.get("version"))
+        trained_on = str(details.get("backend", ""))
+        keras = keras_for(package, version, trained_on)
+        if "weights" in details:
+            return restore_weights(into, folder / WEIGHTS_FILE, "Only the weights of this model were kept")
+        file = folder / FILE
+        if into is not None:
+            return restore_weights(into, file, "A Keras model is restored into one")
+        check_archive(file)
+        config = read_config(file)
+        _refuse_what_is_not_in_the_file(config, weights_size(file))
+        if not trust:
+            _refuse_what_is_not_here(config, keras)
+        try:
+            return keras.saving.load_model(str(file), safe_mode=not trust)
+        except Exception as error:
+            raise LoadError(
+                f"This Keras model could not be rebuilt: {told(error)}\n"
+                f"It was saved with {package} {version}{f' on {trained_on}' if trained_on else ''}, and this "
+                f"is {keras.__version__}{f' on {backend()}' if trained_on else ''}. Layers and functions of "
+                "your own must be registered, and be as they were then."
+            ) from error
+
+
+def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
+    """Write a model or layer; what delivery is to zip."""
+    try:
+        if can_write_folders(keras):
+            zipped = _write_folder(model, file.with_suffix(".unzipped"))
+            name_publicly(file.with_suffix(".unzipped") / "config.json")
+            return {FILE: zipped}
+        if hasattr(model, "save"):
+            model.save(str(file))
+        else:  # a layer
+            keras.saving.save_model(model, str(file))
+    except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
+        raise
+    except Exception as error:
+        raise SaveError(
+            f"Keras can't write {_called(model)}: {told(error)}\n"
+            "Expected that each of its layers, losses and metrics has a get_config() that gives back "
+            "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
+            model,
+        ) from error
+    return {}
+
+
+def _called(value: Any) -> str:
+    kind = "layer" if is_layer(value) else "model"
+    # Keras 2 makes feature spaces that have no name.
+    return f"the {kind} {getattr(value, 'name', kind)!r} ({class_name(value)})"
+
+
+def require_no_pickle(value: Any, names: Names) -> None:
+    """See that nothing was written that Keras can only pickle.
+
+    Raises:
+        SaveError: Something was.
+    """
+    if names.pickled:
+        raise SaveError(
+            f"The {_called(value).removeprefix('the ')} has PyTorch modules in it "
+            f"({', '.join(names.pickled)}), which Keras can only pickle, and pickles are not written. Build "
+            "them of Keras's layers.",
+            value,
+        )
+
+
+def _write_folder(model: Any, folder: Path) -> Zip:
+    """Write a model, from a snapshot where that takes no memory: Keras copies a variable twice to read it."""
+    if isinstance(model, Snapshot):
+        return model.write_folder(folder)
+    with contextlib.suppress(Exception):  # what is wrong is said below, in Keras's words
+        if (shot := snapshot(model, free=True)) is not None:
+            return shot.write_folder(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return write_folder(model, folder)
+
+
+def own_classes(model: Any) -> dict[str, type]:
+    """Classes of the model's own parts by name: not registered, they are found nowhere else."""
+    inner: Any = getattr(model, "_flatten_layers", None)  # there is no public way
+    parts = [model, *(inner(include_self=False) if inner is not None else ())]
+    return {type(part).__name__: type(part) for part in parts}
+
+
+def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
+    missing, unsafe = not_here(config, keras)
+    if own := sorted({name.split(".")[3] for name in missing if name.startswith(BACKEND_HOME)}):
+        raise LoadError(
+            f"This Keras model's optimizer is of the backend {own[0]}, as Keras names it in a file that it "
+            f"wrote there, and this is {backend()}. Load it with KERAS_BACKEND={own[0]}, or log the model "
+            "itself in place of its file."
+        )
+    if unsafe:
+        raise LoadError(
+            f"This Keras model has {'; '.join(unsafe)}. That runs or reads what came with the model, or what "
+            "its file names: pass trust=True only if you trust where it comes from."
+        )
+    if missing:
+        raise LoadError(
+            f"This Keras model needs {', '.join(missing)}, which Keras does not know here. Import the module "
+            f"that registers it with @{keras.__name__}.saving.register_keras_serializable() first; or pass "
+            "into= with a model that your code has built, to have its weights restored."
+        )
+
+
+def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
+    """Refuse a configuration that would make far more weights than there are values for.
+
+    Args:
+        config: The model's configuration.
+        size: Bytes of its weights; of a quantized one half a byte for each.
+    """
+    weights = declared(config)
+    if weights > max(_FEW_WEIGHTS, _MOST_FOR_A_BYTE * size):
+        raise LoadError(
+            f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
+            f"holds {size:,} bytes. Load only what a training wrote, and if this is, download it again."
+        )

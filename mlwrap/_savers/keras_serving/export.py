@@ -1,0 +1,269 @@
+"""The serving form of a Keras model: a SavedModel that predicts where none of the training code is.
+
+A ``.keras`` file names the classes and functions it is built of, and a process without them can't open it.
+A SavedModel holds the graph of what they compute instead. It is written only where it is needed::
+
+    serving/model/           the SavedModel
+    serving/MLmodel          Keras 3: what MLflow's loader reads beside it; the model's own MLmodel, one
+                             folder up, goes on describing the .keras file
+    serving/keras_module.txt, save_format.txt
+                             Keras 2 and tf_keras: the same, for ``mlflow.tensorflow``
+
+MLflow has two loaders that give back what a model with one output gives:
+
+* one input: ``tf2-module`` calls the object with a tensor;
+* several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
+* one input that is a frame: ``mlflow.keras`` again, with the frame's values, and it gives back a frame.
+
+For several outputs it has none, nor for several inputs where Keras 3 is not installed, so that a loader
+travels with the model (:mod:`mlwrap._shipped.loader`).
+
+Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflow 3.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from mlwrap._journal.records import Signature, TensorSpec
+from mlwrap._savers.history.fit_inputs import fed_by
+from mlwrap._savers.history.fits import fed_to
+from mlwrap._savers.identify import has_class, imported
+from mlwrap._savers.keras_checks.packages import is_keras_3
+from mlwrap._savers.keras_serving.inputs import inputs_of, is_layer, layers_of
+from mlwrap._savers.signature import as_fed, columns_of, of_keras, specs
+from mlwrap._savers.tensorflow.functions import serving
+from mlwrap._savers.tensorflow.saved_model_proto import Contents, read
+from mlwrap._shipped.loader import ship_loader
+from mlwrap.errors import SaveError, told
+
+FOLDER = "serving"
+_MODEL = "model"  # MLflow's own name for what lies in a model's data folder
+_TEXT = "str"
+_SIGNATURE = "serving_default"  # TensorFlow's own name for it
+
+
+class ServingForm(NamedTuple):
+    """What stock loaders are told of a serving form.
+
+    Attributes:
+        pyfunc: Configuration of MLflow's generic flavor.
+        flavors: Flavors for a model that has no other form.
+        signature: Inputs and outputs.
+        unsafe: What in it does more than compute, so that ``load_model`` would refuse it without trust.
+    """
+
+    pyfunc: dict[str, Any]
+    flavors: dict[str, dict[str, Any]]
+    signature: Signature | None
+    unsafe: tuple[str, ...]
+
+
+def write_serving(model: Any, folder: Path, package: str, example: Any = None) -> ServingForm:
+    """Write the serving form of a model.
+
+    Args:
+        model: A Keras model or layer on TensorFlow.
+        folder: The folder of the logged model.
+        package: The Keras that it is of.
+        example: An input example, which tells the types that a subclassed model takes.
+
+    Raises:
+        SaveError: It can't be written: says why.
+    """
+    target = folder / FOLDER / _MODEL
+    try:
+        if imported(package).__version__.startswith("2.") and not is_layer(model):
+            form = _write_keras_2(model, target, package, example)
+        else:
+            form = _write_graph(model, target, example, package)
+    except Exception as error:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        if isinstance(error, OSError | MemoryError | SaveError):
+            raise
+        raise SaveError(f"TensorFlow can't export it: {told(error)}", model) from error
+    return form
+
+
+def has_serving_form(folder: Path) -> bool:
+    """Tell whether the logged model in ``folder`` has a serving form."""
+    return (folder / FOLDER).is_dir()
+
+
+def _contents(target: Path, model: Any) -> Contents:
+    contents = read(target)
+    if contents.python:
+        raise SaveError(
+            f"{', '.join(contents.python)} runs Python code (tf.py_function or tf.numpy_function), which no "
+            "other process has",
+            model,
+        )
+    return contents
+
+
+# ── Keras 2 and tf_keras ────────────────────────────────────────────────────────────────────────
+
+
+def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> ServingForm:
+    """As ``mlflow.tensorflow`` saves one: Keras makes a model of it again that needs none of its classes."""
+    if not model.built:
+        raise SaveError("it was never called on data", model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the format is old, and that no metrics were compiled
+        # Without the optimizer: MLflow compiles what it loads, and losses of the script's are not there.
+        model.save(str(target), save_format="tf", include_optimizer=False)
+    contents = _contents(target, model)
+    (target.parent / "keras_module.txt").write_text(package)
+    (target.parent / "save_format.txt").write_text("tf")
+    known = of_keras(model)
+    if known is not None:
+        fed = as_fed(model, known.inputs, example)
+        columns = columns_of(fed_by(example), fed) if example is not None else known.columns
+        known = replace(known, inputs=fed, columns=columns)
+    known = known or contents.signatures.get(str(contents.default_signature))
+    config = {"model_type": "keras", "keras_module": package, "data": FOLDER, "save_format": "tf"}
+    return ServingForm(
+        {"loader_module": "mlflow.tensorflow", "data": FOLDER},
+        {"tensorflow": config},
+        known,
+        contents.unsafe,
+    )
+
+
+# ── Keras 3, and layers of every Keras ──────────────────────────────────────────────────────────
+
+
+def _write_graph(model: Any, target: Path, example: Any, package: str) -> ServingForm:
+    tf: Any = imported("tensorflow")
+    structure = inputs_of(model, example)
+    inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
+    held, function = tf.Module(), _function(model, structure, inputs, tf)
+    several_out = len(function.get_concrete_function().outputs) > 1
+    is_new = is_keras_3(package, str(imported(package).__version__))  # which mlflow.keras imports
+    columns = columns_of(fed_by(example) or fed_to(model), inputs) if is_new and not several_out else ()
+    by_serve = len(inputs) > 1 or bool(columns)
+    setattr(held, "serve" if by_serve else "__call__", function)
+    # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
+    held.variables_ = list(function.get_concrete_function().graph.variables)
+    held.layers_ = layers_of(model)
+    held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
+    flat = serving(held, tf)
+    tf.saved_model.save(held, str(target), signatures={_SIGNATURE: flat} if flat is not None else None)
+    contents = _contents(target, model)
+    signature = Signature(inputs=inputs, outputs=_outputs(model, contents), columns=columns)
+    if flat is not None and (several_out or (by_serve and not is_new)):
+        pyfunc = ship_loader(target.parents[1], f"{FOLDER}/{_MODEL}", _SIGNATURE)
+        _, flavors = _stock_loader(by_serve=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+        if len(inputs) > 1:  # what it is fed by is what TensorFlow could make names of
+            signature = contents.signatures.get(_SIGNATURE) or signature
+        return ServingForm(pyfunc, flavors, signature, contents.unsafe)
+    pyfunc, flavors = _stock_loader(by_serve=by_serve, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
+    _, beside = _stock_loader(by_serve=by_serve, saved_model=_MODEL, data=".")
+    # JSON is YAML, which this file is: no reason to import a parser in the training's process.
+    (target.parent / "MLmodel").write_text(json.dumps({"flavors": beside, "artifact_path": FOLDER}))
+    return ServingForm(pyfunc, flavors, signature, contents.unsafe)
+
+
+def _stock_loader(
+    *, by_serve: bool, saved_model: str, data: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Which of MLflow's loaders can feed a model, and the flavor that it reads."""
+    if by_serve:
+        exported = {"data": data, "save_exported_model": True}
+        return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
+    config = {"model_type": "tf2-module", "saved_model_dir": saved_model}
+    return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
+
+
+def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
+    """The model as a function of one tensor, or of a dictionary of them by name."""
+    wanted = [_tensor_spec(spec, tf) for spec in inputs]
+
+    def call(tensors: list[Any]) -> Any:
+        fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
+        packed = _pack(structure, fitted)
+        if is_layer(model) and not _takes_training(model):
+            return _named(model(packed), model)
+        return _named(model(packed, training=False), model)
+
+    def one(x: Any) -> Any:
+        return call([x])
+
+    def several(x: Mapping[str, Any]) -> Any:
+        return call([x[str(spec.name)] for spec in inputs])
+
+    if len(inputs) == 1:
+        return tf.function(one, input_signature=wanted, autograph=False)
+    named = {str(spec.name): each for spec, each in zip(inputs, wanted, strict=True)}
+    return tf.function(several, input_signature=[named], autograph=False)
+
+
+def _tensor_spec(spec: TensorSpec, tf: Any) -> Any:
+    if spec.dtype == _TEXT:
+        return tf.TensorSpec(None, tf.string)  # (n,) and (n, 1) alike: MLflow tells text without its axes
+    return tf.TensorSpec([None if size < 0 else size for size in spec.shape], spec.dtype)
+
+
+def _shaped(tensor: Any, spec: TensorSpec, tf: Any) -> Any:
+    if spec.dtype != _TEXT:
+        return tensor
+    free = [number for number, size in enumerate(spec.shape) if size < 0]
+    if len(free) == 1:
+        return tf.reshape(tensor, spec.shape)
+    return tf.ensure_shape(tensor, [None if size < 0 else size for size in spec.shape])
+
+
+def _pack(structure: Any, tensors: Iterator[Any]) -> Any:
+    """The model's own structure of inputs, in the order in which :func:`specs` names them."""
+    if isinstance(structure, Mapping):
+        return {key: _pack(item, tensors) for key, item in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_pack(item, tensors) for item in structure]
+    return next(tensors)
+
+
+def _named(result: Any, model: Any) -> Any:
+    """A single output as it is; several by their names, at one level."""
+    while isinstance(result, list | tuple) and len(result) == 1:
+        result = result[0]
+    if isinstance(result, list | tuple):
+        names = list(getattr(model, "output_names", None) or ())
+        if len(names) != len(result) or len(set(names)) < len(names):
+            names = [f"output_{number}" for number in range(len(result))]
+        result = dict(zip(names, result, strict=True))
+    if not isinstance(result, Mapping):
+        return result
+    flat: dict[str, Any] = {}
+    for name, part in result.items():
+        inner = _named(part, None)
+        if isinstance(inner, Mapping):
+            flat.update({f"{name}_{key}": each for key, each in inner.items()})
+        else:
+            flat[str(name)] = inner
+    return flat
+
+
+def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
+    known = of_keras(model)
+    if known is not None and known.outputs:
+        return known.outputs
+    served = contents.signatures.get(_SIGNATURE)
+    outputs = served.outputs if served is not None else ()
+    return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
+
+
+def _is_resource(part: Any) -> bool:
+    return has_class(part, "TrackableResource", "CapturableResource", packages=("tensorflow",))
+
+
+def _takes_training(layer: Any) -> bool:
+    """Whether a layer tells training from predicting; most of those that prepare data do not."""
+    return "training" in inspect.signature(layer.call).parameters

@@ -1,0 +1,109 @@
+"""Which forms of a Keras model are kept beside its ``.keras`` file, or in place of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from mlwrap._journal.records import Saved, Signature
+from mlwrap._savers.identify import imported, owner
+from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
+from mlwrap._savers.keras.weights import write_weights
+from mlwrap._savers.keras_checks.config import Names
+from mlwrap._savers.keras_checks.packages import (
+    DATA,
+    PACKAGES,
+    backend,
+    details_of,
+    flavor_of,
+    frameworks_of,
+    is_keras_3,
+)
+from mlwrap._savers.keras_serving.advice import warn_of_weights
+from mlwrap._savers.keras_serving.export import ServingForm, write_serving
+from mlwrap._savers.keras_serving.inputs import is_layer
+from mlwrap._savers.keras_serving.torch_program import write_program
+from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.signature import of_keras
+from mlwrap.errors import SaveError
+
+
+def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: SaveError) -> Saved:
+    """Keep the weights of a model that can't be written as a whole, and its serving form.
+
+    Raises:
+        SaveError: Its weights can't be written, either: says why the model could not be.
+    """
+    package = owner(model, "Model", packages=PACKAGES) or "keras"
+    shutil.rmtree(folder / DATA, ignore_errors=True)
+    try:
+        write_weights(model, folder)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  # what is wrong with the model is the better message
+        raise trouble from None
+    version = str(imported(package).__version__)
+    flavor, _ = flavor_of(package, version)
+    form, problem = try_serving(model, folder, options, package)
+    warn_of_weights(trouble, serves=form is not None, problem=problem)
+    saved = Saved(
+        signature=of_keras(model),
+        details={**details_of(package, version), "weights": WEIGHTS_FILE},
+        packages=frameworks_of(flavor, package),
+        forms=("weights",),
+    )
+    if form is None:
+        return saved
+    return replace(with_serving(saved, form), flavors=form.flavors)
+
+
+def with_serving(saved: Saved, form: ServingForm) -> Saved:
+    """What was saved, with a serving form beside it, which stock MLflow is fed by."""
+    signature = form.signature or saved.signature
+    return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=(*saved.forms, "serving"))
+
+
+def choose_serving(
+    model: Any, folder: Path, options: SaveOptions, names: Names, signature: Signature | None
+) -> tuple[ServingForm | None, SaveError | None]:
+    """The serving form of a model that stock MLflow could not rebuild or feed; or why it has none."""
+    package = owner(model, "Model", packages=PACKAGES) or "keras"
+    foreign = names.modules or names.unregistered or names.hidden or names.unsafe or names.unbuildable
+    is_text = signature is not None and any(spec.dtype == "str" for spec in signature.inputs)
+    keras_3 = is_keras_3(package, str(imported(package).__version__))
+    if not (foreign or (is_text and keras_3)):
+        return None, None
+    form, problem = try_serving(model, folder, options, package)
+    # Where its module is imported, stock MLflow loads the model, as its users know.
+    return form, problem if is_text or not names.modules else None
+
+
+def try_serving(
+    model: Any, folder: Path, options: SaveOptions, package: str
+) -> tuple[ServingForm | None, SaveError | None]:
+    """The serving form of a model or layer; or why it has none."""
+    on = backend() if package == "keras" else "tensorflow"
+    is_program = on == "torch" and not is_layer(model)  # Keras exports no layer alone
+    if on != "tensorflow" and not is_program:
+        return None, _needs_tensorflow(model)
+    try:
+        if is_program:
+            return write_program(model, folder, options.input_example), None
+        return write_serving(model, folder, package, options.input_example), None
+    except SaveError as error:
+        return None, error
+
+
+def _needs_tensorflow(model: Any) -> SaveError:
+    return SaveError(
+        f"on {backend()} Keras exports no SavedModel that stock MLflow could feed. Train on TensorFlow "
+        "(KERAS_BACKEND=tensorflow) for that",
+        model,
+    )
+
+
+def has_several_outputs(model: Any) -> bool:
+    return len(getattr(model, "outputs", None) or ()) > 1

@@ -1,0 +1,136 @@
+"""Scalars out of TensorBoard event files, as Estimators and others write them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlwrap._journal.records import Metrics
+from mlwrap._savers.history.metrics import number
+from mlwrap._savers.identify import imported
+from mlwrap.errors import OptionError
+
+_EVALUATION = re.compile(r"eval(_.*)?/?")
+_FILES = "events.out.tfevents."
+_COMPARED = "loss"  # what tf.estimator.BestExporter compares, too
+
+
+class Best(NamedTuple):
+    """The best of a training's evaluations.
+
+    Attributes:
+        metric: What was compared, as ``eval/loss``: the lowest is best.
+        value: Its value.
+        step: The global step of the checkpoint that was evaluated.
+    """
+
+    metric: str
+    value: float
+    step: int
+
+
+def best_evaluation(model_dir: str) -> Best | None:
+    """The evaluation with the lowest loss, the earliest of equal ones; ``None`` where there was none.
+
+    Those without a name count (``eval/loss``); where there are none, those of the one name that there
+    is. Of evaluations on several sets nobody but their author knows which one decides.
+    """
+    losses: dict[str, list[Best]] = {}
+    for record in event_metrics(model_dir, training=False):
+        for name, value in record.numbers().items():
+            if name.endswith(f"/{_COMPARED}") and not math.isnan(value):
+                losses.setdefault(name, []).append(Best(name, value, record.step))
+    unnamed = losses.get(f"eval/{_COMPARED}")
+    candidates = unnamed or (next(iter(losses.values())) if len(losses) == 1 else [])
+    return min(candidates, key=lambda found: (found.value, found.step), default=None)
+
+
+def event_metrics(model_dir: str, *, training: bool = True) -> Iterator[Metrics]:
+    """The scalars in ``model_dir``'s event files, oldest first.
+
+    Training's keep their names (``loss``, ``global_step/sec``); an evaluation's get the name of its
+    folder before them (``eval/accuracy``, ``eval_holdout/accuracy``). Where training went back to an
+    older checkpoint and passed a step again, the later value of that step counts. What is not a
+    number (histograms, images, text) is skipped, and so is the torn end of a file.
+
+    Args:
+        model_dir: The Estimator's; may be remote.
+        training: Whether training's own are wanted, or those of evaluations alone.
+    """
+    return _merged(_event_files(model_dir, training))
+
+
+def folder_metrics(path: Path) -> Iterator[Metrics]:
+    """The scalars in an event file, or in all that a folder holds, however deep.
+
+    Those of a folder within it have its name before theirs: ``validation/epoch_loss``.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        OptionError: There is no event file, or no TensorFlow to read it with.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob(f"{_FILES}*"))
+    if not files:
+        raise OptionError(f"{str(path)!r} has no event files: expected files called {_FILES}… in it.")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise OptionError(f"the event files of {str(path)!r} can't be read without TensorFlow. Install it.")
+    importlib.import_module("tensorflow")
+    folders = ["" if file == path else file.parent.relative_to(path).as_posix() for file in files]
+    prefixes = ["" if folder in {"", "."} else f"{folder}/" for folder in folders]
+    return _merged(zip(prefixes, map(str, files), strict=True))
+
+
+def _merged(files: Iterable[tuple[str, str]]) -> Iterator[Metrics]:
+    """The scalars of several files, each with what stands before its names; of a step the latest value."""
+    latest: dict[tuple[str, int], tuple[int, float]] = {}
+    for prefix, file in files:
+        for step, when, name, value in _scalars(file):
+            known = latest.get((prefix + name, step))
+            if known is None or when >= known[0]:
+                latest[prefix + name, step] = (when, value)
+    rows: dict[tuple[int, int], dict[str, float]] = {}
+    for (name, step), (when, value) in latest.items():
+        rows.setdefault((when, step), {})[name] = value
+    for when, step in sorted(rows):
+        yield Metrics.of(rows[when, step], step=step, time=when)
+
+
+def _event_files(model_dir: str, training: bool) -> Iterator[tuple[str, str]]:
+    files: Any = imported("tensorflow").io.gfile
+    if not files.exists(model_dir):
+        return
+    # A remote file system lists folders with a slash at their end.
+    evaluations = {name.rstrip("/") for name in files.listdir(model_dir) if _EVALUATION.fullmatch(name)}
+    prefixes = [f"{name}/" for name in sorted(evaluations)]
+    for prefix in ["", *prefixes] if training else prefixes:
+        folder = f"{model_dir}/{prefix}"
+        if files.isdir(folder):
+            for name in sorted(files.listdir(folder)):
+                if name.startswith(_FILES):
+                    yield prefix, f"{folder}{name}"
+
+
+def _scalars(file: str) -> Iterator[tuple[int, int, str, float]]:
+    tf: Any = imported("tensorflow")
+    try:
+        for event in tf.compat.v1.train.summary_iterator(file):
+            for value in event.summary.value:
+                found = _scalar(value, tf)
+                if found is not None:
+                    yield event.step, round(event.wall_time * 1000), value.tag, found
+    except tf.errors.OpError:  # a killed process leaves half a record at the end; what came before is whole
+        return
+
+
+def _scalar(value: Any, tf: Any) -> float | None:
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        return float(value.simple_value)
+    return number(tf.make_ndarray(value.tensor)) if kind == "tensor" else None

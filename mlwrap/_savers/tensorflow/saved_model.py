@@ -1,0 +1,178 @@
+"""SavedModels: ``tf.Module``, ``tf.function``, ``ExportArchive``, and what ``tf.saved_model.load`` gave back.
+
+MLflow's loader has two ways into one, and the way in the ``MLmodel`` must fit what the model offers:
+``tf2-module`` calls the object with one tensor, ``tf1-estimator`` feeds a named signature from a
+dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``). The first hands several
+outputs on as tensors, which MLflow's server can't write, and the second drops the last axis of one column:
+there the generic flavor names a loader that travels with the model (:mod:`mlwrap._shipped.loader`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlwrap._journal.records import Metrics, Saved, Signature
+from mlwrap._savers.identify import class_name, has_class, imported
+from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.tensorflow.functions import holder, is_function, serving
+from mlwrap._savers.tensorflow.saved_model_proto import Contents, check, read
+from mlwrap._shipped.loader import ship_loader
+from mlwrap.errors import LoadError, SaveError, told, warn
+
+_FOLDER = "tf2model"  # MLflow's own name for it
+_LOADED = ("AutoTrackable", "_UserObject")  # what tf.saved_model.load returns, of TF 1 and of TF 2
+_KERAS = ("keras", "tf_keras")
+_KERAS_PARTS = ("Layer", "Optimizer", "Metric", "KerasAutoTrackable")
+_ARCHIVES = ("ExportArchive", "SavedModelExportArchive")
+
+
+class SavedModelSaver:
+    """Saves what ``tf.saved_model.save`` takes, and finds out whether it can be called afterwards."""
+
+    name = "saved_model"
+    format = 1
+    default_name = "saved_model"
+    collective = True
+    frameworks = ("tensorflow",)
+
+    def matches(self, value: object) -> bool:
+        """Tell whether ``value`` is a module, function or trackable of the user's, or a loaded SavedModel.
+
+        A Keras layer or optimizer, or TensorFlow's own helpers (random generators), are trackable too,
+        but nobody returns them as the model.
+        """
+        if _is_archive(value) or is_function(value):
+            return True
+        if has_class(value, *_KERAS_PARTS, packages=_KERAS):
+            return False
+        if has_class(value, "Module", packages=("tensorflow.python.module",)):
+            return True
+        own = not type(value).__module__.startswith("tensorflow.") or type(value).__name__ in _LOADED
+        return own and has_class(value, "AutoTrackable", packages=("tensorflow.python",))
+
+    def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
+        """Write ``value`` as a SavedModel; warns of what it won't be able to do.
+
+        Raises:
+            SaveError: It is a function without a graph, or uses what it does not hold.
+        """
+        target = folder / _FOLDER
+        try:
+            _write(value, target)
+        except (AssertionError, KeyError) as error:  # as TensorFlow says that something is "untracked"
+            raise SaveError(
+                f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
+                "on it (or is gone), and only what does is saved. Assign that to an attribute (self.table = "
+                f"table); instead of a function alone return a tf.Module. TensorFlow says: {told(error)}",
+                value,
+            ) from error
+        contents = read(target)
+        warn_of_obstacles(contents, class_name(value))
+        return describe(contents, folder, _FOLDER)
+
+    def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
+        """None: a SavedModel remembers nothing of its training."""
+        return ()
+
+    def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
+        """Give back what ``tf.saved_model.load`` makes of it: the tf.functions and variables, not the class.
+
+        Raises:
+            LoadError: TensorFlow is not installed, or can't read it; or, without ``trust``, it would do more
+                than compute.
+        """
+        try:
+            import tensorflow as tf  # noqa: PLC0415  # heavy: only when something is loaded
+        except ImportError as error:
+            raise LoadError(
+                "This is a SavedModel, and TensorFlow is not installed. Install it: pip install tensorflow"
+            ) from error
+        target = folder / _FOLDER
+        check(target, trust=trust)
+        try:
+            return tf.saved_model.load(str(target))
+        except Exception as error:
+            raise LoadError(f"The SavedModel {target} can't be read. {told(error)}") from error
+
+
+def _is_archive(value: object) -> bool:
+    return has_class(value, *_ARCHIVES, packages=_KERAS)
+
+
+def _write(value: Any, target: Path) -> None:
+    tf: Any = imported("tensorflow")
+    if _is_archive(value):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its endpoints
+            value.write_out(str(target))
+        return
+    model = holder(value, tf) if is_function(value) else value
+    # What a loaded SavedModel can do it must be able to do again; TensorFlow keeps that on request.
+    signatures = getattr(model, "signatures", None)
+    kept = dict(signatures) if isinstance(signatures, Mapping) else {}
+    if not kept and (function := serving(model, tf)) is not None:
+        kept = {"serving_default": function}
+    tf.saved_model.save(model, str(target), signatures=kept or None)
+
+
+def warn_of_obstacles(contents: Contents, what: str) -> None:
+    """Say now, and not at loading, what a SavedModel won't be able to do.
+
+    Args:
+        contents: Of the SavedModel.
+        what: What it was made of, for the message.
+    """
+    obstacles = []
+    if contents.python:
+        obstacles.append(
+            f"{', '.join(contents.python)} in it runs Python code of this process (tf.py_function or "
+            "tf.numpy_function), which no other process has, so that calling it fails there, and "
+            "it is loaded only with trust=True. Write it in TensorFlow's own operations, or do it before the "
+            "data goes in."
+        )
+    if unsafe := [what for what in contents.unsafe if not what.endswith("runs Python code")]:
+        obstacles.append(
+            f"{'; '.join(unsafe)}. What does more than compute is loaded only with trust=True. Do that in "
+            "Python, before or after the model."
+        )
+    if contents.untraced:
+        obstacles.append(
+            f"without {', '.join(contents.untraced)}, which was never called and so has no graph. Call it "
+            "once before, or decorate with @tf.function(input_signature=[tf.TensorSpec(...)])."
+        )
+    if not contents.calls and contents.default_signature is None:
+        there = f" What it has is {', '.join(contents.functions)}." if contents.functions else ""
+        obstacles.append(
+            "nothing in the SavedModel can be called with data, so MLflow can load it and not predict. Put "
+            "@tf.function(input_signature=[tf.TensorSpec(...)]) on its __call__, or on a method predict or "
+            f"serve.{there}"
+        )
+    if obstacles:
+        warn(f"The {what} is saved, but {' And '.join(obstacles)}")
+
+
+def describe(contents: Contents, folder: Path, saved_model: str) -> Saved:
+    """What loaders are told of a SavedModel; writes the one that it brings, where it needs one.
+
+    Args:
+        contents: Of the SavedModel.
+        folder: The folder of the logged model.
+        saved_model: Where in it the SavedModel lies.
+    """
+    flavor: dict[str, Any] = {"model_type": "tf2-module", "saved_model_dir": saved_model}
+    pyfunc: dict[str, Any] | None = None
+    signature: Signature | None = None
+    key = contents.default_signature
+    if contents.calls and (contents.gives_tensor or key is None):
+        pyfunc, signature = {"loader_module": "mlflow.tensorflow"}, contents.call
+    elif key is not None:
+        pyfunc, signature = ship_loader(folder, saved_model, key), contents.signatures[key]
+        if not contents.calls:
+            served = {"model_type": "tf1-estimator", "meta_graph_tags": ["serve"], "signature_def_key": key}
+            flavor |= served
+        elif signature is not None and contents.call is not None:  # one input, which needs no name
+            signature = Signature(inputs=contents.call.inputs, outputs=signature.outputs)
+    return Saved(flavors={"tensorflow": flavor}, pyfunc=pyfunc, signature=signature, packages=("tensorflow",))

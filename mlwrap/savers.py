@@ -1,0 +1,11 @@
+"""Teach mlwrap a new type: write a saver, and register it.
+
+A saver writes one kind of object to files, says what MLflow's own loaders need to know of it, and reads it
+back. See ``docs/how-to/teach-a-new-type.md``.
+"""
+
+from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec
+from mlwrap._savers.registry import register
+from mlwrap._savers.saver import SaveOptions, Saver
+
+__all__ = ["Metrics", "SaveOptions", "Saved", "Saver", "Signature", "TensorSpec", "register"]
