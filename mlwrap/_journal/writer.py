@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 
-from mlwrap._journal.encoding import encode, encode_record
+from mlwrap._journal.record_encoding import encode, encode_record
 from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tags
 
 LOST = "mlwrap.lost_records"
