@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import Failed, numbers, say
 
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Metrics
 from mlwrap._savers.tensorflow.event_files import folder_metrics
 
@@ -101,7 +101,10 @@ def _mlwrap(folder: Path) -> int:
     """In the journal; or, if it is delivered and gone, in MLflow."""
     journals = list((folder / "spool").glob("*/journal.jsonl"))
     waiting = sum(
-        len(record.values) for path in journals for record, _ in read(path) if isinstance(record, Metrics)
+        len(record.values)
+        for path in journals
+        for record, _ in read_records(path)
+        if isinstance(record, Metrics)
     )
     return waiting or _mlflow(folder)
 

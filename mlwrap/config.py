@@ -102,7 +102,7 @@ _configured: dict[str, Any] = {}
 _forced: dict[str, Any] = {}
 
 
-class InForce(NamedTuple):
+class EffectiveSettings(NamedTuple):
     """What a process was told, for another one that works for it.
 
     Attributes:
@@ -110,12 +110,12 @@ class InForce(NamedTuple):
         above: Settings that go before these, too.
     """
 
-    below: Mapping[str, Any]
-    above: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    overrides: Mapping[str, Any]
 
 
-_NOTHING = InForce({}, {})
-_adopted: ContextVar[InForce] = ContextVar("mlwrap_adopted", default=_NOTHING)
+_NOTHING = EffectiveSettings({}, {})
+_adopted: ContextVar[EffectiveSettings] = ContextVar("mlwrap_adopted", default=_NOTHING)
 
 
 def configure(**options: Unpack[Options]) -> None:
@@ -144,7 +144,7 @@ def settings(**options: Unpack[Options]) -> Settings:
     Raises:
         OptionError: A wrong name or type, here or in the environment.
     """
-    below, above = in_force()
+    below, above = effective_settings()
     merged = dict(below)
     for name, value in options.items():
         if value is not None:
@@ -152,9 +152,9 @@ def settings(**options: Unpack[Options]) -> Settings:
     return Settings(**merged | dict(above))
 
 
-def is_own(name: str, options: Mapping[str, Any]) -> bool:
+def is_own_option(name: str, options: Mapping[str, Any]) -> bool:
     """Whether a call's own options say a setting, or what goes before them does."""
-    return options.get(name) is not None or name in _forced or name in _adopted.get().above
+    return options.get(name) is not None or name in _forced or name in _adopted.get().overrides
 
 
 def is_disabled(own: bool | None) -> bool:
@@ -164,14 +164,14 @@ def is_disabled(own: bool | None) -> bool:
         OptionError: A wrong type in the environment.
     """
     adopted = _adopted.get()
-    if adopted is not _NOTHING and "disabled" in adopted.above:
-        return bool(adopted.above["disabled"])
+    if adopted is not _NOTHING and "disabled" in adopted.overrides:
+        return bool(adopted.overrides["disabled"])
     if _forced and "disabled" in _forced:
         return bool(_forced["disabled"])
     if own is not None:
         return own
-    if adopted is not _NOTHING and "disabled" in adopted.below:
-        return bool(adopted.below["disabled"])
+    if adopted is not _NOTHING and "disabled" in adopted.defaults:
+        return bool(adopted.defaults["disabled"])
     if "disabled" in _configured:
         return bool(_configured["disabled"])
     try:
@@ -181,8 +181,8 @@ def is_disabled(own: bool | None) -> bool:
     return text == "1" or bool(text and _said("disabled", text))
 
 
-def in_force() -> InForce:
-    """What is in force here, for :func:`adopted` where another process, or thread, works for this one.
+def effective_settings() -> EffectiveSettings:
+    """What is in force here, for :func:`settings_scope` where another process, or thread, works for this one.
 
     Raises:
         OptionError: A wrong type in the environment.
@@ -193,7 +193,7 @@ def in_force() -> InForce:
         if text:  # set but empty means unset, as a shell user expects
             merged[name] = _said(name, text)
     adopted = _adopted.get()
-    return InForce({**merged, **_configured, **adopted.below}, {**_forced, **adopted.above})
+    return EffectiveSettings({**merged, **_configured, **adopted.defaults}, {**_forced, **adopted.overrides})
 
 
 @functools.cache
@@ -205,7 +205,7 @@ def _said(name: str, text: str) -> Any:
 
 
 @contextlib.contextmanager
-def adopted(theirs: InForce) -> Iterator[None]:
+def settings_scope(theirs: EffectiveSettings) -> Iterator[None]:
     """Let what another process was told be in force here, in this context alone."""
     token = _adopted.set(theirs)
     try:
@@ -215,7 +215,7 @@ def adopted(theirs: InForce) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forced(**options: Any) -> Iterator[None]:
+def override(**options: Any) -> Iterator[None]:
     """Settings that go before all others, the call's own among them, for as long as the block lasts."""
     before = _forced.copy()
     _forced.update(options)

@@ -110,7 +110,7 @@ class MlwrapWarning(UserWarning):
     """The one category of warnings that mlwrap emits; filter on it."""
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Type and message of an error; of one of ours the message, which says it all."""
     return message(error) if isinstance(error, MlwrapError) else f"{type(error).__name__}: {message(error)}"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from mlwrap._recording.metrics import Points
+from mlwrap._recording.metrics import MetricLog
 from mlwrap._run.run import Run, check_run, current_run
-from mlwrap.errors import Diverged, OptionError, told, warn
+from mlwrap.errors import Diverged, OptionError, describe_error, warn
 
 __all__ = ["MetricsHook"]
 
@@ -43,7 +43,7 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         self._given = run
         self._every = every
         self._tensors = dict(tensors or {})
-        self._points: Points | None = None
+        self._points: MetricLog | None = None
         self._asked: dict[str, Any] = {}
         self._global_step: Any = None
         self._step = 0  # as far as it is known
@@ -71,7 +71,7 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
             try:
                 self._asked[name] = graph.as_graph_element(tensor)
             except (KeyError, ValueError, TypeError) as error:
-                warn(f"MetricsHook does not log {name!r}, which is not in the graph: {told(error)}")
+                warn(f"MetricsHook does not log {name!r}, which is not in the graph: {describe_error(error)}")
 
     def before_run(self, run_context: Any) -> Any:  # noqa: ARG002 - TensorFlow's
         """Ask for the step, and for the numbers if it is their turn."""
@@ -99,13 +99,13 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
             run_context.request_stop()
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
             self._points = None
-            warn(f"MetricsHook failed and logs no more, and training goes on: {told(error)}")
+            warn(f"MetricsHook failed and logs no more, and training goes on: {describe_error(error)}")
 
     def end(self, session: Any) -> None:  # noqa: ARG002 - TensorFlow's
         """Write down what still waits."""
         if self._points is None:
             return
         try:
-            self._points.settle()
+            self._points.flush_pending()
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
-            warn(f"MetricsHook could not log what still waited: {told(error)}")
+            warn(f"MetricsHook could not log what still waited: {describe_error(error)}")

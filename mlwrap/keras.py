@@ -12,18 +12,18 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mlwrap._fit.best import Best, check_mode, check_positive
+from mlwrap._fit.best import BestTracker, check_mode, check_positive
 from mlwrap._fit.fit_params import fit_params
 from mlwrap._fit.keras_hook import hook
 from mlwrap._fit.learning_rates import learning_rates
 from mlwrap._fit.tuner_trial import tuner_trial
 from mlwrap._journal.records import Metrics
 from mlwrap._process.workers import role
-from mlwrap._recording.metrics import Points
-from mlwrap._recording.throughput import Pace
+from mlwrap._recording.metrics import MetricLog
+from mlwrap._recording.throughput import Throughput
 from mlwrap._run.run import Run, check_run, current_run
-from mlwrap._savers.history.fits import goes_on
-from mlwrap.errors import Diverged, told, warn
+from mlwrap._savers.history.fits import mark_logged_live
+from mlwrap.errors import Diverged, describe_error, warn
 
 __all__ = ["MetricsCallback"]
 
@@ -95,12 +95,12 @@ class MetricsCallback:
 
     def _start_afresh(self) -> None:
         """Forget every fit."""
-        self._best = Best(self._best_name, self._mode) if self._best_name else None
+        self._best = BestTracker(self._best_name, self._mode) if self._best_name else None
         self._save_seconds, self._rescued, self._alone = 0.0, False, True
         self._told: set[str] = set()
         self._run: Run | None = None
-        self._points: Points | None = None
-        self._pace = Pace()
+        self._points: MetricLog | None = None
+        self._pace = Throughput()
         self._offset: int | None = None
         self._live_names: set[str] = set()
         self._epoch = self._before = self._done = self._last_told = 0
@@ -153,16 +153,16 @@ class MetricsCallback:
     @hook
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Find the epoch's place in the run."""
-        counts = self._points.counts  # type: ignore[union-attr] # see hook()
+        counts = self._points.step_offsets  # type: ignore[union-attr] # see hook()
         if self._offset is None:  # the first; one that goes on from initial_epoch is where it should be
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
-            self._pace = Pace(int(self.params.get("epochs") or 0) - epoch or None)
+            self._pace = Throughput(int(self.params.get("epochs") or 0) - epoch or None)
             asked = fit_params(self.model, self.params, self._batch_size, self._prefix)
             self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see hook()
             history = getattr(self.model, "history", None)
             log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
             if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit
-                self._live_names = goes_on(history, self._offset, self._prefix, log)
+                self._live_names = mark_logged_live(history, self._offset, self._prefix, log)
         self._epoch = epoch + self._offset
         self._before = self._last_told = counts.get(self._batches, 0)
         self._done = 0
@@ -184,7 +184,7 @@ class MetricsCallback:
         step = self._before + batch + 1
         if batch >= self._done:
             self._done = batch + 1
-            points.counts[self._batches] = step
+            points.step_offsets[self._batches] = step
         if abs(step - self._last_told) >= self._every or now - self._last_time >= self._every_seconds:
             self._last_told, self._last_time = step, now
             known = self._batch_names.get
@@ -201,14 +201,14 @@ class MetricsCallback:
         """Log an epoch, and the model if it is its turn."""
         now = time.monotonic()
         step = self._epoch
-        self._points.counts[self._prefix] = step + 1  # type: ignore[union-attr] # see hook()
+        self._points.step_offsets[self._prefix] = step + 1  # type: ignore[union-attr] # see hook()
         found = {**(logs or {}), **learning_rates(self.model), "epoch_seconds": now - self._epoch_began}
         if self._done and self._batch_ended > self._epoch_began:
             found["batches_per_second"] = self._done / (self._batch_ended - self._epoch_began)
             if self._batch_size:
                 found["samples_per_second"] = found["batches_per_second"] * self._batch_size
-        self._pace.went(1)
-        found |= self._pace.left()
+        self._pace.advance(1)
+        found |= self._pace.time_left()
         values = {f"{self._prefix}{name}": value for name, value in found.items()}
         record: Metrics | None = None
         try:
@@ -225,7 +225,7 @@ class MetricsCallback:
     @hook
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
         """Write down what still waits."""
-        self._points.settle()  # type: ignore[union-attr] # see hook()
+        self._points.flush_pending()  # type: ignore[union-attr] # see hook()
         self._say(self._best.missed_for(1) if self._best else None)
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -253,7 +253,7 @@ class MetricsCallback:
         self._rescued = True
         if self._points is None or self._run is None:
             return
-        self._points.settle()
+        self._points.flush_pending()
         took = max(self._save_seconds, self._run._recorder.models.seconds)  # noqa: SLF001
         if self._alone and took < self._grace / 3:  # else all would have to save at one time
             self._save("preempted", record, background=False)
@@ -271,7 +271,7 @@ class MetricsCallback:
 
     def _failed(self, hook: str, error: Exception) -> None:
         if not isinstance(error, Diverged):
-            self._say(f"{hook}() of MetricsCallback failed, and training goes on: {told(error)}")
+            self._say(f"{hook}() of MetricsCallback failed, and training goes on: {describe_error(error)}")
             return
         if not self.model.stop_training:
             self._say(f"fit() was asked to stop: {error}")

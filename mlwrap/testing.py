@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Metrics, Model, Params, RunEnded, RunStarted, Tags
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import run_folders
-from mlwrap.config import forced
+from mlwrap.config import override
 
 __all__ = ["CapturedRun", "CapturedRuns", "LoggedValue", "SavedModel", "capture_runs"]
 
@@ -80,7 +80,7 @@ class CapturedRun:
         self.metrics: dict[str, list[LoggedValue]] = {}
         self.models: list[SavedModel] = []
         self.artifacts: list[str] = []
-        for record, _ in read(folder.journal):
+        for record, _ in read_records(folder.journal):
             match record:
                 case RunStarted():
                     self.name, self.parent = record.name, record.parent_key
@@ -150,7 +150,7 @@ def capture_runs() -> Iterator[CapturedRuns]:
     """
     with tempfile.TemporaryDirectory(prefix="mlwrap-") as folder:
         runs = CapturedRuns(Path(folder))
-        with forced(spool=folder, delivery="off", quiet=True, disabled=False, system_metrics=False):
+        with override(spool=folder, delivery="off", quiet=True, disabled=False, system_metrics=False):
             try:
                 yield runs
             finally:

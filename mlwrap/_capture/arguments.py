@@ -14,7 +14,7 @@ from typing import Any
 from mlwrap._capture.describe import is_growing
 from mlwrap._capture.flatten import Captured, params
 from mlwrap._capture.redact import Redactor
-from mlwrap._capture.secret_annotations import marked_in
+from mlwrap._capture.secret_annotations import annotated_params
 from mlwrap.errors import OptionError
 
 __all__ = ["Arguments"]
@@ -182,6 +182,6 @@ def _secrets(func: Callable[..., Any]) -> frozenset[str]:
     try:
         plain = inspect.unwrap(func)
         plain = getattr(plain, "func", plain)  # of a partial
-        return marked_in(plain.__annotations__, getattr(plain, "__globals__", {}))
+        return annotated_params(plain.__annotations__, getattr(plain, "__globals__", {}))
     except Exception:  # noqa: BLE001  annotations can be computed by anybody's code
         return frozenset()

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from mlwrap._capture import values
-from mlwrap._capture.secret_annotations import marked
+from mlwrap._capture.secret_annotations import annotated_fields
 from mlwrap._capture.secret_shapes import REDACTED
 from mlwrap._capture.values import PLAIN, Leaf, described, qualified
 
@@ -42,7 +42,7 @@ class Branch(NamedTuple):
     secrets: frozenset[str] = frozenset()
 
 
-Handler = Callable[[Any], "Leaf | Branch"]
+Examiner = Callable[[Any], "Leaf | Branch"]
 
 
 def examine(value: object) -> Leaf | Branch:
@@ -60,7 +60,7 @@ def is_growing(value: object) -> bool:
     return _handler_for(type(value)) is _trial
 
 
-def _handler_for(cls: type) -> Handler | None:
+def _handler_for(cls: type) -> Examiner | None:
     roots = [(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__]
     for root, name in roots:
         if handler := _HANDLERS.get(f"{root}.{name}"):
@@ -135,7 +135,7 @@ def _attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
     names = tuple(names)
     cls: Any = type(value)
     parts = ((name, _read(getattr, value, name)) for name in names)
-    return Branch(None, parts, len(names), marked(cls)) if names else qualified(cls)
+    return Branch(None, parts, len(names), annotated_fields(cls)) if names else qualified(cls)
 
 
 def _dataclass(value: Any) -> Branch | Leaf:
@@ -232,7 +232,7 @@ def _unserialized(value: Any) -> Any:
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
 _KERAS = frozenset({"keras", "tf_keras"})
 
-_NAMES: dict[Handler, str] = {
+_NAMES: dict[Examiner, str] = {
     values.integer: "builtins.int",
     float.__float__: "builtins.float",
     str.__str__: "builtins.str",
@@ -282,7 +282,7 @@ _HANDLERS = {name: handler for handler, names in _NAMES.items() for name in name
 The package goes without its submodules, which move between versions.
 """
 
-_STRUCTURES: list[tuple[Callable[[Any], bool], Handler]] = [
+_STRUCTURES: list[tuple[Callable[[Any], bool], Examiner]] = [
     (dataclasses.is_dataclass, _dataclass),
     (lambda value: hasattr(type(value), "__attrs_attrs__"), _attrs),
     (lambda value: hasattr(type(value), "__struct_fields__"), _struct),

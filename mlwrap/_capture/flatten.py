@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from mlwrap._capture.describe import Branch, examine
-from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._capture.redact import Redactor
 from mlwrap._capture.secret_shapes import REDACTED
 from mlwrap._capture.values import PLAIN, Foreign, Leaf, described, integer
@@ -60,7 +60,7 @@ def params(
     texts: dict[str, str] = {}
     whole: dict[str, tuple[str, Any]] = {}
     for own, leaf in flatten(values, redactor or Redactor(), secrets=secrets, wanted=wanted).items():
-        name, text = rename(own), _spelled(leaf)
+        name, text = to_mlflow_name(own), _spelled(leaf)
         if len(text) > _LONGEST_VALUE:
             text = _cut(text)
             whole[name] = (_storable(own), _jsonable(leaf))

@@ -4,7 +4,7 @@ MLflow takes letters, digits (of any script), ``_ - . : /`` and space, at most 2
 names that stay the same as file paths: no ``a//b``, no ``./a``, no ``../a``, no ``/`` at an end
 (``mlflow.utils.validation``). What does not fit is written ``-x<code point in hexadecimal>-``; so that
 nothing else can look like that, a ``-`` before an ``x`` is written so too (``-x2d-``). No two names
-share a result, and :func:`unrename` gives the own name back. Names that fit are left alone.
+share a result, and :func:`from_mlflow_name` gives the own name back. Names that fit are left alone.
 
 A name that would be too long ends in ``-xz`` and 24 digits of its SHA-256 instead. No escape begins
 like that, so a cut name meets no other; its own name is kept beside the value.
@@ -16,7 +16,7 @@ import functools
 import hashlib
 import re
 
-__all__ = ["rename", "unrename"]
+__all__ = ["from_mlflow_name", "to_mlflow_name"]
 
 _LONGEST = 250
 _CUT = "-xz"
@@ -32,7 +32,7 @@ _ESCAPE = re.compile(r"-x([0-9a-f]*)-")
 
 
 @functools.lru_cache(4096)  # a training logs the same few names at every step
-def rename(name: str) -> str:
+def to_mlflow_name(name: str) -> str:
     """The name under which MLflow gets this parameter: itself wherever it fits."""
     if len(name) <= _LONGEST and _FITS.fullmatch(name):
         return name
@@ -43,8 +43,8 @@ def rename(name: str) -> str:
     return fitting[: _LONGEST - len(_CUT) - _DIGITS] + _CUT + digest
 
 
-def unrename(name: str) -> str:
-    """The own name behind a name made by :func:`rename`.
+def from_mlflow_name(name: str) -> str:
+    """The own name behind a name made by :func:`to_mlflow_name`.
 
     Raises:
         ValueError: The name was cut for length, so its own name is only in ``params.json``.

@@ -12,23 +12,23 @@ from typing import Any
 
 from mlwrap._capture.redact import Secret
 
-__all__ = ["marked", "marked_in"]
+__all__ = ["annotated_fields", "annotated_params"]
 
 _SPELLED = re.compile(r"\bSecret\b")
 
 
 @lru_cache(maxsize=256)
-def marked(cls: type) -> frozenset[str]:
+def annotated_fields(cls: type) -> frozenset[str]:
     """Names of the fields of a class, its bases' among them, that are marked as secret."""
     names: frozenset[str] = frozenset()
     for base in cls.__mro__:
         module = sys.modules.get(base.__module__)
         with contextlib.suppress(Exception):  # annotations can be computed by anybody's code
-            names |= marked_in(inspect.get_annotations(base), vars(module) if module else {})
+            names |= annotated_params(inspect.get_annotations(base), vars(module) if module else {})
     return names
 
 
-def marked_in(annotations: Any, namespace: dict[str, Any]) -> frozenset[str]:
+def annotated_params(annotations: Any, namespace: dict[str, Any]) -> frozenset[str]:
     """Names whose annotation carries the mark.
 
     Each annotation is resolved for itself, so that one that names what is imported for type checkers

@@ -18,9 +18,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-__all__ = ["Kind", "is_random", "kind_of_name"]
+__all__ = ["SecretKind", "is_random", "kind_of_name"]
 
-Kind = Literal["strong", "weak", "key", ""]
+SecretKind = Literal["strong", "weak", "key", ""]
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
 # Words that are written together with the one before them: "hftoken", "clientsecret".
@@ -119,7 +119,7 @@ _LEAST_CHANGES = 5  # between letters and digits; "cifar10_resnet50_imagenet1k" 
 
 
 @lru_cache(maxsize=8192)
-def kind_of_name(name: str) -> Kind:
+def kind_of_name(name: str) -> SecretKind:
     """How surely this is the name of a secret; names recur, so each is looked at once."""
     words = _words(name)
     if not words:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from mlwrap._capture.secret_names import Kind, is_random, kind_of_name
+from mlwrap._capture.secret_names import SecretKind, is_random, kind_of_name
 from mlwrap._capture.secret_shapes import REDACTED
 
 __all__ = ["is_number", "without_named"]
@@ -98,7 +98,7 @@ def _without_options(text: str) -> str:
     return "".join([*kept, text[done:]])
 
 
-def _name_before(text: str, end: int) -> tuple[str, Kind]:
+def _name_before(text: str, end: int) -> tuple[str, SecretKind]:
     """The name that stands before a sign, and its kind."""
     match = _NAME_BACKWARDS.match(text[max(0, end - _LONGEST_NAME) : end][::-1])
     if match is None:
@@ -116,7 +116,7 @@ def _name_before(text: str, end: int) -> tuple[str, Kind]:
     return name, kind
 
 
-def _is_secret(kind: Kind, value: str, *, bare: bool = False) -> bool:
+def _is_secret(kind: SecretKind, value: str, *, bare: bool = False) -> bool:
     if kind == "key" or bare:
         return is_random(value.strip("\"'@"))
     return kind == "strong" or not is_number(value)

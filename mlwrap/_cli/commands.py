@@ -18,7 +18,7 @@ from mlwrap._delivery.backlog import is_stuck
 from mlwrap._loading.cache import Cache
 from mlwrap._loading.verify import verify as verify_model
 from mlwrap._process.mlflow_settings import destination
-from mlwrap._sender.served_run import get_ready
+from mlwrap._sender.served_run import warm_up
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapError, OptionError
 
@@ -38,7 +38,7 @@ def sync(spool: str | None) -> None:
     """Deliver the runs that wait to MLflow; exits 1 if one of them could not be delivered."""
     folders = spooled.deliverable(spool)
     if folders:
-        get_ready()  # the whole process is there for that
+        warm_up()  # the whole process is there for that
     progress = track(
         spooled.sync_each(folders),
         "delivering",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._decorator.tracked_training import relabel, tracked_training
-from mlwrap.config import forced
+from mlwrap.config import override
 from mlwrap.errors import MlwrapError, OptionError
 
 _NOT_THE_USERS = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
@@ -63,7 +63,7 @@ def run(
             function = tracked_training(name=name, tags=tags)(function)
         args, kwargs = _parsed(target, function, arguments)
         chosen = {"experiment": experiment, "tracking_uri": tracking_uri}
-        with forced(**{option: value for option, value in chosen.items() if value is not None}):
+        with override(**{option: value for option, value in chosen.items() if value is not None}):
             result = function(*args, **kwargs)
             if inspect.iscoroutine(result):
                 import asyncio  # noqa: PLC0415 - only where it is needed

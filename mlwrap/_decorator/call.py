@@ -10,16 +10,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlwrap._capture.arguments import Arguments
-from mlwrap._recording.null_recorder import Unrecorded
+from mlwrap._recording.null_recorder import NullRecorder
 from mlwrap._run.context import RunContext
 from mlwrap._run.ending import status_of
 from mlwrap._run.run import Run, current, current_run
-from mlwrap._sweeps.sweep import Swept
-from mlwrap.config import is_disabled, is_own, settings
-from mlwrap.errors import OptionError, told
+from mlwrap._sweeps.sweep import SweepTarget
+from mlwrap.config import is_disabled, is_own_option, settings
+from mlwrap.errors import OptionError, describe_error
 
 
-class Tracking:
+class TrackedCall:
     """What one decorated function needs at each call, settled when it was decorated.
 
     Args:
@@ -69,7 +69,7 @@ class Tracking:
         self, wrapped: Callable[..., Any], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if is_disabled(self._disabled) and not self._asynchronous:
-            untracked = Untracked(self.name)
+            untracked = DisabledRun(self.name)
             current.set(untracked)
             self._begun(untracked)
             try:
@@ -86,7 +86,7 @@ class Tracking:
             tags=self.tags,
             function=self._body,
             run_id=self._run_id,
-            own_experiment=is_own("experiment", self._options),
+            own_experiment=is_own_option("experiment", self._options),
             verify=self._asked["verify"],
         )
         if self._asynchronous:
@@ -129,9 +129,9 @@ class Tracking:
         try:
             recorder.params(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
-            recorder.warn(f"what its arguments were in the end could not be read: {told(error)}")
+            recorder.warn(f"what its arguments were in the end could not be read: {describe_error(error)}")
 
-    def swept(self, call: Callable[..., Any], instance: object = None) -> Swept:
+    def swept(self, call: Callable[..., Any], instance: object = None) -> SweepTarget:
         """What a sweep needs to know.
 
         Raises:
@@ -142,7 +142,7 @@ class Tracking:
                 f"{self.name!r} can't be swept: it writes on the run {self._run_id}, and a sweep makes a run "
                 "for each point. Leave run_id= out."
             )
-        return Swept(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
+        return SweepTarget(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
 
     def _begun(self, run: Run) -> None:
         self._newest = run
@@ -152,7 +152,7 @@ class Tracking:
             self._newest_of[task] = run
 
 
-class Untracked(Unrecorded, Run):
+class DisabledRun(NullRecorder, Run):
     """The run of a disabled call: its own recorder, which records nothing, as a second object costs time.
 
     Args:

@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 import wrapt
 
-from mlwrap.errors import told
+from mlwrap.errors import describe_error
 
 # cloudpickle, and the copies of it that joblib and Ray bring.
 _CLOUDPICKLES = ("cloudpickle", "joblib.externals.cloudpickle", "ray.cloudpickle")
 
 
-class Body(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
+class UndecoratedFunction(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
     """A function whose own name stands for something else: the decorated function.
 
     Picklers can't write it down by its name, for that finds the other. cloudpickle takes this for the
@@ -44,15 +44,17 @@ class Body(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
         self._self_checked = False
 
     @property
-    def __code__(self) -> CodeType | _Unable:
+    def __code__(self) -> CodeType | _RaiseOnUse:
         """Only a pickler that writes the function down by value asks for it: so all is looked at first."""
         if not self._self_checked:
             self._self_checked = True  # at once, for a function can refer to itself
             try:
-                check((self.__wrapped__, self._self_decorate), _all_of(self.__wrapped__, self._self_decorate))
+                check_picklable(
+                    (self.__wrapped__, self._self_decorate), _all_of(self.__wrapped__, self._self_decorate)
+                )
             except pickle.PicklingError as error:
                 self._self_checked = False
-                return _Unable(error)
+                return _RaiseOnUse(error)
         code: CodeType = self.__wrapped__.__code__
         return code
 
@@ -64,17 +66,17 @@ class Body(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
                 "module, and not inside another function; or send it by cloudpickle, as joblib's loky, Dask "
                 "and Ray do."
             )
-        check(self._self_decorate, _options_of(self._self_decorate), pickle.Pickler)
-        return found, (module, name)
+        check_picklable(self._self_decorate, _options_of(self._self_decorate), pickle.Pickler)
+        return resolve_function, (module, name)
 
 
-class Found(NamedTuple):
+class ResolvedFunction(NamedTuple):
     """A decorated function that was looked up by its name; it needs no decorating any more."""
 
     tracked: Any
 
 
-def found(module: str, name: str) -> Found:
+def resolve_function(module: str, name: str) -> ResolvedFunction:
     """The decorated function that is called ``name`` in a module.
 
     Raises:
@@ -87,10 +89,10 @@ def found(module: str, name: str) -> Found:
             f"{name} is not in {module}, where it was when it was pickled. Define it in a module that both "
             "processes can import."
         )
-    return Found(tracked)
+    return ResolvedFunction(tracked)
 
 
-def reduced(tracked: Any, body: Body, decorate: functools.partial[Any]) -> Any:
+def reduce(tracked: Any, body: UndecoratedFunction, decorate: functools.partial[Any]) -> Any:
     """What ``__reduce_ex__`` of a decorated function gives to a pickler.
 
     Args:
@@ -108,18 +110,18 @@ def reduced(tracked: Any, body: Body, decorate: functools.partial[Any]) -> Any:
     if there is tracked and module != "__main__" and module not in _by_value():
         return name
     if isinstance(function, FunctionType) and there is not function:
-        return decorated, (body, decorate)
+        return decorate_again, (body, decorate)
     parts = [*_options_of(decorate), ("the object that was decorated", function)]
-    check((function, decorate), parts)
-    return decorated, (function, decorate)
+    check_picklable((function, decorate), parts)
+    return decorate_again, (function, decorate)
 
 
-def decorated(function: Any, decorate: Callable[[Any], Any]) -> Any:
+def decorate_again(function: Any, decorate: Callable[[Any], Any]) -> Any:
     """Decorate again, where a function has arrived."""
-    return function.tracked if isinstance(function, Found) else decorate(function)
+    return function.tracked if isinstance(function, ResolvedFunction) else decorate(function)
 
 
-def check(whole: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> None:
+def check_picklable(whole: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> None:
     """Say what can't travel, if anything.
 
     Args:
@@ -130,13 +132,15 @@ def check(whole: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> 
     Raises:
         PicklingError: With the name of the variable, default or option.
     """
-    error = _refused(whole, pickler)
+    error = _pickling_error(whole, pickler)
     if error is None:
         return
-    culprits = [f"{what} ({told(why)})" for what, part in parts if (why := _refused(part, pickler))]
+    culprits = [
+        f"{what} ({describe_error(why)})" for what, part in parts if (why := _pickling_error(part, pickler))
+    ]
     raise pickle.PicklingError(
         "a decorated function can't travel to another process with "
-        + (" and ".join(culprits) or f"something that it refers to ({told(error)})")
+        + (" and ".join(culprits) or f"something that it refers to ({describe_error(error)})")
         + ". Make that inside the function, or pass as an argument what it can be made from."
     ) from error
 
@@ -157,20 +161,20 @@ def _all_of(function: FunctionType, decorate: functools.partial[Any]) -> Iterato
             yield f"the variable {name!r}", value
 
 
-def _refused(value: Any, pickler: Any = None) -> Exception | None:
+def _pickling_error(value: Any, pickler: Any = None) -> Exception | None:
     """Why a value can't be pickled; large arrays in it are not copied to find out."""
     if pickler is None:
         import cloudpickle  # noqa: PLC0415 - only what travels by value pays for it
 
         pickler = cloudpickle.CloudPickler
     try:
-        pickler(_Nowhere(), protocol=5, buffer_callback=lambda _: None).dump(value)
+        pickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
     except Exception as error:  # noqa: BLE001 - whatever anybody's __reduce__ raises
         return error
     return None
 
 
-class _Unable:
+class _RaiseOnUse:
     """In place of code that can't travel: says why, when it is looked at.
 
     The property can't raise that itself: wrapt 1 takes any error in one for an attribute that is not there.
@@ -183,7 +187,7 @@ class _Unable:
         raise self._error
 
 
-class _Nowhere:
+class _NullWriter:
     """A file that forgets."""
 
     def write(self, data: Any) -> int:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import wrapt
 
 from mlwrap._decorator import pickling
-from mlwrap._decorator.call import Tracking
+from mlwrap._decorator.call import TrackedCall
 from mlwrap._run.run import Run
-from mlwrap._sweeps.grid import Points
+from mlwrap._sweeps.grid import SweepInput
 from mlwrap._sweeps.sweep import sweep
 from mlwrap._sweeps.table import SweepTable
 
@@ -45,7 +45,9 @@ class TrackedFunction(Protocol[P, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+    def sweep(
+        self, points: SweepInput, *, n_jobs: int | None = None, resume: bool | str = False
+    ) -> SweepTable:
         """Call the function once for each point, with a run around all: see ``docs/how-to/sweep.md``.
 
         Args:
@@ -122,7 +124,9 @@ class _Bound(_BoundFunctionWrapper):
         parent: TrackedProxy = self._self_parent
         return parent.last_run
 
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+    def sweep(
+        self, points: SweepInput, *, n_jobs: int | None = None, resume: bool | str = False
+    ) -> SweepTable:
         parent: TrackedProxy = self._self_parent
         return parent.sweep_of(self, points, n_jobs=n_jobs, resume=resume)
 
@@ -159,12 +163,12 @@ class TrackedProxy(_FunctionWrapper):
     __annotations__ = _Annotations()
 
     def __init__(
-        self, function: Callable[..., Any], tracking: Tracking, decorate: functools.partial[Any]
+        self, function: Callable[..., Any], tracking: TrackedCall, decorate: functools.partial[Any]
     ) -> None:
         super().__init__(function, tracking)
         self._self_tracking = tracking
         self._self_decorate = decorate
-        self._self_body = pickling.Body(function, decorate)
+        self._self_body = pickling.UndecoratedFunction(function, decorate)
         self._self_home: tuple[type, str] | None = None
 
     @property
@@ -176,10 +180,14 @@ class TrackedProxy(_FunctionWrapper):
     def last_run(self) -> Run | None:
         return self._self_tracking.last_run
 
-    def sweep(self, points: Points, *, n_jobs: int | None = None, resume: bool | str = False) -> SweepTable:
+    def sweep(
+        self, points: SweepInput, *, n_jobs: int | None = None, resume: bool | str = False
+    ) -> SweepTable:
         return self.sweep_of(self, points, n_jobs=n_jobs, resume=resume)
 
-    def sweep_of(self, call: Any, points: Points, *, n_jobs: int | None, resume: bool | str) -> SweepTable:
+    def sweep_of(
+        self, call: Any, points: SweepInput, *, n_jobs: int | None, resume: bool | str
+    ) -> SweepTable:
         """Sweep over ``call``, which is this function, or it as a method of something."""
         swept = self._self_tracking.swept(call, getattr(call, "_self_instance", None))
         return sweep(swept, points, n_jobs=n_jobs, resume=resume)
@@ -204,4 +212,4 @@ class TrackedProxy(_FunctionWrapper):
         return decorated
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return pickling.reduced(self, self._self_body, self._self_decorate)
+        return pickling.reduce(self, self._self_body, self._self_decorate)

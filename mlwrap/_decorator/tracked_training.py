@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mlwrap._capture.arguments import Arguments
-from mlwrap._decorator.call import Tracking
+from mlwrap._decorator.call import TrackedCall
 from mlwrap._decorator.proxy import TrackedFunction, TrackedProxy
 from mlwrap._savers.saver import SaveOptions
 from mlwrap.config import Options, check_type, checked_option
@@ -113,7 +113,7 @@ def tracked_training(
 
     def decorate(function: Callable[..., Any]) -> Any:
         body, asynchronous = _trainable(function)
-        tracking = Tracking(
+        tracking = TrackedCall(
             body,
             Arguments(body, ignore=ignore, only=only),
             asynchronous=asynchronous,

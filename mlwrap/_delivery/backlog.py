@@ -13,13 +13,13 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from mlwrap._delivery.dead_runs import close_for_the_dead
+from mlwrap._delivery.dead_runs import mark_dead_run_killed
 from mlwrap._delivery.threads import STUCK_SECONDS, DaemonThreads, Slots, on_change
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header
 from mlwrap._spool.ownership import ForeignFolder
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap.errors import JournalError, told
+from mlwrap.errors import JournalError, describe_error
 
 _PATIENCE_SECONDS = 60.0  # without progress; a request may take twenty
 _SLOWEST_BYTES = 100_000.0  # a second, of a file that is uploaded: it makes no progress before it is there
@@ -107,14 +107,14 @@ def _give_up(folder: RunFolder, store: str, seconds: float) -> Outcome:
 def _deliver(folder: RunFolder, deliver: Deliver, moved: Callable[[RunFolder], None]) -> Outcome:
     """Deliver one run folder; whatever goes wrong is its own matter."""
     try:
-        if not close_for_the_dead(folder, 0):
+        if not mark_dead_run_killed(folder, 0):
             return Outcome(folder, None, None)
         progress = deliver(folder, on_change(functools.partial(moved, folder)))
     except ForeignFolder as error:
         return Outcome(folder, None, str(error), foreign=True)
     except BaseException as error:  # noqa: BLE001 - see above; SystemExit, too
         if folder.path.exists():
-            return Outcome(folder, None, told(error))
+            return Outcome(folder, None, describe_error(error))
         return Outcome(folder, None, None)  # another process was faster
     if not progress.ended:
         return Outcome(folder, None, f"the end of the run can't be read in {folder.journal}.")

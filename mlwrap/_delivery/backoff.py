@@ -7,7 +7,7 @@ import random
 from mlwrap.errors import Unreachable
 
 
-class Pauses:
+class Backoff:
     """How long to wait between tries: longer each time, not in step with others."""
 
     FIRST, LONGEST = 0.25, 30.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import filelock
 
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import RunEnded, Tags, now
 from mlwrap._journal.writer import Writer
 from mlwrap._spool.run_folder import RunFolder
 
 
-def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
+def mark_dead_run_killed(folder: RunFolder, patience: float) -> bool:
     """Write the end of a run whose writer died without a word; ``False`` if it lives after all, or is gone.
 
     Args:
@@ -49,5 +49,5 @@ def close_for_the_dead(folder: RunFolder, patience: float) -> bool:
 def _ended(folder: RunFolder) -> bool:
     """Whether the journal has its end, which is delivered last."""
     progress = folder.progress()
-    entries = read(folder.journal, progress.offset)
+    entries = read_records(folder.journal, progress.offset)
     return progress.ended or any(isinstance(entry.record, RunEnded) for entry in entries)

@@ -8,14 +8,14 @@ import shutil
 import time
 from collections.abc import Callable
 
-from mlwrap._delivery.backoff import Pauses
+from mlwrap._delivery.backoff import Backoff
 from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.items import Items
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.thinning import FILE, Thinning, write_points
 from mlwrap._delivery.verify_models import verify_models
 from mlwrap._journal.progress import Progress
-from mlwrap._journal.reader import header, read
+from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import (
     AnyRecord,
     Artifact,
@@ -29,12 +29,12 @@ from mlwrap._journal.records import (
 )
 from mlwrap._mlflow import experiments
 from mlwrap._mlflow.client import Client
-from mlwrap._mlflow.connection import NobodyListens
-from mlwrap._mlflow.errors import asking_once
+from mlwrap._mlflow.connection import ServerNotListening
+from mlwrap._mlflow.errors import without_client_retries
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import is_key
 from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
-from mlwrap.errors import told as description
+from mlwrap.errors import describe_error as description
 
 _LEASE_SECONDS = 10.0
 _PARENT_SECONDS = 1.0  # that a child waits for another delivery of its parent
@@ -59,16 +59,16 @@ def deliver(folder: RunFolder, on_progress: Callable[[Progress], None] | None = 
         Refused: The server refused the run.
         JournalError: The folder can't be read.
     """
-    pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
+    pauses, until = Backoff(), time.monotonic() + _PATIENCE_SECONDS
     while True:
         before = folder.progress().delivered()
         try:
             return deliver_once(folder, on_progress)
-        except NobodyListens:
+        except ServerNotListening:
             raise
         except Unreachable as error:
             if folder.progress().delivered() != before:
-                pauses, until = Pauses(), time.monotonic() + _PATIENCE_SECONDS
+                pauses, until = Backoff(), time.monotonic() + _PATIENCE_SECONDS
             pause = pauses.after(error)
             if time.monotonic() + pause > until:
                 raise
@@ -80,8 +80,8 @@ def deliver_once(folder: RunFolder, on_progress: Callable[[Progress], None] | No
     with leased(folder, _LEASE_SECONDS):
         try:
             first = header(folder.journal)
-            with asking_once():
-                progress = _Delivery(folder, first, opened(first), on_progress).run()
+            with without_client_retries():
+                progress = _Delivery(folder, first, open_client(first), on_progress).run()
         except JournalError:  # which ``mlwrap status`` finds out for itself
             raise
         except Exception as error:
@@ -92,7 +92,7 @@ def deliver_once(folder: RunFolder, on_progress: Callable[[Progress], None] | No
     return progress
 
 
-def opened(first: RunStarted) -> Client:
+def open_client(first: RunStarted) -> Client:
     """The client of the MLflow that a run goes to; an sqlite store that is new gets its tables."""
     return Client(first.tracking_uri, first.folder)
 
@@ -127,7 +127,7 @@ class _Delivery:
         run_id = self.ensure_run()  # it may make the parent's run, by the same client
         self._client.may_repeat = self._progress.sending or self._progress.rebuilt
         taken = self._progress.offset
-        for record, end in read(self._folder.journal, self._progress.offset, self._numbers):
+        for record, end in read_records(self._folder.journal, self._progress.offset, self._numbers):
             self._pass(run_id, taken)
             self._take(record, run_id, taken)
             taken = end

@@ -18,10 +18,10 @@ import msgspec
 from mlwrap._delivery.publish_model import MAX_REASON, create, fail, has_arrived, metrics_of, publish
 from mlwrap._journal.names import artifact_path
 from mlwrap._journal.progress import Failing, Progress
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Checksums, Model
 from mlwrap._mlflow.client import Client, MetricPoint
-from mlwrap._mlflow.errors import http_status, sort_error
+from mlwrap._mlflow.errors import classify_error, http_status
 from mlwrap._mlflow.model_registry import Registry
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import check_content, check_staged, with_checksums
@@ -128,7 +128,7 @@ class Items:
     def deliver_set_aside(self, run_id: str) -> None:
         """Try once more, at the run's end, what was set aside before."""
         waiting = self._set_aside | self._unreachable
-        for record, _ in read(self._folder.journal) if waiting else ():
+        for record, _ in read_records(self._folder.journal) if waiting else ():
             if isinstance(record, Artifact | Model) and record.staged in waiting:
                 self.deliver(record, run_id, is_last_chance=True)
 
@@ -257,7 +257,7 @@ class Items:
         """The record, with the checksums that came later for what was large."""
         if all(file.crc is not None for file in record.files.values()):
             return record
-        for later, _ in read(self._folder.journal, self._progress.offset):
+        for later, _ in read_records(self._folder.journal, self._progress.offset):
             if isinstance(later, Checksums) and later.staged == record.staged:
                 return msgspec.structs.replace(record, files=later.files)
         return record
@@ -280,7 +280,7 @@ class Items:
     def _sorted(self, error: Exception) -> DeliveryError:
         if isinstance(error, SpoolError | JournalError | OptionError):
             return Refused(str(error))
-        return sort_error(error, self._client.tracking_uri)
+        return classify_error(error, self._client.tracking_uri)
 
 
 def _label(record: Artifact | Model) -> str:

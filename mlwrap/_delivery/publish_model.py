@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import Model
 from mlwrap._mlflow.client import Client, MetricPoint
-from mlwrap._mlflow.errors import NotOffered
-from mlwrap._mlflow.model_files.files import MLMODEL, building_place, check_copied, files_of, local_path
-from mlwrap._mlflow.model_files.mlmodel import describe
+from mlwrap._mlflow.errors import EndpointMissing
+from mlwrap._mlflow.model_files.files import MLMODEL, check_copied, list_files, local_path, staging_dir
+from mlwrap._mlflow.model_files.mlmodel import write_mlmodel
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import Damaged
 from mlwrap.errors import Refused, Unreachable
@@ -118,7 +118,7 @@ def create(
     try:
         made = client.find_model(key, experiment_id) if asked else None
         made = made or _make(client, experiment_id, progress.run_id or "", record, tags)
-    except NotOffered as error:
+    except EndpointMissing as error:
         _degrade(client, model, progress, str(error))
     else:
         model.model_id, model.location = str(made.model_id), str(made.artifact_location)
@@ -134,7 +134,7 @@ def _make(
 ) -> LoggedModel:
     try:
         return client.create_model(experiment_id, run_id, record.name, tags, record.params)
-    except NotOffered:
+    except EndpointMissing:
         raise
     except Refused:
         if not record.params:
@@ -173,11 +173,11 @@ def _place(client: Client, staged: Path, record: Model, progress: Progress, save
     model, run_id = progress.models[record.staged], progress.run_id or ""
     target = local_path(model.location)
     if target is None:
-        describe(staged, record, run_id, model, staged)
+        write_mlmodel(staged, record, run_id, model, staged)
         _upload(client, staged, model, save)
         return
-    with building_place(staged, target) as place:
-        manifest = describe(staged, record, run_id, model, place)
+    with staging_dir(staged, target) as place:
+        manifest = write_mlmodel(staged, record, run_id, model, place)
         if place != staged:
             check_copied(place, manifest)
         place.rename(target)
@@ -185,7 +185,7 @@ def _place(client: Client, staged: Path, record: Model, progress: Progress, save
 
 def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
     """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are sent."""
-    paths = files_of(staged)
+    paths = list_files(staged)
     *others, last = paths
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         sent = {

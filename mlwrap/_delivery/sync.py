@@ -11,7 +11,7 @@ from mlwrap._delivery.backlog import Outcome, deliver_backlog
 from mlwrap._journal.reader import header
 from mlwrap._spool.ownership import ForeignFolder
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.spool import foreign_folders, run_folders, spool_roots, sweep
+from mlwrap._spool.spool import foreign_folders, remove_leftovers, run_folders, spool_roots
 from mlwrap.config import settings
 from mlwrap.errors import JournalError, SpoolError
 
@@ -150,7 +150,7 @@ def _roots(spool: str | None) -> list[Path]:
 def _folders(spool: str | None) -> tuple[list[RunFolder], list[RunFolder]]:
     """This user's run folders and those of others, once what dead processes left is swept."""
     roots = _roots(spool)
-    sweep(roots[0])
+    remove_leftovers(roots[0])
     own = [folder for root in roots for folder in run_folders(root)]
     return own, [folder for root in roots for folder in foreign_folders(root)]
 

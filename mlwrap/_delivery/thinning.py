@@ -21,10 +21,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mlwrap._journal.progress import Seen
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Metrics, Number
 
-Point = tuple[str, float, int, int]
+MetricAt = tuple[str, float, int, int]
 """Name, value, milliseconds since the epoch, step."""
 
 FILE = "thinned_metrics.csv.gz"
@@ -46,7 +46,7 @@ class Thinning:
         self._seen = seen
         self.thinned = [name for name, one in seen.items() if one.count > after]
 
-    def chosen(self, record: Metrics) -> list[Point]:
+    def chosen(self, record: Metrics) -> list[MetricAt]:
         """The points of a record that are told."""
         when, step = record.time, record.step
         if not self._after:
@@ -68,7 +68,7 @@ class Thinning:
             told.append((name, float(value), when, step))
         return told
 
-    def held(self) -> list[Point]:
+    def held(self) -> list[MetricAt]:
         """The points that were left out and are told at the run's end."""
         return [
             (name, float(value), when, step)
@@ -126,7 +126,7 @@ def write_points(journal: Path, names: Collection[str], file: Path, alive: Calla
     ):
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("name", "step", "timestamp", "value"))
-        for record, _ in read(journal):
+        for record, _ in read_records(journal):
             if isinstance(record, Metrics):
                 table.writerows(
                     (name, record.step, record.time, float(value))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from mlwrap._journal.progress import Progress
-from mlwrap._journal.uri_passwords import hidden, with_password
+from mlwrap._journal.uri_passwords import mask_passwords, with_password
 from mlwrap._mlflow.client import Client
 
 _LIMIT_SECONDS = 300
@@ -76,5 +76,5 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
             raise
         if process.returncode == 0:
             return said.strip().rpartition("\n")[2] or _OK
-        why = hidden(errors).rpartition("mlwrap: ")[2].strip()
+        why = mask_passwords(errors).rpartition("mlwrap: ")[2].strip()
         return (why or f"exit status {process.returncode}")[:_MOST]

@@ -25,7 +25,7 @@ _WORDS: dict[str, Mode] = {
 _KERAS_IOU = "io_u"  # as Keras spells MeanIoU in snake case
 
 
-class Best:
+class BestTracker:
     """The best value so far of one metric.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mlwrap.errors import LoadError, told
+from mlwrap.errors import LoadError, describe_error
 
 FILE = "mlwrap-example.npz"
 
@@ -67,7 +67,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
             return cls._read(folder / FILE)
         except Exception as error:  # anybody can have written it
             raise LoadError(
-                f"The model's example {folder / FILE} can't be read: {told(error)}. Load only what a "
+                f"The model's example {folder / FILE} can't be read: {describe_error(error)}. Load only what a "
                 "training wrote; if this is, download it again."
             ) from error
 

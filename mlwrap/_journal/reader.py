@@ -57,7 +57,7 @@ _decoder: msgspec.json.Decoder[AnyRecord] = msgspec.json.Decoder(AnyRecord)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def read(path: Path, start: int = 0, numbers: Numbers | None = None) -> Iterator[Entry]:
+def read_records(path: Path, start: int = 0, numbers: Numbers | None = None) -> Iterator[Entry]:
     """Yield the journal's entries from the offset ``start``, which must be 0 or the end of an entry.
 
     A last line without its end is still being written, or was cut off when its writer died: it is not
@@ -104,7 +104,7 @@ def header(path: Path) -> RunStarted:
     """The record of the run's start.
 
     Raises:
-        JournalError: As :func:`read`.
+        JournalError: As :func:`read_records`.
     """
     with _opened(path) as file:
         return _first(path, file)[0]

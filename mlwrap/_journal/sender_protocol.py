@@ -1,7 +1,7 @@
 """What a run and the sender say to each other, on the line between them.
 
-The run begins with one line of JSON, a :class:`Hello`. After that it sends single bytes: ``WAKE`` for "there
-is more", ``ASK`` for "tell me how far you are". The sender answers with a :class:`Told` in each line.
+The run begins with one line of JSON, a :class:`Handshake`. After that it sends single bytes: ``WAKE`` for "there
+is more", ``ASK`` for "tell me how far you are". The sender answers with a :class:`SenderStatus` in each line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mlwrap._journal.progress import Progress
 WAKE, ASK = b".", b"?"
 
 
-class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
+class SenderStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What the sender says of a run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
     away: float = 0.0
 
 
-class Hello(msgspec.Struct, kw_only=True):
+class Handshake(msgspec.Struct, kw_only=True):
     """The first that a run says to the sender.
 
     Attributes:

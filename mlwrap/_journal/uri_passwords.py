@@ -48,7 +48,7 @@ def with_password(uri: str) -> str:
         ) from None
 
 
-def hidden(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """``text`` with the passwords that are known left out of the URIs in it."""
     for uri in _whole.values():
         if found := _PASSWORD.match(uri):

@@ -30,7 +30,7 @@ _FILES = "files"
 _PART = ".part"
 
 
-class Held(NamedTuple):
+class CacheHandle(NamedTuple):
     """A copy that stays until it is let go of, or until the process ends.
 
     Attributes:
@@ -52,7 +52,7 @@ class Cache:
     def __init__(self, root: Path | None = None) -> None:
         self._root = root or platformdirs.user_cache_path("mlwrap", appauthor=False) / "models"
 
-    def get(self, model_id: str, download: Callable[[Path], Path], limit: int) -> Held:
+    def get(self, model_id: str, download: Callable[[Path], Path], limit: int) -> CacheHandle:
         """The copy of a model, made if there is none yet.
 
         Args:
@@ -67,7 +67,7 @@ class Cache:
         while True:
             if (held := _hold(copy)) is not None:
                 os.utime(copy)
-                return Held(copy / _FILES, held)
+                return CacheHandle(copy / _FILES, held)
             self._make(copy, download)
             self.trim(limit, keep=copy)
 

@@ -13,11 +13,11 @@ import yaml
 
 from mlwrap._journal.run_models import models_of_run
 from mlwrap._loading import manifest
-from mlwrap._loading.cache import Cache, Held
+from mlwrap._loading.cache import Cache, CacheHandle
 from mlwrap._mlflow.model_files.files import local_path
 from mlwrap._mlflow.model_files.mlmodel import FLAVOR, FLAVOR_FORMAT
 from mlwrap._mlflow.queries import Queries, run_outputs, with_unsaved
-from mlwrap.errors import LoadError, Refused, told
+from mlwrap.errors import LoadError, Refused, describe_error
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -66,7 +66,7 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
     held = _held(uri, tracking_uri, cache_bytes)
     try:
         ours = _flavor(held.folder, uri)
-        manifest.check(held.folder, ours.manifest, uri)
+        manifest.check_manifest(held.folder, ours.manifest, uri)
     except BaseException:
         held.release()
         raise
@@ -76,7 +76,7 @@ def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFil
 
 
 class _Flavor(msgspec.Struct, kw_only=True):
-    """Our own flavor, as :func:`mlwrap._mlflow.model_files.mlmodel.describe` writes it."""
+    """Our own flavor, as :func:`mlwrap._mlflow.model_files.mlmodel.write_mlmodel` writes it."""
 
     saver: str
     saver_format: int
@@ -103,7 +103,9 @@ def _flavor(folder: Path, uri: str) -> _Flavor:
         flavors = dict(yaml.load(text, _PlainLoader)["flavors"])  # noqa: S506 - a SafeLoader
         _require_tree(flavors)
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise LoadError(f"{uri} has an MLmodel file that can't be understood: {told(error)}.") from None
+        raise LoadError(
+            f"{uri} has an MLmodel file that can't be understood: {describe_error(error)}."
+        ) from None
     ours = flavors.get(FLAVOR)
     if ours is None:
         others = ", ".join(sorted(flavors)) or "none"
@@ -150,15 +152,15 @@ def _require_tree(value: Any) -> None:
             waiting += item
 
 
-def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> Held:
+def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> CacheHandle:
     """Where a model's files are on this machine."""
     path = Path(uri)
     if ":/" not in uri and (path.exists() or not _OF_RUN.match(uri)):
-        return Held(path, _nothing)
+        return CacheHandle(path, _nothing)
     client = Queries(tracking_uri)
     key, location = _place_of(client, uri)
     if local := local_path(location):
-        return Held(local, _nothing)
+        return CacheHandle(local, _nothing)
 
     def download(folder: Path) -> Path:
         try:

@@ -68,7 +68,7 @@ def load_model(
             "None names no model: a run's model_uri is None until MLflow has a model of it. "
             "load_model(run) says what became of it."
         )
-    files = files_of(os.fspath(uri), tracking_uri)
+    files = find_files(os.fspath(uri), tracking_uri)
     try:
         saver = _reader(uri, files.saver, files.saver_format)
         registry.import_needed(saver, files.folder, files.modules, files.details, trust=trust)
@@ -85,7 +85,7 @@ def load_model(
     return loaded
 
 
-def files_of(uri: str, tracking_uri: str | None) -> ModelFiles:
+def find_files(uri: str, tracking_uri: str | None) -> ModelFiles:
     """A logged model's files on this machine, whole; :func:`load_model` says what is raised."""
     from mlwrap._loading.find_model import find_model  # noqa: PLC0415 - loads MLflow
 

@@ -14,7 +14,7 @@ from mlwrap.errors import LoadError
 _BESIDE = {"MLmodel", "registered_model_meta"}
 
 
-def check(folder: Path, expected: Mapping[str, str], uri: str) -> None:
+def check_manifest(folder: Path, expected: Mapping[str, str], uri: str) -> None:
     """Compare every file in ``folder`` with the manifest that was logged with them.
 
     Args:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal.input_example import Example
-from mlwrap._loading.load_model import files_of, load_model
+from mlwrap._loading.load_model import find_files, load_model
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._savers.keras_serving.export import has_serving_form
 from mlwrap._savers.predict import arrays, difference, predict
 from mlwrap._savers.registry import require_plain_graphs
 from mlwrap.config import settings
-from mlwrap.errors import LoadError, MlwrapError, told
+from mlwrap.errors import LoadError, MlwrapError, describe_error
 
 _ONLY_WEIGHTS = "its weights are whole; they are restored into a model that only your code can make"
 
@@ -35,7 +35,7 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
         LoadError: It does not load, or predicts something else: says which.
     """
     tracking_uri = destination(settings(tracking_uri=tracking_uri)).tracking_uri
-    files = files_of(uri, tracking_uri)
+    files = find_files(uri, tracking_uri)
     try:
         if files.saver == "checkpoint":
             return "ok (its files are whole; it is restored into objects that only your code can make)"
@@ -105,4 +105,4 @@ def _attempt(what: str, do: Any, *args: Any) -> Any:
     except MlwrapError:
         raise
     except Exception as error:
-        raise LoadError(f"{what}: {told(error)}") from error
+        raise LoadError(f"{what}: {describe_error(error)}") from error

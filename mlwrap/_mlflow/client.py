@@ -24,12 +24,12 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlwrap._journal.records import Status
 from mlwrap._journal.uri_passwords import with_password, without_password
-from mlwrap._mlflow.connection import alone, check_listening
-from mlwrap._mlflow.errors import asks_once, sort_error, sorted_errors
+from mlwrap._mlflow.connection import check_listening, exclusive_open
+from mlwrap._mlflow.errors import asked_without_retries, classifies_errors, classify_error
 from mlwrap._mlflow.file_store import not_logged
 from mlwrap._mlflow.model_files.files import local_path
-from mlwrap._mlflow.small_uploads import Puts
-from mlwrap._mlflow.sqlite_store import artifact_root, openable, somewhere
+from mlwrap._mlflow.small_uploads import SmallFileUploader
+from mlwrap._mlflow.sqlite_store import absolute_uri, artifact_root, existing_directory
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 # MLflow's limits for one batch: entities in all, and of these parameters and tags.
@@ -62,20 +62,20 @@ class Client:
     def __init__(self, tracking_uri: str | None = None, folder: str | None = None) -> None:
         whole = with_password(tracking_uri or mlflow.get_tracking_uri())
         self.tracking_uri = uri = without_password(whole)
-        self.asks_once = asks_once()
+        self.asks_once = asked_without_retries()
         root = None if folder is None else artifact_root(whole, folder)
-        whole = openable(whole)
+        whole = absolute_uri(whole)
         try:
             check_listening(uri)
-            with alone(uri), somewhere(whole, folder):
+            with exclusive_open(uri), existing_directory(whole, folder):
                 # First, for the store's first experiment is made when it is opened.
                 self._of_folder = None if root is None else _get_store(whole, root)  # type: ignore[no-untyped-call] # MLflow's
                 self._mlflow = MlflowClient(whole)
         except DeliveryError:
             raise
         except Exception as error:
-            raise sort_error(error, uri) from error
-        self._stores: dict[str, Puts] = {}
+            raise classify_error(error, uri) from error
+        self._stores: dict[str, SmallFileUploader] = {}
         self.may_repeat = False
 
     @property
@@ -88,7 +88,7 @@ class Client:
         """Whether MLflow is asked over HTTP."""
         return self.tracking_uri.startswith(("http:", "https:"))
 
-    @sorted_errors
+    @classifies_errors
     def experiment_id(self, name: str | None) -> str:
         """The id of the experiment called ``name``, made if there is none; ``None``: the default one."""
         found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
@@ -106,19 +106,19 @@ class Client:
             )
         return str(found.experiment_id)
 
-    @sorted_errors
+    @classifies_errors
     def find_run(self, key: str, experiment_id: str) -> str | None:
         """The id of the run that was made for the run folder ``key``, or ``None``."""
         found = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    @sorted_errors
+    @classifies_errors
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
         """Make a run that started at ``time`` (ms) and give its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
         return _given(run.info.run_id)
 
-    @sorted_errors
+    @classifies_errors
     def reopen_run(self, run_id: str, tags: dict[str, str]) -> str:
         """Write on a run that is there: it is RUNNING again, and tagged; gives its experiment's id.
 
@@ -134,17 +134,17 @@ class Client:
         self.log_batch(run_id, (), (), [(name, text) for name, text in tags.items() if name not in known])
         return str(run.info.experiment_id)
 
-    @sorted_errors
+    @classifies_errors
     def experiment_of(self, run_id: str) -> str:
         """The id of the experiment that a run is in."""
         return str(self._mlflow.get_run(run_id).info.experiment_id)
 
-    @sorted_errors
+    @classifies_errors
     def artifact_uri(self, run_id: str) -> str:
         """Where a run's artifacts lie."""
         return str(self._mlflow.get_run(run_id).info.artifact_uri)
 
-    @sorted_errors
+    @classifies_errors
     def check_run(self, run_id: str) -> None:
         """Make sure that a run is there to be written to.
 
@@ -159,7 +159,7 @@ class Client:
                 "(mlflow runs restore) and run 'mlwrap sync', or remove what waits with 'mlwrap clean'."
             )
 
-    @sorted_errors
+    @classifies_errors
     def log_batch(
         self,
         run_id: str,
@@ -183,13 +183,13 @@ class Client:
             some_metrics, waiting_metrics = waiting_metrics[:room], waiting_metrics[room:]
             self._mlflow.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
 
-    @sorted_errors
+    @classifies_errors
     def delete_tag(self, run_id: str, name: str) -> None:
         """Remove a tag of a run, if it has it."""
         if name in self._mlflow.get_run(run_id).data.tags:
             self._mlflow.delete_tag(run_id, name)
 
-    @sorted_errors
+    @classifies_errors
     def log_artifact(self, run_id: str, source: Path, path: str) -> None:
         """Log a file or a folder under the artifact path ``path``."""
         if source.is_dir():
@@ -197,7 +197,7 @@ class Client:
         else:
             self._mlflow.log_artifact(run_id, str(source), path.rpartition("/")[0] or None)
 
-    @sorted_errors
+    @classifies_errors
     def create_model(
         self, experiment_id: str, run_id: str, name: str, tags: dict[str, str], params: dict[str, str]
     ) -> LoggedModel:
@@ -208,7 +208,7 @@ class Client:
         _given(made.model_id)
         return made
 
-    @sorted_errors
+    @classifies_errors
     def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
         """The LoggedModel that was made under this key, or ``None``."""
         found = self._mlflow.search_logged_models(
@@ -216,35 +216,35 @@ class Client:
         )
         return found[0] if found else None
 
-    @sorted_errors
+    @classifies_errors
     def upload(self, location: str, file: Path, path: str) -> None:
         """Upload one file, which is to have the relative ``path`` at an artifact location."""
         self._store(location).upload(file, path)
 
-    @sorted_errors
+    @classifies_errors
     def download(self, run_id: str, path: str, into: Path) -> Path:
         """A copy of an artifact of a run, in the folder ``into``."""
         return Path(self._mlflow.download_artifacts(run_id, path, str(into)))
 
-    @sorted_errors
+    @classifies_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
         """A run's artifacts in the folder ``path`` and below, with sizes where the store tells them."""
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
 
-    @sorted_errors
+    @classifies_errors
     def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
         """The files in a folder of an artifact location, likewise; ``""`` is the location itself."""
         listed: list[FileInfo] = self._store(location).store.list_artifacts(folder or None)
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
-    def _store(self, location: str) -> Puts:
+    def _store(self, location: str) -> SmallFileUploader:
         # MLflowClient's own way to a model's files asks for the model first, in each thread that uploads.
         if location not in self._stores:
             store = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
-            self._stores[location] = Puts(store)
+            self._stores[location] = SmallFileUploader(store)
         return self._stores[location]
 
-    @sorted_errors
+    @classifies_errors
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
         """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
         try:
@@ -254,7 +254,7 @@ class Client:
             if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
                 raise
 
-    @sorted_errors
+    @classifies_errors
     def log_model_metrics(self, run_id: str, model_id: str, metrics: Sequence[MetricPoint]) -> None:
         """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
         points = [Metric(*point) for point in metrics]
@@ -264,18 +264,18 @@ class Client:
         for start in range(0, len(points), BATCH):
             self._mlflow.log_batch(run_id, points[start : start + BATCH], synchronous=True)
 
-    @sorted_errors
+    @classifies_errors
     def tag_model(self, model_id: str, tags: dict[str, str]) -> None:
         """Set tags of a LoggedModel."""
         self._mlflow.set_logged_model_tags(model_id, tags)
 
-    @sorted_errors
+    @classifies_errors
     def finalize_model(self, model_id: str, *, ready: bool) -> None:
         """Close a LoggedModel as READY or FAILED."""
         status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
         self._mlflow.finalize_logged_model(model_id, status)
 
-    @sorted_errors
+    @classifies_errors
     def end_run(self, run_id: str, status: Status, time: int) -> None:
         """Close a run with its status and the time (ms) of its end."""
         self._mlflow.set_terminated(run_id, status=status, end_time=time)

@@ -17,12 +17,12 @@ from mlwrap.errors import Unreachable
 _CONNECT_SECONDS = 5.0
 
 
-class NobodyListens(Unreachable):
+class ServerNotListening(Unreachable):
     """There is no server, or no store, where one should be: trying again at once is of no use."""
 
 
 @contextlib.contextmanager
-def alone(tracking_uri: str) -> Iterator[None]:
+def exclusive_open(tracking_uri: str) -> Iterator[None]:
     """Keep processes apart that open an sqlite store at once: the first one makes its tables.
 
     The lock is on the store's folder and not on a file, so that it leaves nothing behind.
@@ -57,7 +57,7 @@ def check_listening(tracking_uri: str) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        raise NobodyListens(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
+        raise ServerNotListening(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
 
 
 def _check_sqlite(tracking_uri: str) -> None:
@@ -73,4 +73,4 @@ def _check_sqlite(tracking_uri: str) -> None:
     except sqlite3.OperationalError as error:
         if file.parent.is_dir() and not file.exists() and os.access(file.parent, os.W_OK):
             return  # MLflow makes it
-        raise NobodyListens(f"the sqlite store {database} can't be opened ({error}).") from error
+        raise ServerNotListening(f"the sqlite store {database} can't be opened ({error}).") from error

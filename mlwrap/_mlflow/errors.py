@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import client as tracking
 from mlflow.utils import rest_utils
 
-from mlwrap._journal.uri_passwords import hidden
+from mlwrap._journal.uri_passwords import mask_passwords
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 P = ParamSpec("P")
@@ -34,13 +34,13 @@ _BUSY = ("database is locked", "QueuePool limit of size", "connection already cl
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
 
-class NotOffered(Refused):
+class EndpointMissing(Refused):
     """The server knows no such request: it is older than the client."""
 
 
-def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
+def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """The error of ours that says what ``error``, raised by MLflow's client, means for a delivery."""
-    text = hidden(str(error))
+    text = mask_passwords(str(error))
     status, code = http_status(error), getattr(error, "error_code", None)
     no_answer = any(words in text for words in _BUSY) or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
@@ -48,7 +48,7 @@ def sort_error(error: Exception, tracking_uri: str) -> DeliveryError:
     if no_answer or code in _UNREACHABLE or (status in _AGAIN and code not in _NEVER):
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
     if code == "ENDPOINT_NOT_FOUND":
-        return NotOffered(f"MLflow at {tracking_uri} is too old: {text}")
+        return EndpointMissing(f"MLflow at {tracking_uri} is too old: {text}")
     if status is not None:
         of_value = code in _OF_VALUE or status in {_BAD_REQUEST, _TOO_LARGE}
         return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)
@@ -132,7 +132,7 @@ _put(tracking, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", lambda _: True)
 
 
 @contextlib.contextmanager
-def asking_once(*, once: bool = True) -> Iterator[None]:
+def without_client_retries(*, once: bool = True) -> Iterator[None]:
     """MLflow's client sends each request of this thread or task once, not for ever, and prints nothing."""
     token = _once.set(once or _once.get())
     try:
@@ -141,19 +141,19 @@ def asking_once(*, once: bool = True) -> Iterator[None]:
         _once.reset(token)
 
 
-def asks_once() -> bool:
-    """Whether this code stands within :func:`asking_once`."""
+def asked_without_retries() -> bool:
+    """Whether this code stands within :func:`without_client_retries`."""
     return _once.get()
 
 
-def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
+def classifies_errors(method: Callable[P, R]) -> Callable[P, R]:
     """For methods that ask MLflow: sorts their errors, and asks once where the object says ``asks_once``."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         client: Any = args[0]
         try:
-            with asking_once(once=client.asks_once):  # here, for it may be another thread
+            with without_client_retries(once=client.asks_once):  # here, for it may be another thread
                 try:
                     return method(*args, **kwargs)
                 except MlflowException as error:
@@ -164,6 +164,6 @@ def sorted_errors(method: Callable[P, R]) -> Callable[P, R]:
         except DeliveryError:
             raise
         except Exception as error:
-            raise sort_error(error, client.tracking_uri) from error
+            raise classify_error(error, client.tracking_uri) from error
 
     return call

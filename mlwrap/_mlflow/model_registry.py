@@ -11,8 +11,8 @@ from mlwrap._journal.names import Registered
 from mlwrap._journal.progress import ModelProgress
 from mlwrap._journal.records import Model
 from mlwrap._journal.uri_passwords import with_password
-from mlwrap._mlflow.errors import asks_once, sorted_errors
-from mlwrap._mlflow.sqlite_store import openable
+from mlwrap._mlflow.errors import asked_without_retries, classifies_errors
+from mlwrap._mlflow.sqlite_store import absolute_uri
 
 
 class Registry:
@@ -23,9 +23,9 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._mlflow = MlflowClient(openable(with_password(tracking_uri)))
+        self._mlflow = MlflowClient(absolute_uri(with_password(tracking_uri)))
         self.tracking_uri = tracking_uri
-        self.asks_once = asks_once()
+        self.asks_once = asked_without_retries()
 
     def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
         """Make a version of a model that is READY, and set the alias; once, however often it is asked.
@@ -49,14 +49,14 @@ class Registry:
         model.registered = f"models:/{wanted.name}/{version}"
         save()
 
-    @sorted_errors
+    @classifies_errors
     def _find(self, name: str, run_id: str, source: str) -> str | None:
         for version in self._mlflow.search_model_versions(f"run_id = '{run_id}'"):
             if (version.name, version.source) == (name, source):
                 return str(version.version)
         return None
 
-    @sorted_errors
+    @classifies_errors
     def _create(self, name: str, run_id: str, source: str, model_id: str) -> str:
         try:
             return self._create_version(name, run_id, source, model_id)
@@ -76,6 +76,6 @@ class Registry:
         )
         return str(made.version)
 
-    @sorted_errors
+    @classifies_errors
     def _set_alias(self, name: str, alias: str, version: str) -> None:
         self._mlflow.set_registered_model_alias(name, alias, version)

@@ -12,20 +12,20 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
 from mlwrap._journal.uri_passwords import with_password
 from mlwrap._mlflow.client import Client
-from mlwrap._mlflow.errors import asking_once, sorted_errors
-from mlwrap._spool.sweep_trials import POINT, SWEEP, Point
+from mlwrap._mlflow.errors import classifies_errors, without_client_retries
+from mlwrap._spool.sweep_trials import POINT, SWEEP, FinishedTrial
 from mlwrap.errors import Refused
 
 
 class Queries(Client):
     """MLflow's client for those who look things up; see :class:`Client`."""
 
-    @sorted_errors
+    @classifies_errors
     def experiment_name(self, experiment_id: str) -> str:
         """The name of the experiment with this id."""
         return str(self._mlflow.get_experiment(experiment_id).name)
 
-    @sorted_errors
+    @classifies_errors
     def search(self, experiment_id: str, wanted: str, page: int = 1000) -> list[Run]:
         """All runs of an experiment that a filter of MLflow's lets through, the newest first."""
         found: list[Run] = []
@@ -38,7 +38,7 @@ class Queries(Client):
             token = some.token or None
         return found
 
-    @sorted_errors
+    @classifies_errors
     def newest_run(self) -> Run | None:
         """The run that mlwrap delivered last, in any experiment."""
         experiments = [e.experiment_id for e in self._mlflow.search_experiments()]
@@ -47,24 +47,24 @@ class Queries(Client):
         )
         return runs[0] if runs else None
 
-    @sorted_errors
+    @classifies_errors
     def get_run(self, run_id: str) -> Run:
         """The run with this id."""
         return self._mlflow.get_run(run_id)
 
-    @sorted_errors
+    @classifies_errors
     def get_model(self, model_id: str) -> LoggedModel:
         """The LoggedModel with this id."""
         return self._mlflow.get_logged_model(model_id)
 
-    @sorted_errors
+    @classifies_errors
     def unsaved_models(self, run: Run) -> list[LoggedModel]:
         """The LoggedModels of a run that are FAILED, which are no outputs of it."""
         wanted = f"source_run_id = '{run.info.run_id}'"
         found = self._mlflow.search_logged_models([run.info.experiment_id], wanted)
         return [model for model in found if model.status == LoggedModelStatus.FAILED]
 
-    @sorted_errors
+    @classifies_errors
     def model_source(self, name: str, version_or_alias: str) -> str:
         """The URI of the files behind a registered model's version, ``@alias`` or ``latest``."""
         if version_or_alias.startswith("@"):
@@ -134,9 +134,9 @@ def _in_order(models: list[RunModel]) -> list[RunModel]:
     return sorted(models, key=lambda m: (m.call, m.entity.creation_timestamp))
 
 
-def finished_points(
+def finished_trials(
     tracking_uri: str, experiment: str | None, experiment_id: str | None, sweep: str | None
-) -> list[tuple[str, Point]]:
+) -> list[tuple[str, FinishedTrial]]:
     """The points of sweeps that MLflow has as FINISHED, each with its digest, the newest first.
 
     Args:
@@ -148,7 +148,7 @@ def finished_points(
     Raises:
         DeliveryError: MLflow could not be asked.
     """
-    with asking_once():
+    with without_client_retries():
         client = Queries(tracking_uri)
         place = experiment_id or client.experiment_id(experiment)
         wanted = f"attributes.status = 'FINISHED' and tags.`{POINT}` != ''"
@@ -157,7 +157,7 @@ def finished_points(
         return [
             (
                 run.data.tags[POINT],
-                Point(run.data.tags.get("mlwrap.key", ""), run.info.run_id, dict(run.data.metrics)),
+                FinishedTrial(run.data.tags.get("mlwrap.key", ""), run.info.run_id, dict(run.data.metrics)),
             )
             for run in client.search(place, wanted)
         ]
@@ -169,7 +169,7 @@ def sweep_of(tracking_uri: str, experiment: str | None, experiment_id: str | Non
     Raises:
         DeliveryError: MLflow could not be asked.
     """
-    with asking_once():
+    with without_client_retries():
         client = Queries(tracking_uri)
         place = experiment_id or client.experiment_id(experiment)
         try:

@@ -43,7 +43,7 @@ class _Head(NamedTuple):
         return request
 
 
-class Puts:
+class SmallFileUploader:
     """Uploads the files of one artifact location; several threads may.
 
     Args:

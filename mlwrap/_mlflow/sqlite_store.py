@@ -16,7 +16,7 @@ _ARTIFACTS = "mlruns"  # where MLflow lays them, beside the training
 _OF_SERVER = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 
-def openable(tracking_uri: str) -> str:
+def absolute_uri(tracking_uri: str) -> str:
     """The URI under which MLflow opens a store.
 
     SQLAlchemy 2.1 takes ``%2F`` in the path of an sqlite file for a slash. MLflow's own default is written
@@ -32,7 +32,7 @@ def openable(tracking_uri: str) -> str:
 
 def database_of(tracking_uri: str) -> str | None:
     """The path of an sqlite store's file."""
-    return make_url(openable(tracking_uri)).database
+    return make_url(absolute_uri(tracking_uri)).database
 
 
 def artifact_root(tracking_uri: str, folder: str) -> str | None:
@@ -54,7 +54,7 @@ def artifact_root(tracking_uri: str, folder: str) -> str | None:
 
 
 @contextlib.contextmanager
-def somewhere(tracking_uri: str, folder: str | None) -> Iterator[None]:
+def existing_directory(tracking_uri: str, folder: str | None) -> Iterator[None]:
     """Stand in a folder that exists, where this process's working folder was removed.
 
     MLflow asks for the working folder when it opens an SQL store, whatever it is told. Where there is one it

@@ -46,7 +46,7 @@ _TRIED = ("dbruntime", "pyspark", "IPython")
 _GARBAGE_AFTER = 20_000  # objects
 
 
-def be_prompt() -> None:
+def tune_http() -> None:
     """From now on, in all of this process: so only in one that is ours alone, and keeps its environment."""
     HTTPConnectionPool.ConnectionCls = _Prompt
     HTTPSConnectionPool.ConnectionCls = _PromptTLS

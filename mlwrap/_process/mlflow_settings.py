@@ -76,14 +76,16 @@ def absolute(uri: str) -> str:
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         path = uri[len(_SQLITE) :]
         return (
-            uri if path.startswith((":memory:", "?")) or not path else f"{_SQLITE}{working_folder() / path}"
+            uri
+            if path.startswith((":memory:", "?")) or not path
+            else f"{_SQLITE}{current_directory() / path}"
         )
     if ":" not in uri and uri not in _NAMES:
-        return str(working_folder() / uri)
+        return str(current_directory() / uri)
     return without_password(uri)
 
 
-def working_folder() -> Path:
+def current_directory() -> Path:
     """The folder that this process stands in; the root where that was removed."""
     try:
         return Path.cwd()

@@ -20,7 +20,7 @@ from typing import Any
 
 from mlwrap._capture.redact import Redactor
 from mlwrap._process.git import checkout
-from mlwrap._process.mlflow_settings import working_folder
+from mlwrap._process.mlflow_settings import current_directory
 
 __all__ = ["code", "pins", "provenance"]
 
@@ -136,7 +136,7 @@ def _folder(function: Any, script: str | None) -> str:
         with contextlib.suppress(FileNotFoundError):  # the working folder was removed
             if file and (folder := _folder_of(os.path.abspath(file))) is not None:  # noqa: PTH100 - see below
                 return folder
-    return str(working_folder())
+    return str(current_directory())
 
 
 @lru_cache(maxsize=256)

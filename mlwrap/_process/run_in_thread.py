@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 
-async def aside(work: Callable[[], None], error: BaseException | None) -> None:
+async def run_in_thread(work: Callable[[], None], error: BaseException | None) -> None:
     """Do ``work`` in a thread of its own, and wait for it; cancelled, it goes on there.
 
     Not in one of the loop's threads: all of those may be waiting for this task.

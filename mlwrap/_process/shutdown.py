@@ -19,25 +19,25 @@ from typing import Protocol
 from mlwrap.errors import OptionError
 
 
-class Endable(Protocol):
+class ShutdownListener(Protocol):
     """Something open that wants to be told when the process is about to end."""
 
-    def interrupted(self, signal_name: str) -> None:
+    def on_signal(self, signal_name: str) -> None:
         """A signal came, and a handler of the user's deals with it: the body may or may not go on."""
 
-    def warned(self, signal_name: str) -> None:
+    def on_preemption(self, signal_name: str) -> None:
         """A signal came that says that the process will be ended soon."""
 
-    def cut_short(self, signal_name: str | None) -> None:
+    def on_exit(self, signal_name: str | None) -> None:
         """The process ends as soon as this returns."""
 
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], object] | int | None
 
-_open: list[Endable] = []
+_listeners: list[ShutdownListener] = []
 _previous: dict[int, Handler] = {}
-_afterwards: list[Callable[[], None]] = []
+_exit_work: list[Callable[[], None]] = []
 
 
 def signal_number(name: str) -> int:
@@ -55,14 +55,14 @@ def signal_number(name: str) -> int:
     return found
 
 
-def opened(item: Endable, warning: int | None = None) -> None:
-    """Watch over ``item`` until :func:`closed`.
+def listen(item: ShutdownListener, warning: int | None = None) -> None:
+    """Watch over ``item`` until :func:`unlisten`.
 
     Args:
         item: What is open.
         warning: A signal that is to end nothing, for it says that the process will be ended soon.
     """
-    _open.append(item)
+    _listeners.append(item)
     # Python lets only the main thread set handlers; a run of another thread is watched over too, as long
     # as the main thread has one open.
     if threading.current_thread() is threading.main_thread():
@@ -78,29 +78,29 @@ def opened(item: Endable, warning: int | None = None) -> None:
                     signal.signal(number, handler)
 
 
-def closed(item: Endable) -> None:
+def unlisten(item: ShutdownListener) -> None:
     """Stop watching over ``item``; after the last one the signal handlers are as they were."""
-    if item in _open:
-        _open.remove(item)
-    if not _open and threading.current_thread() is threading.main_thread():
+    if item in _listeners:
+        _listeners.remove(item)
+    if not _listeners and threading.current_thread() is threading.main_thread():
         for number, handler in list(_previous.items()):
             if signal.getsignal(number) in _OURS:  # else somebody has set theirs since: it stays
                 signal.signal(number, handler)
             del _previous[number]
 
 
-def afterwards(work: Callable[[], None]) -> Callable[[], None]:
+def at_exit(work: Callable[[], None]) -> Callable[[], None]:
     """Have something done when the interpreter ends, after what is open then has been closed."""
-    _afterwards.append(work)
+    _exit_work.append(work)
     return work
 
 
 @atexit.register
 def _at_exit() -> None:
     """The interpreter ends, and there may be runs that nobody has closed."""
-    for item in reversed(_open.copy()):
-        item.cut_short(None)
-    for work in _afterwards:
+    for item in reversed(_listeners.copy()):
+        item.on_exit(None)
+    for work in _exit_work:
         work()
 
 
@@ -110,15 +110,15 @@ def _forget() -> None:
         if signal.getsignal(number) in _OURS:
             signal.signal(number, handler)
     _previous.clear()
-    _open.clear()
+    _listeners.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
 
 
 def _on_warning(number: int, frame: FrameType | None) -> None:
-    for item in _open:
-        item.warned(signal.Signals(number).name)
+    for item in _listeners:
+        item.on_preemption(signal.Signals(number).name)
     previous = _previous.get(number)
     if callable(previous):
         previous(number, frame)
@@ -128,13 +128,13 @@ def _on_end(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     previous = _previous.get(number, signal.SIG_DFL)
     if callable(previous):
-        for item in _open:
-            item.interrupted(name)
+        for item in _listeners:
+            item.on_signal(name)
         previous(number, frame)
         return
     try:
-        for item in reversed(_open.copy()):
-            item.cut_short(name)
+        for item in reversed(_listeners.copy()):
+            item.on_exit(name)
     finally:  # whatever becomes of that, the signal is to do what it was sent for
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import SystemMetrics
 from mlwrap.config import Settings
 from mlwrap.errors import OptionError, warn
@@ -47,4 +47,6 @@ def system_metrics(chosen: Settings) -> SystemMetrics | None:
                 expected = str(error).partition(" - at")[0].replace("`", "")
                 raise OptionError(f"{variable}={text!r} can't be used: {expected}.") from None
     node = os.environ.get("MLFLOW_SYSTEM_METRICS_NODE_ID")
-    return msgspec.convert(given | {"node": rename(node) if node else None}, SystemMetrics, strict=False)
+    return msgspec.convert(
+        given | {"node": to_mlflow_name(node) if node else None}, SystemMetrics, strict=False
+    )

@@ -17,7 +17,7 @@ from mlwrap._spool.run_folder import RunFolder
 _NAMES = "artifact_names.json"
 
 
-class Artifacts:
+class ArtifactLog:
     """Stages the artifacts of one run.
 
     Args:

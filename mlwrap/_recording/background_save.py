@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class Background:
+class BackgroundSaver:
     """Does one piece of work at a time, in the order in which they came.
 
     Of each name one piece waits at most: a newer one takes its place. The thread is no daemon, for one that

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import Metrics, Number
 
 
-class Changed(NamedTuple):
+class ChangedParam(NamedTuple):
     """A parameter that came again with another value."""
 
     name: str
@@ -18,7 +18,7 @@ class Changed(NamedTuple):
     now_called: str
 
 
-class Parameters:
+class LoggedParams:
     """The parameters of a run so far."""
 
     def __init__(self) -> None:
@@ -32,24 +32,24 @@ class Parameters:
         """Those whose names there are not yet."""
         return {name: text for name, text in values.items() if name not in self._values}
 
-    def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[Changed]]:
+    def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[ChangedParam]]:
         """Those of ``values`` that are to be written, and those of them under another name."""
         fresh: dict[str, str] = {}
-        changed: list[Changed] = []
+        changed: list[ChangedParam] = []
         for name, text in values.items():
             before = self._values.get(name)
             if before is None:
                 fresh[name] = text
             elif before != text:
-                others = (rename(f"{name}.{number}") for number in itertools.count(2))
+                others = (to_mlflow_name(f"{name}.{number}") for number in itertools.count(2))
                 free = next(other for other in others if other not in self._values and other not in values)
                 fresh[free] = text
-                changed.append(Changed(name, before, free))
+                changed.append(ChangedParam(name, before, free))
         self._values |= fresh
         return fresh, changed
 
 
-class Found:
+class SeenPoints:
     """The metrics that were found in models and histories so far; a History is often met more than once.
 
     Attributes:
@@ -77,9 +77,12 @@ class Found:
         """
         fresh: dict[str, Number] = {}
         for own, value in record.values.items():
-            at = (rename(own), record.step)
+            at = (to_mlflow_name(own), record.step)
             known = live.get(at, self._values.get(at, value))
-            name, step = rename(f"{prefix}/{own}") if known != value and prefix else at[0], record.step
+            name, step = (
+                to_mlflow_name(f"{prefix}/{own}") if known != value and prefix else at[0],
+                record.step,
+            )
             if value not in (live.get((name, step)), self._values.get((name, step))):
                 self._values[name, step] = value
                 fresh[name] = value

@@ -15,7 +15,7 @@ def is_ready(value: Any) -> bool:
     return device is None or "cpu" in str(device).lower()
 
 
-def number(value: Any) -> float:
+def to_number(value: Any) -> float:
     """The number that a value is, or holds.
 
     Raises:

@@ -16,45 +16,45 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
-from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import Metrics, Number
 from mlwrap._recording.clock import Clock
-from mlwrap._recording.logged_before import Found, first_nonfinite, newest
-from mlwrap._recording.metric_values import is_ready, number
+from mlwrap._recording.logged_before import SeenPoints, first_nonfinite, newest
+from mlwrap._recording.metric_values import is_ready, to_number
 from mlwrap.config import Nonfinite
-from mlwrap.errors import Diverged, told
+from mlwrap.errors import Diverged, describe_error
 
-_PATIENCE = 1.0  # seconds that a tensor may wait
-_REMEMBERED = 5_000  # calls with the same names, to know again what is found afterwards
-_STREAMS = 256  # sets of names; a training logs the same few at every step
-_LARGEST = 2**63 - 1  # step, in MLflow's database
-_plain: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
+_MAX_PENDING_SECONDS = 1.0  # seconds that a tensor may wait
+_MAX_RECENT = 5_000  # calls with the same names, to know again what is found afterwards
+_MAX_STREAMS = 256  # sets of names; a training logs the same few at every step
+_MAX_STEP = 2**63 - 1  # step, in MLflow's database
+_number_types: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
 
 
 class _Stream:
     """What is logged under one set of names.
 
     Attributes:
-        given: The names, as they came.
+        raw_names: The names, as they came.
         names: As MLflow takes them.
-        plain: Whether that is how they came.
+        is_valid: Whether MLflow takes them as they came.
         last: The highest step so far.
         recent: The last records.
-        kin: All streams that share a name with this one, itself among them.
+        overlapping: All streams that share a name with this one, itself among them.
     """
 
-    __slots__ = ("given", "kin", "last", "names", "plain", "recent")
+    __slots__ = ("is_valid", "last", "names", "overlapping", "raw_names", "recent")
 
     def __init__(self, names: tuple[Any, ...]) -> None:
-        self.given = names
-        self.names = tuple(rename(str(name)) for name in names)
-        self.plain = self.names == names and {str}.issuperset(map(type, names))
+        self.raw_names = names
+        self.names = tuple(to_mlflow_name(str(name)) for name in names)
+        self.is_valid = self.names == names and {str}.issuperset(map(type, names))
         self.last = -1
-        self.recent: deque[Metrics] = deque(maxlen=_REMEMBERED)
-        self.kin: list[_Stream] = [self]
+        self.recent: deque[Metrics] = deque(maxlen=_MAX_RECENT)
+        self.overlapping: list[_Stream] = [self]
 
 
-class _Waiting(NamedTuple):
+class _PendingTensors(NamedTuple):
     """Tensors of one call that are not ready."""
 
     stream: _Stream
@@ -64,7 +64,7 @@ class _Waiting(NamedTuple):
     until: float
 
 
-class Points:
+class MetricLog:
     """The metrics of one run.
 
     Args:
@@ -91,11 +91,11 @@ class Points:
         self._clock = Clock()
         self._streams: dict[tuple[str, ...], _Stream] = {}
         self._last = _Stream(())
-        self._waiting: deque[_Waiting] = deque()
+        self._pending: deque[_PendingTensors] = deque()
         self._lock = threading.RLock()  # a signal's handler may come in the middle
-        self._found = Found()
-        self._told: set[str] = set()
-        self.counts: dict[str, int] = {}
+        self._seen = SeenPoints()
+        self._warned: set[str] = set()
+        self.step_offsets: dict[str, int] = {}
 
     def log(
         self, values: Mapping[str, Any], step: Any = None, timestamp: Any = None, *, ordered: bool = True
@@ -114,12 +114,12 @@ class Points:
         Raises:
             Diverged: One is not finite, and that is to stop the training. It is written down.
         """
-        if self._waiting:
-            self.settle(_PATIENCE)
+        if self._pending:
+            self.flush_pending(_MAX_PENDING_SECONDS)
         names, stream = tuple(values), self._last
-        if names != stream.given:  # a training logs the same ones again and again
+        if names != stream.raw_names:  # a training logs the same ones again and again
             stream = self._last = self._streams.get(names) or self._stream(names)
-        if type(step) is int and stream.last < step <= _LARGEST:
+        if type(step) is int and stream.last < step <= _MAX_STEP:
             stream.last = step
         else:
             step = self._step(stream, step, ordered=ordered)
@@ -132,7 +132,7 @@ class Points:
                 break
             total += value
         else:  # as nearly always
-            numbers = {**values} if stream.plain else dict(zip(stream.names, values.values(), strict=True))
+            numbers = {**values} if stream.is_valid else dict(zip(stream.names, values.values(), strict=True))
             if numbers and total - total == 0.0:  # finite: what _log() does, without the call
                 record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
                 stream.recent.append(record)
@@ -140,20 +140,20 @@ class Points:
                 return record
         return self._log(stream, numbers, total, step, time) if numbers else None
 
-    def settle(self, patience: float = 0.0) -> None:
+    def flush_pending(self, patience: float = 0.0) -> None:
         """Write the tensors down that are ready, or have waited for longer than ``patience`` seconds."""
         with self._lock:
-            while self._waiting:
-                stream, values, step, when, since = first = self._waiting[0]
+            while self._pending:
+                stream, values, step, when, since = first = self._pending[0]
                 if time.monotonic() - since < patience and not all(map(is_ready, values.values())):
                     return
                 numbers = self._resolved(values)
-                if self._waiting and self._waiting[0] is first:  # else a signal's handler wrote it
-                    self._waiting.popleft()
+                if self._pending and self._pending[0] is first:  # else a signal's handler wrote it
+                    self._pending.popleft()
                     if numbers:
                         self._log(stream, numbers, sum(numbers.values()), step, when)
 
-    def found(self, records: Iterable[Metrics], prefix: str = "") -> None:
+    def log_found(self, records: Iterable[Metrics], prefix: str = "") -> None:
         """Write metrics down that a model or a history remembers; a point that was met before counts once.
 
         Args:
@@ -161,7 +161,7 @@ class Points:
             prefix: What stands before the name of a metric that has another value at that step already.
         """
         records = list(records)
-        names = {rename(name) for record in records for name in record.values}
+        names = {to_mlflow_name(name) for record in records for name in record.values}
         live = {
             (name, record.step): value
             for stream in (list(self._streams.values()) if names else ())
@@ -170,13 +170,13 @@ class Points:
             for name, value in record.values.items()
         }
         for record in records:
-            if fresh := self._judged(self._found.fresh(record, prefix, live), record.step):
-                self.write(self._found.noted(Metrics(values=fresh, step=record.step, time=record.time)))
+            if fresh := self._apply_nonfinite_policy(self._seen.fresh(record, prefix, live), record.step):
+                self.write(self._seen.noted(Metrics(values=fresh, step=record.step, time=record.time)))
 
     def newest(self) -> tuple[Metrics, ...]:
         """The newest point of each metric so far; tensors of one call may be in several records."""
         recent = (list(stream.recent)[-100:] for stream in list(self._streams.values()))
-        return newest(itertools.chain(self._found.newest.values(), *recent))
+        return newest(itertools.chain(self._seen.newest.values(), *recent))
 
     def _log(
         self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
@@ -188,7 +188,7 @@ class Points:
             return record
         spelled = Metrics.of(numbers, step=step, time=time).values
         written = None
-        if values := self._judged(spelled, step):
+        if values := self._apply_nonfinite_policy(spelled, step):
             written = Metrics(values=values, step=step, time=time)
             stream.recent.append(written)
             self.write(written)
@@ -199,13 +199,13 @@ class Points:
             )
         return written
 
-    def _judged(self, values: dict[str, Number], step: int) -> dict[str, Number]:
+    def _apply_nonfinite_policy(self, values: dict[str, Number], step: int) -> dict[str, Number]:
         """What is to be written of these; the first that is not finite is told the run's reader."""
         odd = first_nonfinite(values)
         if odd is None:
             return values
-        if "nonfinite" not in self._told:
-            self._told.add("nonfinite")
+        if "nonfinite" not in self._warned:
+            self._warned.add("nonfinite")
             first = {"first_nonfinite_step": step, "first_nonfinite_metric": odd}
             self._tag(
                 {"mlwrap.diverged": "true", **{f"mlwrap.{name}": value for name, value in first.items()}}
@@ -216,7 +216,7 @@ class Points:
 
     def _numbers(self, stream: _Stream, values: Mapping[str, Any], step: int, time: int) -> dict[str, float]:
         """Values as the numbers that they are; those that are not ready wait."""
-        if not _plain.issuperset(map(type, values.values())):
+        if not _number_types.issuperset(map(type, values.values())):
             return self._ready(stream, values, step, time)
         try:
             return dict(zip(stream.names, map(float, values.values()), strict=True))
@@ -229,54 +229,56 @@ class Points:
         waiting: dict[str, Any] = {}
         for name, value in zip(stream.names, values.values(), strict=True):
             if isinstance(value, Real):
-                _plain.add(type(value))
+                _number_types.add(type(value))
             try:
                 (there if is_ready(value) else waiting)[name] = value
             except Exception:  # noqa: BLE001 - a symbolic tensor, whose number will be asked for next
                 there[name] = value
         if waiting:
-            self._waiting.append(_Waiting(stream, waiting, step, time_, time.monotonic()))
+            self._pending.append(_PendingTensors(stream, waiting, step, time_, time.monotonic()))
         return self._resolved(there)
 
     def _resolved(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers = {}
         for name, value in values.items():
             try:
-                numbers[name] = number(value)
+                numbers[name] = to_number(value)
             except Exception as error:  # noqa: BLE001 - whatever a value's own __float__ raises
-                self._say(name, f"metric {name!r} is no number, and is left out: {told(error)}")
+                self._warn_once(
+                    name, f"metric {name!r} is no number, and is left out: {describe_error(error)}"
+                )
         return numbers
 
     def _stream(self, names: tuple[str, ...]) -> _Stream:
         stream = _Stream(names)
         with self._lock:
-            if len(self._streams) >= _STREAMS:
+            if len(self._streams) >= _MAX_STREAMS:
                 self._streams.pop(next(iter(self._streams)))
             for other in self._streams.values():
                 if not set(stream.names).isdisjoint(other.names):
-                    stream.kin.append(other)
-                    other.kin.append(stream)
+                    stream.overlapping.append(other)
+                    other.overlapping.append(stream)
             return self._streams.setdefault(names, stream)
 
     def _step(self, stream: _Stream, step: Any, *, ordered: bool) -> int:
         """The step that something is; the next one for ``None``, or for what is no step."""
         if step is not None:
             try:
-                if abs(whole := int(step)) <= _LARGEST:
+                if abs(whole := int(step)) <= _MAX_STEP:
                     if whole < stream.last and ordered:
-                        self._went_back(stream, whole)
+                        self._warn_step_decreased(stream, whole)
                     stream.last = max(whole, stream.last)
                     return whole
                 why = "it is too large"
             except Exception as error:  # noqa: BLE001 - whatever a step's own __int__ raises
-                why = told(error)
-            self._say("a step", f"a step is no whole number, and the next one is taken for it: {why}")
+                why = describe_error(error)
+            self._warn_once("a step", f"a step is no whole number, and the next one is taken for it: {why}")
         with self._lock:
-            stream.last = min(max(other.last for other in stream.kin) + 1, _LARGEST)
+            stream.last = min(max(other.last for other in stream.overlapping) + 1, _MAX_STEP)
             return stream.last
 
-    def _went_back(self, stream: _Stream, step: int) -> None:
-        self._say(
+    def _warn_step_decreased(self, stream: _Stream, step: int) -> None:
+        self._warn_once(
             "step",
             f"{stream.names[0]!r} went back from step {stream.last} to {step}. Both points are kept; MLflow "
             "shows the highest step as the latest. Without a step= it is the next one, and run.steps() "
@@ -285,16 +287,18 @@ class Points:
 
     def _time(self, step: int, timestamp: Any) -> int:
         try:
-            if 0 <= (whole := int(timestamp)) <= _LARGEST:
+            if 0 <= (whole := int(timestamp)) <= _MAX_STEP:
                 return whole
             why = "it is negative, or too large"
         except Exception as error:  # noqa: BLE001 - likewise
-            why = told(error)
-        self._say("a timestamp", f"a timestamp is no number of milliseconds, and is taken for now: {why}")
+            why = describe_error(error)
+        self._warn_once(
+            "a timestamp", f"a timestamp is no number of milliseconds, and is taken for now: {why}"
+        )
         return self._clock.time(step)
 
-    def _say(self, what: str, message: str) -> None:
+    def _warn_once(self, what: str, message: str) -> None:
         """Once in a run: a training makes the same mistake at every step."""
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._warned:
+            self._warned.add(what)
             self._warn(message)

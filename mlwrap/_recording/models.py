@@ -19,7 +19,7 @@ import msgspec
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import AnyRecord, Metrics, Model, now
 from mlwrap._process.provenance import pins
-from mlwrap._recording.background_save import Background
+from mlwrap._recording.background_save import BackgroundSaver
 from mlwrap._recording.logged_model import LoggedModel, plain_name
 from mlwrap._recording.stage_checksums import StageChecksums
 from mlwrap._recording.throughput import is_speed
@@ -27,7 +27,7 @@ from mlwrap._savers import registry
 from mlwrap._savers.input_example import keep_example
 from mlwrap._savers.saver import SaveOptions, Saver, naming
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap.errors import SaveError, told
+from mlwrap.errors import SaveError, describe_error
 
 MAX_ERROR = 5000  # characters
 
@@ -41,7 +41,7 @@ class _Save(NamedTuple):
     stage: Path
 
 
-class Models:
+class ModelLog:
     """Saves the models of one run.
 
     Args:
@@ -83,7 +83,7 @@ class Models:
         self._strict = strict
         self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
         self._writing = threading.RLock()
-        self._background = Background()
+        self._background = BackgroundSaver()
         self._failed: list[tuple[Model, str, Any]] = []  # and not told yet
 
     @property
@@ -163,10 +163,10 @@ class Models:
             self._write(save, model)
         except BaseException as error:
             self.logged[record.staged] = logged
-            self._abandon(record, told(error))
+            self._abandon(record, describe_error(error))
             if not isinstance(error, Exception):
                 raise
-            self._tell(record, told(error), model, strict=self._strict, cause=error)
+            self._tell(record, describe_error(error), model, strict=self._strict, cause=error)
         return logged
 
     def wait(self) -> None:
@@ -200,7 +200,7 @@ class Models:
             self.report(strict=False)
             return failed
         except BaseException as interrupted:  # noqa: BLE001 - Ctrl-C: it is raised when the run is closed
-            self.abandon_all(f"cut short by {told(interrupted)}")
+            self.abandon_all(f"cut short by {describe_error(interrupted)}")
             return interrupted
         return None
 
@@ -240,9 +240,9 @@ class Models:
             except BaseException as error:  # noqa: BLE001 - told by the training's own thread
                 with self._writing:
                     if record.staged in self._saving:
-                        self._failed.append((record, told(error), model))
+                        self._failed.append((record, describe_error(error), model))
                         self._failing()
-                        self._abandon(record, told(error))
+                        self._abandon(record, describe_error(error))
 
         def replaced() -> None:
             with self._writing:

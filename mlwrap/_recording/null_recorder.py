@@ -10,7 +10,7 @@ from mlwrap._journal.records import Status
 from mlwrap._recording.logged_model import LoggedModel
 
 
-class Unrecorded:
+class NullRecorder:
     """A run while tracking is disabled, which must cost next to nothing; and what a recorder begins with.
 
     Args:

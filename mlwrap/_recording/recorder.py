@@ -17,19 +17,19 @@ import msgspec
 
 from mlwrap._capture.flatten import Captured
 from mlwrap._capture.flatten import params as capture_params
-from mlwrap._capture.mlflow_names import rename
+from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import AnyRecord, Metrics, Params, RunEnded, RunStarted, Status, Tags, now
 from mlwrap._journal.writer import KEPT
 from mlwrap._process.console import lost_folder
-from mlwrap._recording.artifacts import Artifacts
-from mlwrap._recording.logged_before import Parameters
+from mlwrap._recording.artifacts import ArtifactLog
+from mlwrap._recording.logged_before import LoggedParams
 from mlwrap._recording.logged_model import LoggedModel
-from mlwrap._recording.metrics import Points
-from mlwrap._recording.models import Models
-from mlwrap._recording.null_recorder import Unrecorded
-from mlwrap._recording.sender_link import WAKE_SECONDS, Line
+from mlwrap._recording.metrics import MetricLog
+from mlwrap._recording.models import ModelLog
+from mlwrap._recording.null_recorder import NullRecorder
+from mlwrap._recording.sender_link import WAKE_SECONDS, SenderLink
 from mlwrap._recording.stage_checksums import StageChecksums
 from mlwrap._savers import registry
 from mlwrap._savers.history.fits import FitLog
@@ -39,13 +39,13 @@ from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import vain_root
 from mlwrap.config import Nonfinite
-from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, told, warn
+from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, describe_error, warn
 
 MAX_TAG = 5000  # characters; what every store of MLflow's takes
 MODEL_PARAMS = 100  # that MLflow takes with the request that makes a model
 
 
-class Recorder(Unrecorded):
+class Recorder(NullRecorder):
     """Writes one run down.
 
     Args:
@@ -62,15 +62,15 @@ class Recorder(Unrecorded):
         super().__init__(name)
         self.redactor = Redactor()
         self.signal: str | None = None
-        self.line: Line | None = None
+        self.line: SenderLink | None = None
         self._journal: OpenRun | None = None
-        self._params = Parameters()
+        self._params = LoggedParams()
         checksums = StageChecksums(self.append)
-        self.points = Points(self.append, self.warn, self.tags, nonfinite)
+        self.points = MetricLog(self.append, self.warn, self.tags, nonfinite)
         self.fits = FitLog()
         folder: Callable[[], RunFolder] = lambda: self.journal.folder  # noqa: E731 - of a run that is open
-        self._artifacts = Artifacts(folder, self.append, self.warn, self.redactor, checksums)
-        self.models = Models(
+        self._artifacts = ArtifactLog(folder, self.append, self.warn, self.redactor, checksums)
+        self.models = ModelLog(
             name,
             folder,
             self.append,
@@ -121,7 +121,7 @@ class Recorder(Unrecorded):
         self.experiment, self.experiment_id = first.experiment, first.experiment_id
         if line:
             try:
-                self.line = Line(self._journal.folder, first.tracking_uri)
+                self.line = SenderLink(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
         self._journal.watch(self._warn_kept, self._look, WAKE_SECONDS)
@@ -195,7 +195,7 @@ class Recorder(Unrecorded):
                 text = self.redactor.text(str(self.redactor.value(str(name), value)))
             except Exception as error:  # noqa: BLE001 - whatever a value's own __str__ raises
                 text = f"not readable: {type(error).__name__}"
-            texts[rename(str(name))] = text[:MAX_TAG]
+            texts[to_mlflow_name(str(name))] = text[:MAX_TAG]
         return texts
 
     def copy(self, source: Path, folder: str | None) -> None:
@@ -273,7 +273,7 @@ class Recorder(Unrecorded):
         what = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
             f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
-            f"There are savers for: {', '.join(registry.kinds())}. mlwrap.register_saver() adds one."
+            f"There are savers for: {', '.join(registry.saver_names())}. mlwrap.register_saver() adds one."
         )
 
     def close(self, status: Status, error: str | None) -> None:
@@ -291,15 +291,15 @@ class Recorder(Unrecorded):
 
     def _settle(self) -> None:
         try:
-            self.points.settle()
+            self.points.flush_pending()
         except Diverged:
             pass  # the training is over
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            self.warn(f"its last metrics could not be written: {told(failure)}")
+            self.warn(f"its last metrics could not be written: {describe_error(failure)}")
         try:
             self._artifacts.finish()
         except Exception as failure:  # noqa: BLE001 - likewise
-            self.warn(f"the names of its artifacts could not be written: {told(failure)}")
+            self.warn(f"the names of its artifacts could not be written: {describe_error(failure)}")
 
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._journal.sender_protocol import ASK, WAKE, Hello, Told
+from mlwrap._journal.sender_protocol import ASK, WAKE, Handshake, SenderStatus
 from mlwrap._journal.uri_passwords import with_password
 from mlwrap._spool.descriptors import above_standard_descriptors
 from mlwrap._spool.run_folder import RunFolder
@@ -35,7 +35,7 @@ _STARTS = 3
 _BACKLOG = 4096
 
 
-class Line:
+class SenderLink:
     """One run's connection to the sender, made anew, and the sender with it, if either is lost.
 
     Args:
@@ -48,7 +48,7 @@ class Line:
 
     def __init__(self, folder: RunFolder, tracking_uri: str) -> None:
         self._folder = folder
-        self._hello = Hello(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
+        self._hello = Handshake(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
         self._starts = 0
         self._socket: socket.socket | None = None
         self._connect()
@@ -61,7 +61,7 @@ class Line:
 
     def wait(
         self, deadline: float, timeout: float = math.inf, *, patience: float = _START_SECONDS
-    ) -> Told | None:
+    ) -> SenderStatus | None:
         """Wait until all is delivered, for as long as delivery makes progress; the line is open then.
 
         Args:
@@ -80,7 +80,7 @@ class Line:
         connection = self._socket or self._connect()
         with contextlib.suppress(OSError):  # all may be delivered, and the line closed: the answer is in it
             connection.send(ASK, socket.MSG_DONTWAIT)
-        last: Told | None = None
+        last: SenderStatus | None = None
         began = time.monotonic()
         until = began + deadline
         unread = b""
@@ -91,7 +91,7 @@ class Line:
                 return last
             *lines, unread = (unread + answer).split(b"\n")
             for line in lines:
-                told = msgspec.json.decode(line, type=Told)
+                told = msgspec.json.decode(line, type=SenderStatus)
                 if told.done:
                     return told
                 if last is None or told.progress.delivered() != last.progress.delivered():
@@ -145,7 +145,7 @@ class Line:
         return self._socket
 
 
-_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+_lines: weakref.WeakSet[SenderLink] = weakref.WeakSet()
 _started: list[subprocess.Popen[bytes]] = []  # their standard input is a tie that holds while we live
 
 
@@ -173,7 +173,7 @@ def _start(address: Path) -> None:
         # Standard input is the sender's tie to this process; it starts in a session of its own, so that what
         # ends a terminal's processes does not end it. Its modules are found where this process finds its own.
         source = (
-            f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._sender.server import main; "
+            f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._sender.server import run_sender; "
             f"main({listener.fileno()}, {str(address)!r})"
         )
         sender = subprocess.Popen(  # noqa: S603 - this very interpreter

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlwrap._journal.records import Checksums, StagedFile, Zip
-from mlwrap._recording.background_save import Background
+from mlwrap._recording.background_save import BackgroundSaver
 from mlwrap._spool.staged_files import LARGE, staged_files, total_size, with_checksums
 
 
@@ -20,7 +20,7 @@ class StageChecksums:
 
     def __init__(self, append: Callable[[Checksums], None]) -> None:
         self._append = append
-        self._background = Background()
+        self._background = BackgroundSaver()
 
     @property
     def busy(self) -> bool:

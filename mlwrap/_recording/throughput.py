@@ -13,7 +13,7 @@ def is_speed(name: str) -> bool:
     return _SPEED.search(name) is not None
 
 
-class Pace:
+class Throughput:
     """Counts steps, batches or samples.
 
     Args:
@@ -29,13 +29,13 @@ class Pace:
         self._began = time.monotonic()
         self._told = self._first = (0, self._began)
 
-    def went(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         """So many more are done."""
         if not self.done:  # the first takes longer: what is compiled is compiled then
             self._first = (count, time.monotonic())
         self.done += count
 
-    def waited(self, seconds: float) -> bool:
+    def elapsed(self, seconds: float) -> bool:
         """Whether so much time has passed since the pace was told."""
         return time.monotonic() - self._told[1] >= seconds
 
@@ -46,9 +46,9 @@ class Pace:
         if now > when:
             found[name] = (self.done - before) / (now - when)
         self._told = (self.done, now)
-        return found | self.left()
+        return found | self.time_left()
 
-    def left(self) -> dict[str, float]:
+    def time_left(self) -> dict[str, float]:
         """``seconds_left`` at the pace since the first step, or at its own; nothing if no end is known."""
         if self.total is None or not self.done:
             return {}

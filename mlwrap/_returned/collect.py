@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from mlwrap._returned.results import Kind, kind_of
+from mlwrap._returned.results import ResultKind, kind_of
 from mlwrap._savers.figures import stands_for
 from mlwrap._savers.history.fits import is_history
-from mlwrap._savers.history.metrics import number
+from mlwrap._savers.history.metrics import to_plain_number
 from mlwrap._savers.identify import class_name
 from mlwrap._savers.paths import named_path, result_path
 from mlwrap._savers.registry import find
@@ -19,19 +19,19 @@ from mlwrap._savers.saver import Saver
 
 _SILENT = (bool, type(None))  # answers: neither metrics nor worth a warning
 _NUMPY_BOOLEANS = ("numpy.bool", "numpy.bool_")
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """The keys, fields and positions on the way to something."""
 
 
 class Leaves(NamedTuple):
     """What was found, in the order of finding, each with its place."""
 
-    models: list[tuple[Place, Any, Saver]]
-    histories: list[tuple[Place, Any]]
-    numbers: list[tuple[Place, list[float]]]
-    texts: list[tuple[Place, str]]
-    results: list[tuple[Place, Any, Kind]]
-    unknown: list[tuple[Place, Any]]
+    models: list[tuple[KeyPath, Any, Saver]]
+    histories: list[tuple[KeyPath, Any]]
+    numbers: list[tuple[KeyPath, list[float]]]
+    texts: list[tuple[KeyPath, str]]
+    results: list[tuple[KeyPath, Any, ResultKind]]
+    unknown: list[tuple[KeyPath, Any]]
 
 
 def leaves_of(value: object, since: float) -> Leaves:
@@ -46,12 +46,12 @@ def leaves_of(value: object, since: float) -> Leaves:
     """
     found = Leaves([], [], [], [], [], [])
     seen: dict[object, object] = {}  # holds what it has seen: an id is only good as long as its object lives
-    stack: list[tuple[Place, Any]] = [((), value)]
+    stack: list[tuple[KeyPath, Any]] = [((), value)]
     while stack:
         path, item = stack.pop()
         if isinstance(item, _SILENT) or class_name(item) in _NUMPY_BOOLEANS:
             continue
-        if (single := number(item)) is not None:
+        if (single := to_plain_number(item)) is not None:
             found.numbers.append((path, [single]))
             continue
         item = _meant(item, since)
@@ -100,7 +100,7 @@ def _series(item: object) -> list[float]:
     """The numbers of a list that holds nothing else."""
     series: list[float] = []
     for value in item if isinstance(item, list) else ():
-        if (found := number(value)) is None:
+        if (found := to_plain_number(value)) is None:
             return []
         series.append(found)
     return series

@@ -45,7 +45,7 @@ class Output(NamedTuple):
     content: str | Callable[[Path], object]
 
 
-class Kind(NamedTuple):
+class ResultKind(NamedTuple):
     """A kind of results.
 
     Attributes:
@@ -61,7 +61,7 @@ class Kind(NamedTuple):
     write: Callable[[Any, Path], object]
 
 
-def kind_of(value: object) -> Kind | None:
+def kind_of(value: object) -> ResultKind | None:
     """The kind of results that ``value`` is; ``None`` for any other thing."""
     try:
         return next((kind for kind in _KINDS if kind.matches(value)), None)
@@ -188,12 +188,14 @@ def _always(text: str) -> Callable[[Any], str]:
 
 
 _KINDS = (
-    Kind(_is_path, _path_name, _path_suffix, lambda value, path: copy_result(Path(os.fspath(value)), path)),
-    Kind(_is_array, _always("array"), _always(".npy"), _write_array),
-    Kind(_is_tensor, _always("tensor"), _always(".npy"), _write_tensor),
-    Kind(_is_table, _always("table"), _always(".csv"), _write_table),
-    Kind(is_figure, _always("figure"), figure_suffix, write_figure),
-    Kind(is_image, _always("image"), image_suffix, write_image),
-    Kind(_is_hyperparameters, _always("hyperparameters"), _always(".json"), _write_hyperparameters),
-    Kind(_is_bytes, _always("data"), _always(".bin"), lambda value, path: path.write_bytes(value)),
+    ResultKind(
+        _is_path, _path_name, _path_suffix, lambda value, path: copy_result(Path(os.fspath(value)), path)
+    ),
+    ResultKind(_is_array, _always("array"), _always(".npy"), _write_array),
+    ResultKind(_is_tensor, _always("tensor"), _always(".npy"), _write_tensor),
+    ResultKind(_is_table, _always("table"), _always(".csv"), _write_table),
+    ResultKind(is_figure, _always("figure"), figure_suffix, write_figure),
+    ResultKind(is_image, _always("image"), image_suffix, write_image),
+    ResultKind(_is_hyperparameters, _always("hyperparameters"), _always(".json"), _write_hyperparameters),
+    ResultKind(_is_bytes, _always("data"), _always(".bin"), lambda value, path: path.write_bytes(value)),
 )

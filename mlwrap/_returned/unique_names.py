@@ -10,7 +10,7 @@ _NOT_IN_PARTS = re.compile(r"[^\w\-. ]+")
 _LONGEST = 60  # characters of one part: 240 bytes where each takes four, and file systems take 255
 
 
-class Names:
+class UniqueNames:
     """Gives each name once; a name that comes again gets a number."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mlwrap._journal.records import Metrics, now
-from mlwrap._returned.collect import Leaves, Place, leaves_of
+from mlwrap._returned.collect import KeyPath, Leaves, leaves_of
 from mlwrap._returned.results import Output
-from mlwrap._returned.unique_names import ArtifactPaths, Names
+from mlwrap._returned.unique_names import ArtifactPaths, UniqueNames
 from mlwrap._savers.history.fits import Fit, FitLog, fit_of, identity_of, is_history, latest_fit
-from mlwrap._savers.history.metrics import comes_after, history_metrics, is_live
+from mlwrap._savers.history.metrics import history_metrics, is_live, place_after
 from mlwrap._savers.identify import class_name
-from mlwrap._savers.registry import find, remembered
+from mlwrap._savers.registry import find, training_metrics
 from mlwrap._savers.saver import Saver
 
 _NUMBER_NAME = "result"
@@ -37,7 +37,7 @@ _TAKEN = ("params.json", "traceback.txt")  # artifacts that a run has of its own
 _NOT_IN_NAMES = re.compile(r"[^\w\- ]+")  # what the name of a model, and of its folder, is spared
 
 
-class Found(NamedTuple):
+class FoundModel(NamedTuple):
     """A model in a returned value.
 
     Attributes:
@@ -62,7 +62,7 @@ class Unpacked(NamedTuple):
         unknown: Where something lies that nobody knows (``"['data'][0]"``) and its type; each type once.
     """
 
-    models: list[Found]
+    models: list[FoundModel]
     metrics: list[Metrics]
     outputs: list[Output]
     tags: dict[str, str]
@@ -124,21 +124,21 @@ def unpack(
     )
 
 
-def _keys(path: Place) -> list[str]:
+def _keys(path: KeyPath) -> list[str]:
     return [part for part in path if isinstance(part, str)]
 
 
-def _named_models(models: list[tuple[Place, Any, Saver]], name: str | None) -> list[Found]:
-    names = Names()
+def _named_models(models: list[tuple[KeyPath, Any, Saver]], name: str | None) -> list[FoundModel]:
+    names = UniqueNames()
     found = []
     for path, value, saver in models:
         keys = [] if name and len(models) == 1 else _keys(path)
         key = _NOT_IN_NAMES.sub("_", "_".join(keys)).strip()
-        found.append(Found(names.distinct(key or name or saver.default_name), value, saver))
+        found.append(FoundModel(names.distinct(key or name or saver.default_name), value, saver))
     return found
 
 
-def _models_of(histories: list[tuple[Place, Any]]) -> list[tuple[Place, Any, Saver]]:
+def _models_of(histories: list[tuple[KeyPath, Any]]) -> list[tuple[KeyPath, Any, Saver]]:
     """The model of histories that all are of one."""
     models = {id(model): model for _, history in histories if (model := getattr(history, "model", None))}
     model = next(iter(models.values())) if len(models) == 1 else None
@@ -146,7 +146,9 @@ def _models_of(histories: list[tuple[Place, Any]]) -> list[tuple[Place, Any, Sav
     return [] if saver is None else [((), model, saver)]
 
 
-def _trainings(models: list[Found], histories: list[tuple[Place, Any]], log: FitLog) -> Iterator[Metrics]:
+def _trainings(
+    models: list[FoundModel], histories: list[tuple[KeyPath, Any]], log: FitLog
+) -> Iterator[Metrics]:
     """Metrics of every training found, each once: a History is often returned beside its own model.
 
     Several fits of one model are one training, whose epochs go on; a History with a key is its own.
@@ -161,13 +163,13 @@ def _trainings(models: list[Found], histories: list[tuple[Place, Any]], log: Fit
     _in_line(
         [*(fit for path, fit in found if not _keys(path)), *(fit for fits in own.values() for fit in fits)]
     )
-    names = Names(model.name for model in models)
+    names = UniqueNames(model.name for model in models)
     called = {id(identity_of(model.value)): model.name for model in models}
     trainings: dict[str, list[tuple[bool, list[Metrics]]]] = {}
     for model in models:
         fits = own[model.name]
         trainings[model.name] = [(is_live(fit), list(history_metrics(fit))) for fit in fits] or [
-            (False, remembered(model.saver, model.value))
+            (False, training_metrics(model.saver, model.value))
         ]
     for path, fit in found:
         keys = "/".join(_keys(path))
@@ -183,7 +185,7 @@ def _trainings(models: list[Found], histories: list[tuple[Place, Any]], log: Fit
                 yield record if live or len(trainings) == 1 else _prefixed(record, name)
 
 
-def _own_fits(model: Found, log: FitLog) -> list[Any]:
+def _own_fits(model: FoundModel, log: FitLog) -> list[Any]:
     """The fits of a model: those of the run, else the one that a Keras model remembers."""
     try:
         if model.saver.name != _KERAS:
@@ -203,7 +205,7 @@ def _in_line(fits: list[Any]) -> None:
     ends: dict[int, int] = {}
     for fit in dict.fromkeys(fit for fit in fits if isinstance(fit, Fit) or is_history(fit)):
         model = id(_model_of(fit))
-        ends[model] = comes_after(fit, ends.get(model, 0))
+        ends[model] = place_after(fit, ends.get(model, 0))
 
 
 def _prefixed(record: Metrics, name: str) -> Metrics:
@@ -212,13 +214,13 @@ def _prefixed(record: Metrics, name: str) -> Metrics:
 
 
 def _evaluations(
-    numbers: list[tuple[Place, list[float]]], trainings: list[Metrics]
-) -> tuple[list[Metrics], list[tuple[Place, list[float]]]]:
+    numbers: list[tuple[KeyPath, list[float]]], trainings: list[Metrics]
+) -> tuple[list[Metrics], list[tuple[KeyPath, list[float]]]]:
     """What ``Estimator.evaluate`` returned, named as in its event files; and the other numbers.
 
     It has a ``global_step``, which is the step. What the event files told already is not told again.
     """
-    groups: dict[Place, dict[str, float]] = {}
+    groups: dict[KeyPath, dict[str, float]] = {}
     for path, series in numbers:
         if path and isinstance(path[-1], str) and len(series) == 1:
             groups.setdefault(path[:-1], {})[path[-1]] = series[0]
@@ -240,14 +242,14 @@ def _is_part(values: dict[str, float], record: Metrics) -> bool:
     return any(all(known.get((before, n)) == v for n, v in values.items()) for before, _ in known)
 
 
-def _results(numbers: list[tuple[Place, list[float]]], trained: set[str]) -> Iterator[Metrics]:
+def _results(numbers: list[tuple[KeyPath, list[float]]], trained: set[str]) -> Iterator[Metrics]:
     """One record for each step, of all numbers that belong to it.
 
     Args:
         numbers: Where they were found.
         trained: Names of metrics of the training: a number of that name is of an evaluation after it.
     """
-    names = Names()
+    names = UniqueNames()
     steps: dict[int, dict[str, float]] = {}
     for path, series in numbers:
         own = "/".join(_keys(path)) or _NUMBER_NAME
@@ -259,9 +261,9 @@ def _results(numbers: list[tuple[Place, list[float]]], trained: set[str]) -> Ite
         yield Metrics.of(values, step=step, time=when)
 
 
-def _outputs(leaves: Leaves, models: list[Found]) -> tuple[list[Output], dict[str, str]]:
+def _outputs(leaves: Leaves, models: list[FoundModel]) -> tuple[list[Output], dict[str, str]]:
     """Artifacts, and tags. No artifact has the name of a model: on some servers models are artifacts, too."""
-    paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), Names()
+    paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), UniqueNames()
     outputs, tags = [], {}
     for path, value, kind in leaves.results:
         called = "/".join(_keys(path)) or kind.called(value)
@@ -276,7 +278,7 @@ def _outputs(leaves: Leaves, models: list[Found]) -> tuple[list[Output], dict[st
     return outputs, tags
 
 
-def _unknown(leaves: list[tuple[Place, Any]]) -> list[tuple[str, str]]:
+def _unknown(leaves: list[tuple[KeyPath, Any]]) -> list[tuple[str, str]]:
     first: dict[str, str] = {}
     for path, item in leaves:
         first.setdefault(class_name(item), "".join(f"[{part!r}]" for part in path) or "the returned value")

@@ -13,22 +13,22 @@ from mlwrap._capture.flatten import params as capture_params
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import RunStarted, now
 from mlwrap._process import console, shutdown
-from mlwrap._process.mlflow_settings import working_folder
+from mlwrap._process.mlflow_settings import current_directory
 from mlwrap._process.provenance import provenance
-from mlwrap._process.run_in_thread import aside
+from mlwrap._process.run_in_thread import run_in_thread
 from mlwrap._process.system_metrics import system_metrics
 from mlwrap._process.workers import Role, role
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.ending import close, status_of
-from mlwrap._run.flush import Handover
-from mlwrap._run.mlflow_active_run import Fluent
-from mlwrap._run.parent_run import announced, existing_run, place, surrounding
+from mlwrap._run.ending import close_run, status_of
+from mlwrap._run.flush import RunDelivery
+from mlwrap._run.mlflow_active_run import ActiveRunBridge
+from mlwrap._run.parent_run import existing_run, export_parent, parent_in_context, resolve_destination
 from mlwrap._run.run import Run, current, current_fits, current_run
 from mlwrap._savers.history.fits import watch_fits
 from mlwrap._savers.saver import SaveOptions
 from mlwrap._spool.spool import spool_root
-from mlwrap.config import Options, Settings, check_type, is_own, settings
-from mlwrap.errors import RunStateError, told
+from mlwrap.config import Options, Settings, check_type, is_own_option, settings
+from mlwrap.errors import RunStateError, describe_error
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -76,7 +76,7 @@ def model_run(
         capture=lambda redactor: capture_params(given, redactor=redactor),
         tags=tags,
         run_id=run_id,
-        own_experiment=is_own("experiment", options),
+        own_experiment=is_own_option("experiment", options),
         verify=verify,
     )
 
@@ -118,9 +118,9 @@ class RunContext:
         warning = chosen.preemption_signal
         self._warning = None if warning is None else shutdown.signal_number(warning)
         self._run: Run | None = None
-        self._handover = Handover(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
+        self._handover = RunDelivery(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
         self._delivering = False
-        self._fluent: Fluent | None = None
+        self._fluent: ActiveRunBridge | None = None
         self._announced = contextlib.ExitStack()
         self._ending: Callable[[Recorder], None] | None = None
 
@@ -167,14 +167,14 @@ class RunContext:
         unsaved = None
         try:
             if self._recorder.saving:
-                await aside(self._recorder.models.wait, error)
+                await run_in_thread(self._recorder.models.wait, error)
         except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
-            self._recorder.models.abandon_all(f"cut short by {told(cancelled)}")
+            self._recorder.models.abandon_all(f"cut short by {describe_error(cancelled)}")
             unsaved = cancelled
         unsaved = unsaved or self._recorder.saved(error)
         if self._end(error or unsaved):
-            if self._handover.takes_time:
-                await aside(self._deliver, error)
+            if self._handover.blocks:
+                await run_in_thread(self._deliver, error)
             else:
                 self._deliver()
         if unsaved is not None:
@@ -190,33 +190,33 @@ class RunContext:
             self._recorder.status = status
             return False
         if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
-            shutdown.closed(self)
+            shutdown.unlisten(self)
             return False
         try:
             if self._fluent is not None:
                 self._fluent.leave(status)
             if self._ending is not None:
                 self._ending(self._recorder)
-            close(self._recorder, status, error)
+            close_run(self._recorder, status, error)
         finally:
-            shutdown.closed(self)
+            shutdown.unlisten(self)
         return True
 
-    def interrupted(self, signal_name: str) -> None:
+    def on_signal(self, signal_name: str) -> None:
         """A signal came that a handler of the user's deals with."""
         self._recorder.signal = signal_name
 
-    def warned(self, signal_name: str) -> None:
+    def on_preemption(self, signal_name: str) -> None:
         """The process will be ended soon; the body finds out by ``run.preempted``."""
         self._recorder.preempted = True
         self._recorder.tags({"mlwrap.preempted": signal_name})
 
-    def cut_short(self, signal_name: str | None) -> None:
+    def on_exit(self, signal_name: str | None) -> None:
         """The process ends, by a signal or by itself: close the run while there is time."""
         if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
-            close(self._recorder, "KILLED", None)
+            close_run(self._recorder, "KILLED", None)
             self._deliver()
 
     def _start(self) -> None:
@@ -225,8 +225,10 @@ class RunContext:
         if not worker.chief and not worker.saves:
             recorder.run_id = run_id  # the chief's, where its launcher names one for all
             return
-        around = surrounding()
-        where, parent_key, parent_run_id = place(self._settings, around, run_id, own_experiment=self._own)
+        around = parent_in_context()
+        where, parent_key, parent_run_id = resolve_destination(
+            self._settings, around, run_id, own_experiment=self._own
+        )
         tags = dict(self._tags)
         if around is not None:
             self._offline = self._offline or around.offline
@@ -243,7 +245,7 @@ class RunContext:
             parent_key=parent_key,
             parent_run_id=parent_run_id,
             run_id=run_id,
-            folder=str(working_folder()),
+            folder=str(current_directory()),
             offline=self._offline,
             tags=provenance(self._function, recorder.redactor) | recorder.tag_texts(tags),
             thin_after=self._settings.thin_after,
@@ -251,14 +253,14 @@ class RunContext:
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)
-        shutdown.opened(self, self._warning)
+        shutdown.listen(self, self._warning)
         if not worker.chief:
             return
-        self._announced.enter_context(announced(recorder.journal.folder))
+        self._announced.enter_context(export_parent(recorder.journal.folder))
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
-            self._fluent = Fluent(recorder, first.tracking_uri)
+            self._fluent = ActiveRunBridge(recorder, first.tracking_uri)
         if not self._settings.quiet:
             console.started(
                 recorder.name, where.experiment or where.experiment_id, where.tracking_uri, run_id
@@ -268,14 +270,18 @@ class RunContext:
         try:
             return self._capture(self._recorder.redactor)
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
-            self._recorder.warn(f"its parameters could not be read, and training goes on: {told(error)}")
+            self._recorder.warn(
+                f"its parameters could not be read, and training goes on: {describe_error(error)}"
+            )
             return None
 
     def _write_params(self, captured: Captured) -> None:
         try:
             self._recorder.params(captured)
         except Exception as error:  # noqa: BLE001 - likewise
-            self._recorder.warn(f"its parameters could not be written, and training goes on: {told(error)}")
+            self._recorder.warn(
+                f"its parameters could not be written, and training goes on: {describe_error(error)}"
+            )
 
     def _deliver(self) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
@@ -285,7 +291,7 @@ class RunContext:
             return
         self._delivering = True
         try:
-            self._handover.begin()
+            self._handover.start()
         finally:
             self._delivering = False
         if not self._settings.quiet:
@@ -297,6 +303,6 @@ class RunContext:
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,
-                delivering=self._handover.left,
+                delivering=self._handover.is_deferred,
                 lost=recorder.lost,
             )

@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from mlwrap._journal.records import Status
-from mlwrap.errors import message, told
+from mlwrap.errors import describe_error, message
 
 if TYPE_CHECKING:
     from mlwrap._recording.recorder import Recorder
@@ -35,7 +35,7 @@ def is_pruned(error: BaseException | None) -> bool:
     return optuna is not None and isinstance(error, optuna.TrialPruned)
 
 
-def why(status: Status, error: BaseException | None, signal: str | None) -> dict[str, str]:
+def end_tags(status: Status, error: BaseException | None, signal: str | None) -> dict[str, str]:
     """The tags that say why a run ended as it did; see :func:`status_of`."""
     tags = {"mlwrap.signal": signal} if signal else {}
     if is_pruned(error):
@@ -47,15 +47,15 @@ def why(status: Status, error: BaseException | None, signal: str | None) -> dict
     return tags
 
 
-def close(recorder: Recorder, status: Status, error: BaseException | None) -> None:
+def close_run(recorder: Recorder, status: Status, error: BaseException | None) -> None:
     """Write down how a run ended, and why."""
     try:
-        tags = why(status, error, recorder.signal)
+        tags = end_tags(status, error, recorder.signal)
         if error is not None and status != "FINISHED":
             recorder.text("".join(traceback.format_exception(error)), "traceback.txt")
         if tags:
             recorder.tags(tags)
     except Exception as failure:  # noqa: BLE001 - the user's own error goes before any of ours
-        recorder.warn(f"why it ended could not be written down: {told(failure)}")
+        recorder.warn(f"why it ended could not be written down: {describe_error(failure)}")
     finally:
-        recorder.close(status, told(error) if error is not None else None)
+        recorder.close(status, describe_error(error) if error is not None else None)

@@ -19,16 +19,16 @@ from mlwrap._capture.redact import Redactor
 from mlwrap._process import shutdown
 from mlwrap._process.console import lost_folder
 from mlwrap._recording.recorder import Recorder
-from mlwrap._recording.sender_link import Line
+from mlwrap._recording.sender_link import SenderLink
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap.errors import DeliveryError, JournalError, told, warn
+from mlwrap.errors import DeliveryError, JournalError, describe_error, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer is there already
 _LOOKED_AT = 2  # earlier runs, whenever one is left: so that those that are delivered do not pile up
 
 
-class Handover:
+class RunDelivery:
     """One run's way to MLflow, from its end on.
 
     Args:
@@ -45,33 +45,34 @@ class Handover:
         self._lock = threading.Lock()  # of threads that wait at once one asks
 
     @property
-    def _over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether there is nothing to wait for, or no more."""
         return self._delivered or self._recorder.offline or self._recorder.lost
 
     @property
-    def takes_time(self) -> bool:
-        """Whether to :meth:`begin` does: where no sender delivers it, this process has to."""
-        return not self._over and (self._wait or self._recorder.line is None)
+    def blocks(self) -> bool:
+        """Whether to :meth:`start` does: where no sender delivers it, this process has to."""
+        return not self.is_done and (self._wait or self._recorder.line is None)
 
     @property
-    def left(self) -> bool:
+    def is_deferred(self) -> bool:
         """Whether the end did not wait for it, and nobody has since."""
-        return not self._over and not self.takes_time
+        return not self.is_done and not self.blocks
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """The run's journal is closed: let MLflow have it."""
         recorder = self._recorder
         with self._lock:
             try:
                 recorder.find_lost()
-                if self.takes_time:
-                    self._settle(math.inf)
+                if self.blocks:
+                    self._deliver_or_wait(math.inf)
             finally:
                 recorder.release()
-            if self.left and recorder.line is not None:
-                _leave(
-                    recorder.key, _Left(recorder.name, recorder.journal.folder, recorder.line, self._deadline)
+            if self.is_deferred and recorder.line is not None:
+                _add_pending(
+                    recorder.key,
+                    _PendingRun(recorder.name, recorder.journal.folder, recorder.line, self._deadline),
                 )
 
     def wait(self, timeout: float | None) -> bool:
@@ -80,16 +81,16 @@ class Handover:
         if not recorder.recording:  # in a child made by fork
             return True
         with self._lock:
-            _left.pop(recorder.key, None)
-            if not self._over:
+            _pending.pop(recorder.key, None)
+            if not self.is_done:
                 try:
-                    self._settle(math.inf if timeout is None else timeout)
+                    self._deliver_or_wait(math.inf if timeout is None else timeout)
                 finally:
                     if recorder.line is not None:
                         recorder.line.close()
         return self._delivered or (recorder.offline and not recorder.lost)
 
-    def _settle(self, timeout: float) -> None:
+    def _deliver_or_wait(self, timeout: float) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
         try:
             if folder.exists():
@@ -105,11 +106,11 @@ class Handover:
             if folder.exists():
                 with contextlib.suppress(JournalError, OSError):  # of what MLflow has so far
                     recorder.delivered(folder.progress())
-                recorder.warn(_not_yet(told(failure), folder))
+                recorder.warn(_not_yet(describe_error(failure), folder))
                 return
         self._delivered = not recorder.find_lost()
 
-    def _ask(self, line: Line, timeout: float) -> None:
+    def _ask(self, line: SenderLink, timeout: float) -> None:
         """Wait for the sender, which goes on without us if it takes too long."""
         answer = line.wait(self._deadline, timeout)
         if answer is not None:
@@ -132,29 +133,29 @@ def _not_yet(why: str, folder: RunFolder) -> str:
     return f"MLflow does not have all of it yet: {why} It waits in {folder.path}; 'mlwrap sync' delivers it."
 
 
-class _Left(NamedTuple):
+class _PendingRun(NamedTuple):
     """A run that has ended, and that nobody has waited for."""
 
     name: str
     folder: RunFolder
-    line: Line
+    line: SenderLink
     deadline: float
 
 
-_left: dict[str, _Left] = {}  # by key
+_pending: dict[str, _PendingRun] = {}  # by key
 _changing = threading.RLock()  # a signal's handler may come in the middle
 
 
-def _leave(key: str, run: _Left) -> None:
+def _add_pending(key: str, run: _PendingRun) -> None:
     with _changing:
-        _left[key] = run
-        for other in list(itertools.islice(_left, _LOOKED_AT)):
-            earlier = _left.pop(other)
-            if _waits(earlier):
-                _left[other] = earlier
+        _pending[key] = run
+        for other in list(itertools.islice(_pending, _LOOKED_AT)):
+            earlier = _pending.pop(other)
+            if _is_pending(earlier):
+                _pending[other] = earlier
 
 
-def _waits(run: _Left) -> bool:
+def _is_pending(run: _PendingRun) -> bool:
     """Whether a run has not been delivered yet; one whose folder is lost will never be, which is said."""
     if run.folder.exists():
         return True
@@ -163,8 +164,8 @@ def _waits(run: _Left) -> bool:
     return False
 
 
-@shutdown.afterwards
-def _wait_for_the_left() -> None:
+@shutdown.at_exit
+def _wait_for_pending() -> None:
     """The process ends: wait for what the sender still delivers, as long as that makes progress."""
     why = None
     try:
@@ -172,8 +173,8 @@ def _wait_for_the_left() -> None:
     except KeyboardInterrupt:
         why = "the waiting was interrupted."
     except Exception as failure:  # noqa: BLE001 - nothing of ours may change how the process ends
-        why = told(failure)
-    waiting = [run for run in _left.values() if _waits(run)]
+        why = describe_error(failure)
+    waiting = [run for run in _pending.values() if _is_pending(run)]
     if len(waiting) == 1:
         warn(Redactor().text(f"run {waiting[0].name!r}: {_not_yet(why or _STILL, waiting[0].folder)}"))
     elif waiting:
@@ -189,8 +190,8 @@ def _ask_for_each() -> str | None:
     """Wait for one after the other; why not all of them are delivered."""
     why = None
     heard: dict[str, float] = {}  # until the sender has said a word it may take its time to start
-    until = time.monotonic() + max((run.deadline for run in _left.values()), default=0.0)
-    for key, run in list(_left.items()):
+    until = time.monotonic() + max((run.deadline for run in _pending.values()), default=0.0)
+    for key, run in list(_pending.items()):
         seconds = until - time.monotonic()
         if seconds < -_GRACE_SECONDS:
             break
@@ -198,14 +199,14 @@ def _ask_for_each() -> str | None:
         try:
             answer = run.line.wait(seconds, **heard)
         except DeliveryError:
-            if _waits(run):
+            if _is_pending(run):
                 raise
-            _left.pop(key, None)
+            _pending.pop(key, None)
             continue
         finally:
             run.line.close()
-        if (answer is not None and answer.progress.ended) or not _waits(run):
-            _left.pop(key, None)
+        if (answer is not None and answer.progress.ended) or not _is_pending(run):
+            _pending.pop(key, None)
             until = time.monotonic() + run.deadline
         elif answer is None and not heard:
             break
@@ -218,7 +219,7 @@ def _forget() -> None:
     """In a child made by ``fork``: the runs are the parent's to wait for."""
     global _changing  # noqa: PLW0603 - another thread of the parent's may have held it
     _changing = threading.RLock()
-    _left.clear()
+    _pending.clear()
 
 
 os.register_at_fork(after_in_child=_forget)

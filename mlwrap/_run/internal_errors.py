@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from mlwrap._recording.recorder import Recorder
-from mlwrap.errors import Diverged, RunStateError, SaveError, told, warn
+from mlwrap.errors import Diverged, RunStateError, SaveError, describe_error, warn
 
 
 class _Recording(Protocol):
@@ -20,7 +20,7 @@ R = TypeVar("R")
 S = TypeVar("S", bound=_Recording)
 
 
-def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
+def handle_internal_errors(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
     """For the methods of a run: what goes wrong in one is said in a warning, a wrong call among it.
 
     Where nothing is recorded it does nothing, and after the run's end it raises ``RunStateError``.
@@ -28,18 +28,18 @@ def harmless(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
     @functools.wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        if not (self._recorder.ready or is_open(self._recorder, method.__name__)):
+        if not (self._recorder.ready or check_open(self._recorder, method.__name__)):
             return None
         try:
             return method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - see above
-            failed(self._recorder, method, error)
+            warn_or_reraise(self._recorder, method, error)
             return None
 
     return call
 
 
-def tolerant(otherwise: Callable[..., Any], *args: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def never_raises(otherwise: Callable[..., Any], *args: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """For the methods of a run that give something back: after a wrong call it is ``otherwise(*args)``."""
 
     def decorate(method: Callable[P, R]) -> Callable[P, R]:
@@ -57,7 +57,7 @@ def tolerant(otherwise: Callable[..., Any], *args: Any) -> Callable[[Callable[P,
     return decorate
 
 
-def is_open(recorder: Recorder, method: str) -> bool:
+def check_open(recorder: Recorder, method: str) -> bool:
     """Whether a run's method has something to do, where the run is not :attr:`Recorder.ready`.
 
     Raises:
@@ -74,7 +74,7 @@ def is_open(recorder: Recorder, method: str) -> bool:
     return recorder.recording
 
 
-def failed(recorder: Recorder, method: Callable[..., Any], error: Exception) -> None:
+def warn_or_reraise(recorder: Recorder, method: Callable[..., Any], error: Exception) -> None:
     """Say that a run's method failed, and how it is called.
 
     Raises:
@@ -87,7 +87,7 @@ def failed(recorder: Recorder, method: Callable[..., Any], error: Exception) -> 
 
 
 def _what_failed(method: Callable[..., Any], error: Exception) -> str:
-    what = f"{method.__name__}() failed, and training goes on: {told(error)}"
+    what = f"{method.__name__}() failed, and training goes on: {describe_error(error)}"
     if isinstance(error, OSError):  # which does not come of how it was called
         return what
     _, *known = inspect.signature(method).parameters.values()  # without "self"

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from mlwrap._journal.run_models import models_of_run
 from mlwrap._recording.logged_model import LoggedModel
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.flush import Handover
-from mlwrap._run.internal_errors import tolerant
+from mlwrap._run.flush import RunDelivery
+from mlwrap._run.internal_errors import never_raises
 from mlwrap.errors import LoadError, warn
 
 
-class Known:
+class RunInfo:
     """The part of a :class:`mlwrap.Run` that says what became of it."""
 
     _recorder: Recorder
-    _handover: Handover | None = None
+    _handover: RunDelivery | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
@@ -106,7 +106,7 @@ class Known:
             return None
         return f"{server.rstrip('/')}/#/experiments/{self._recorder.experiment_id}/runs/{self.run_id}"
 
-    @tolerant(bool)
+    @never_raises(bool)
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until MLflow has all of a run that has ended, and learn what it calls it.
 
@@ -128,7 +128,7 @@ class Known:
         return self._handover is None or self._handover.wait(timeout)
 
 
-def the_model(run: Known) -> LoggedModel | None:
+def the_model(run: RunInfo) -> LoggedModel | None:
     """The model that a run stands for; ``None`` where it has none.
 
     Raises:
@@ -140,6 +140,6 @@ def the_model(run: Known) -> LoggedModel | None:
     return models[0] if models else None
 
 
-def calls_to_load(run: Known, models: Iterable[LoggedModel]) -> str:
+def calls_to_load(run: RunInfo, models: Iterable[LoggedModel]) -> str:
     """What to write to load one of these models."""
     return " or ".join(f"load_model('runs:/{run.run_id or '<run id>'}/{model.label}')" for model in models)

@@ -20,12 +20,12 @@ from mlwrap._process.mlflow_settings import Destination
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.autolog import stand_back
 from mlwrap._run.run import current_run
-from mlwrap.errors import DeliveryError, JournalError, told
+from mlwrap.errors import DeliveryError, JournalError, describe_error
 
 _MODULE = "mlflow.tracking.fluent"
 
 
-class Fluent:
+class ActiveRunBridge:
     """MLflow's idea of the active run, for as long as one run of ours is open.
 
     Args:
@@ -56,7 +56,7 @@ class Fluent:
             self._entry = mlflow.ActiveRun(mlflow.MlflowClient().get_run(recorder.run_id))
             self.join()
         except (DeliveryError, JournalError, OSError, AttributeError, mlflow.MlflowException) as error:
-            recorder.warn(f"calls of MLflow's own in its body do not land in it: {told(error)}")
+            recorder.warn(f"calls of MLflow's own in its body do not land in it: {describe_error(error)}")
         else:
             _open.append(self)
             stand_back(_noting, self.note)
@@ -122,10 +122,10 @@ class Fluent:
             sys.modules[_MODULE]._last_active_run_id.set(self.run_id)  # noqa: SLF001
 
 
-_open: list[Fluent] = []
+_open: list[ActiveRunBridge] = []
 
 
-def not_ours(where: Destination) -> Destination:
+def without_own_active_run(where: Destination) -> Destination:
     """``where`` a run belongs, without MLflow's active run if that is one that we put on its stack.
 
     All tasks of a thread share the stack: its active run does not say then which run is around them.
@@ -133,18 +133,18 @@ def not_ours(where: Destination) -> Destination:
     return where._replace(parent_run_id=None) if _of(where.parent_run_id) is not None else where
 
 
-def _of(run_id: str | None) -> Fluent | None:
+def _of(run_id: str | None) -> ActiveRunBridge | None:
     """The open run of ours that has this id."""
     return next((each for each in reversed(_open) if each.run_id == run_id), None) if run_id else None
 
 
-def _active() -> Fluent | None:
+def _active() -> ActiveRunBridge | None:
     """MLflow's active run in this thread, if that is ours."""
     active = sys.modules["mlflow"].active_run()
     return None if active is None else _of(active.info.run_id)
 
 
-def _here() -> Fluent | None:
+def _here() -> ActiveRunBridge | None:
     """The run of ours around this code, if MLflow's calls land in it."""
     run = current_run()
     return None if run is None else next((each for each in _open if each.key == run.key), None)

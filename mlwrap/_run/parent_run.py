@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mlwrap._journal.reader import header
 from mlwrap._process.mlflow_settings import Destination, destination, take_run_id
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.mlflow_active_run import not_ours
+from mlwrap._run.mlflow_active_run import without_own_active_run
 from mlwrap._run.run import current_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.config import Settings
@@ -26,7 +26,7 @@ from mlwrap.errors import JournalError
 _VARIABLE = "MLWRAP_PARENT"
 
 
-class Around(NamedTuple):
+class ParentRun(NamedTuple):
     """A run that is open around another.
 
     Attributes:
@@ -50,21 +50,21 @@ class Around(NamedTuple):
     ending: Callable[[Recorder], None] | None = None
 
 
-_handed: ContextVar[Around | None] = ContextVar("mlwrap_handed", default=None)
+_parent_given: ContextVar[ParentRun | None] = ContextVar("mlwrap_handed", default=None)
 
 
 @contextlib.contextmanager
-def handed(around: Around | None) -> Iterator[None]:
+def parent_scope(around: ParentRun | None) -> Iterator[None]:
     """Let a run be around those that start within the block; it is open, whatever can be seen of it here."""
-    token = _handed.set(around)
+    token = _parent_given.set(around)
     try:
         yield
     finally:
-        _handed.reset(token)
+        _parent_given.reset(token)
 
 
 @contextlib.contextmanager
-def announced(folder: RunFolder) -> Iterator[None]:
+def export_parent(folder: RunFolder) -> Iterator[None]:
     """Let the processes that this one starts know of a run, if it is the main thread's."""
     if threading.current_thread() is not threading.main_thread():  # the environment is the whole process's
         yield
@@ -81,9 +81,9 @@ def announced(folder: RunFolder) -> Iterator[None]:
                 os.environ[_VARIABLE] = before
 
 
-def inherited() -> Around | None:
+def parent_from_environment() -> ParentRun | None:
     """The run that was handed over, else one that is still open in the process that started this one."""
-    if (around := _handed.get()) is not None:
+    if (around := _parent_given.get()) is not None:
         return around
     process, _, path = os.environ.get(_VARIABLE, "").partition(":")
     if not path or process == str(os.getpid()) or not (folder := RunFolder(Path(path))).is_open():
@@ -91,7 +91,7 @@ def inherited() -> Around | None:
     try:
         first = header(folder.journal)
         known = folder.progress()
-        return Around(
+        return ParentRun(
             first.key,
             first.tracking_uri,
             first.offline,
@@ -103,7 +103,7 @@ def inherited() -> Around | None:
         return None
 
 
-class Place(NamedTuple):
+class RunDestination(NamedTuple):
     """Where a new run belongs.
 
     Attributes:
@@ -117,7 +117,9 @@ class Place(NamedTuple):
     parent_run_id: str | None
 
 
-def place(settings: Settings, around: Around | None, run_id: str | None, *, own_experiment: bool) -> Place:
+def resolve_destination(
+    settings: Settings, around: ParentRun | None, run_id: str | None, *, own_experiment: bool
+) -> RunDestination:
     """Where a new run belongs: with the one around it, as far as nothing else is said.
 
     Args:
@@ -127,7 +129,7 @@ def place(settings: Settings, around: Around | None, run_id: str | None, *, own_
         own_experiment: Whether the call itself names an experiment. If not, the run goes to its parent's,
             which goes before ``configure()`` and the environment: MLflow shows a child only there.
     """
-    where = not_ours(destination(settings, around.tracking_uri if around is not None else None))
+    where = without_own_active_run(destination(settings, around.tracking_uri if around is not None else None))
     key, parent = _parent(around, where)
     if run_id is not None:
         where = where._replace(experiment=None, experiment_id=None)
@@ -135,10 +137,10 @@ def place(settings: Settings, around: Around | None, run_id: str | None, *, own_
         where = where._replace(experiment=around.experiment, experiment_id=around.experiment_id)
     elif not own_experiment and parent is not None:
         where = where._replace(experiment=None, experiment_id=where.parent_experiment_id)
-    return Place(where, key, parent)
+    return RunDestination(where, key, parent)
 
 
-def _parent(around: Around | None, where: Destination) -> tuple[str | None, str | None]:
+def _parent(around: ParentRun | None, where: Destination) -> tuple[str | None, str | None]:
     """Key of the run around a new one if it is ours, and MLflow's id of it where that is known."""
     active = where.parent_run_id
     if around is None or around.tracking_uri != where.tracking_uri:
@@ -153,13 +155,13 @@ def existing_run() -> str | None:
     return take_run_id() if current_run() is None else None
 
 
-def surrounding() -> Around | None:
+def parent_in_context() -> ParentRun | None:
     """The run around this code, in this process or the one that started it."""
     run = current_run()
     if run is None:
-        return inherited()
+        return parent_from_environment()
     if not run.recorded:
         return None
     recorder = run._recorder  # noqa: SLF001 - a part of ours
     place = recorder.experiment, recorder.experiment_id
-    return Around(run.key, run.tracking_uri, run.offline, run.run_id, *place)
+    return ParentRun(run.key, run.tracking_uri, run.offline, run.run_id, *place)

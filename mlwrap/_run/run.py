@@ -16,16 +16,16 @@ from mlwrap._recording.logged_model import LoggedModel
 from mlwrap._recording.recorder import Recorder
 from mlwrap._returned.results import Output
 from mlwrap._returned.unpack import unpack
-from mlwrap._run.flush import Handover
-from mlwrap._run.internal_errors import harmless
-from mlwrap._run.known import Known
-from mlwrap._run.training import Training
+from mlwrap._run.flush import RunDelivery
+from mlwrap._run.internal_errors import handle_internal_errors
+from mlwrap._run.known import RunInfo
+from mlwrap._run.training import TrainingMethods
 from mlwrap._savers import registry
 from mlwrap._savers.figures import write_figure
 from mlwrap._savers.history.fits import FitLog
 from mlwrap._savers.per_model import per_model
 from mlwrap._savers.saver import SaveOptions, Saver
-from mlwrap.errors import Diverged, OptionError, SaveError, told
+from mlwrap.errors import Diverged, OptionError, SaveError, describe_error
 
 _CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
 
@@ -58,7 +58,7 @@ def check_run(run: object) -> None:
         )
 
 
-class Run(Training, Known):
+class Run(TrainingMethods, RunInfo):
     """What a training body holds: everything that can be said of it while it runs.
 
     Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
@@ -70,13 +70,13 @@ class Run(Training, Known):
     """
 
     def __init__(
-        self, recorder: Recorder, around: Run | None = None, handover: Handover | None = None
+        self, recorder: Recorder, around: Run | None = None, handover: RunDelivery | None = None
     ) -> None:
         self._recorder = recorder
         self._handover = handover
         self.around = around
 
-    @harmless
+    @handle_internal_errors
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters: nested values are flattened, secrets left out, long values cut and kept whole.
 
@@ -84,22 +84,22 @@ class Run(Training, Known):
         """
         self._recorder.params(capture_params(params, redactor=self._recorder.redactor))
 
-    @harmless
+    @handle_internal_errors
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text, without secrets."""
         self._recorder.tags(tags)
 
-    @harmless
+    @handle_internal_errors
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Log a file or folder as it is now, under its own name, in the artifact folder ``artifact_path``."""
         self._recorder.copy(Path(path), artifact_path)
 
-    @harmless
+    @handle_internal_errors
     def log_text(self, text: str, artifact_file: str) -> None:
         """Log text as the file ``artifact_file``, secrets left out."""
         self._recorder.text(text, artifact_file)
 
-    @harmless
+    @handle_internal_errors
     def log_figure(self, figure: Any, artifact_file: str) -> None:
         """Log a figure as the file ``artifact_file``, in the format that its ending names.
 
@@ -108,7 +108,7 @@ class Run(Training, Known):
         """
         self._recorder.file(artifact_file, functools.partial(write_figure, figure))
 
-    @harmless
+    @handle_internal_errors
     def log_model(
         self,
         model: Any,
@@ -163,7 +163,7 @@ class Run(Training, Known):
             self._recorder.unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
-        self._recorder.points.found(registry.remembered(saver, model), name)
+        self._recorder.points.log_found(registry.training_metrics(saver, model), name)
         self._log_params_of(model, name, saver)
         options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,
@@ -188,7 +188,7 @@ class Run(Training, Known):
             checkpoint=checkpoint,
         )
 
-    @harmless
+    @handle_internal_errors
     def record(
         self,
         value: Any,
@@ -219,7 +219,7 @@ class Run(Training, Known):
         recorder, failed = self._recorder, None
         began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
         found = unpack(value, since=began, fits=recorder.fits)
-        recorder.points.found(found.metrics)
+        recorder.points.log_found(found.metrics)
         if found.tags:
             recorder.tags(found.tags)
         for output in found.outputs:
@@ -236,7 +236,7 @@ class Run(Training, Known):
             recorder.warn(trouble)
         if found.models:
             with contextlib.suppress(Diverged):  # what has come back was trained already
-                recorder.points.settle()  # for it carries the newest metrics
+                recorder.points.flush_pending()  # for it carries the newest metrics
         call, names = recorder.models.next_call(), {name for name, _, _ in found.models}
         for (name, model, saver), options in zip(found.models, each, strict=True):
             self._log_params_of(model, name, saver)
@@ -258,7 +258,7 @@ class Run(Training, Known):
             else:
                 self._recorder.file(path, content)
         except Exception as error:  # noqa: BLE001 - one result that can't be written costs no other
-            self._recorder.warn(f"{path!r} is not logged: {told(error)}")
+            self._recorder.warn(f"{path!r} is not logged: {describe_error(error)}")
 
     def _save_options(self, **asked: Any) -> SaveOptions:
         """Options that there are not cost a warning and not the model."""
@@ -268,7 +268,7 @@ class Run(Training, Known):
             self._recorder.warn(f"{error} The model is logged without that.")
             return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})
 
-    @harmless
+    @handle_internal_errors
     def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
         """Log the parameters that a model was made with, where its saver tells them."""
         tell = getattr(saver, "params", None)

@@ -12,28 +12,28 @@ from typing import Any
 import msgspec
 
 from mlwrap._recording.recorder import Recorder
-from mlwrap._recording.throughput import Pace
-from mlwrap._run.internal_errors import failed, harmless, is_open, tolerant
+from mlwrap._recording.throughput import Throughput
+from mlwrap._run.internal_errors import check_open, handle_internal_errors, never_raises, warn_or_reraise
 from mlwrap._savers.tensorflow.event_files import folder_metrics
-from mlwrap.errors import told, warn
+from mlwrap.errors import describe_error, warn
 
 _MISSING = object()
 
 
-class Training:
+class TrainingMethods:
     """The part of a :class:`mlwrap.Run` that a training loop calls."""
 
     _recorder: Recorder
     _step = 0
 
-    @harmless
+    @handle_internal_errors
     def log_metric(
         self, name: str, value: Any, *, step: int | None = None, timestamp: float | None = None
     ) -> None:
         """Log one metric at a step; see :meth:`log_metrics`."""
         self._recorder.points.log({name: value}, step, timestamp)
 
-    @harmless
+    @handle_internal_errors
     def log_metrics(
         self, metrics: Mapping[str, Any], *, step: int | None = None, timestamp: float | None = None
     ) -> None:
@@ -53,7 +53,7 @@ class Training:
             raise TypeError(f"expected a mapping of names to numbers, not {type(metrics).__name__}.")
         self._recorder.points.log(metrics, step, timestamp)
 
-    @harmless
+    @handle_internal_errors
     def log_event_files(self, path: str | os.PathLike[str], *, prefix: str = "") -> None:
         """Log the scalars of TensorBoard event files, with their own steps and times; a point counts once.
 
@@ -63,12 +63,12 @@ class Training:
             prefix: What stands before all names.
         """
         records = folder_metrics(Path(path))
-        self._recorder.points.found(
+        self._recorder.points.log_found(
             msgspec.structs.replace(record, values={f"{prefix}{n}": v for n, v in record.values.items()})
             for record in records
         )
 
-    @tolerant(iter, ())
+    @never_raises(iter, ())
     def steps(self, n: int | None = None, *, every: float = 1.0) -> Iterator[int]:
         """The numbers of the next ``n`` steps of a training loop; logs how fast it goes.
 
@@ -86,18 +86,18 @@ class Training:
             seconds = float(every)
         except Exception as error:  # noqa: BLE001 - how often it is logged ends no training
             warn(
-                f"run {self._recorder.name!r}: steps() logs every second, not every={every!r}: {told(error)}"
+                f"run {self._recorder.name!r}: steps() logs every second, not every={every!r}: {describe_error(error)}"
             )
             seconds = 1.0
         return self._steps(None if endless else int(n), seconds)  # type: ignore[arg-type] # then it is no None
 
     def _steps(self, n: int | None, every: float) -> Iterator[int]:
-        pace = Pace(n)
+        pace = Throughput(n)
         while n is None or pace.done < n:
             step, self._step = self._step, self._step + 1
             yield step
-            pace.went(1)
-            if (pace.done == n or pace.waited(every)) and self._recorder.status == "RUNNING":
+            pace.advance(1)
+            if (pace.done == n or pace.elapsed(every)) and self._recorder.status == "RUNNING":
                 self.log_metrics(pace.metrics("steps_per_second"), step=self._step - 1)
 
 
@@ -106,7 +106,7 @@ class Training:
 
 
 def _log_metric(
-    self: Training,
+    self: TrainingMethods,
     name: Any = _MISSING,
     value: Any = _MISSING,
     /,
@@ -119,15 +119,15 @@ def _log_metric(
         _slowly(_log_metric, self, (name, value, *more), step=step, timestamp=timestamp, **unknown)
         return
     recorder = self._recorder
-    if recorder.ready or is_open(recorder, "log_metric"):
+    if recorder.ready or check_open(recorder, "log_metric"):
         try:
             recorder.points.log({name: value}, step, timestamp)
         except Exception as error:  # noqa: BLE001 - see harmless()
-            failed(recorder, _log_metric, error)
+            warn_or_reraise(recorder, _log_metric, error)
 
 
 def _log_metrics(
-    self: Training,
+    self: TrainingMethods,
     metrics: Any = _MISSING,
     /,
     *more: Any,
@@ -139,17 +139,17 @@ def _log_metrics(
         _slowly(_log_metrics, self, (metrics, *more), step=step, timestamp=timestamp, **unknown)
         return
     recorder = self._recorder
-    if recorder.ready or is_open(recorder, "log_metrics"):
+    if recorder.ready or check_open(recorder, "log_metrics"):
         try:
             recorder.points.log(metrics, step, timestamp)
         except Exception as error:  # noqa: BLE001 - see harmless()
-            failed(recorder, _log_metrics, error)
+            warn_or_reraise(recorder, _log_metrics, error)
 
 
-def _slowly(quick: Any, run: Training, args: tuple[Any, ...], **kwargs: Any) -> None:
+def _slowly(quick: Any, run: TrainingMethods, args: tuple[Any, ...], **kwargs: Any) -> None:
     quick.__wrapped__(run, *(arg for arg in args if arg is not _MISSING), **kwargs)
 
 
 for _quick in (_log_metric, _log_metrics):
-    _declared: Callable[..., Any] = getattr(Training, _quick.__name__.removeprefix("_"))
-    setattr(Training, _declared.__name__, functools.update_wrapper(_quick, _declared))
+    _declared: Callable[..., Any] = getattr(TrainingMethods, _quick.__name__.removeprefix("_"))
+    setattr(TrainingMethods, _declared.__name__, functools.update_wrapper(_quick, _declared))

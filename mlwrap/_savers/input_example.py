@@ -15,7 +15,7 @@ from mlwrap._savers.identify import class_name, has_class
 from mlwrap._savers.predict import predict
 from mlwrap._savers.saver import SaveOptions
 from mlwrap._savers.signature import columns_of
-from mlwrap.errors import told, warn
+from mlwrap.errors import describe_error, warn
 
 
 class _Unfit(Exception):
@@ -48,7 +48,7 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
                 signature = _as_fed(saved.signature, example, options.input_example)
                 saved = msgspec.structs.replace(saved, signature=signature)
     except Exception as error:  # noqa: BLE001 - an example is a bonus, and may be anything
-        what = str(error) if isinstance(error, _Unfit) else told(error)
+        what = str(error) if isinstance(error, _Unfit) else describe_error(error)
         warn(f"The model is saved without its input_example: {what}")
         return saved
     if options.verify == "load":
@@ -56,7 +56,7 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
             example = msgspec.structs.replace(example, predicted=predict(model, example))
         except Exception as error:  # noqa: BLE001 - likewise, and the model is the user's code
             warn(
-                f"No prediction will be compared, for the model could not predict its example: {told(error)}"
+                f"No prediction will be compared, for the model could not predict its example: {describe_error(error)}"
             )
     example.write(folder)
     return saved

@@ -20,9 +20,9 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec, now
 from mlwrap._savers.identify import class_name, has_class
-from mlwrap._savers.pickle_free import Way, mlflows, no_pickle, own_format, pt2, skops
+from mlwrap._savers.pickle_free import SaveFormat, mlflow_module, no_pickle, own_format, pt2, skops
 from mlwrap._savers.saver import SaveOptions
-from mlwrap.errors import LoadError, SaveError, told
+from mlwrap.errors import LoadError, SaveError, describe_error
 
 _MLMODEL = "MLmodel"
 # Written by MLflow for every flavor, and again by delivery for every kind of model.
@@ -52,7 +52,7 @@ class FlavorSaver:
     package: str
     classes: tuple[str, ...]
     requires: tuple[str, ...]
-    safe: Way | None = own_format
+    safe: SaveFormat | None = own_format
     pickled: Mapping[str, Any] | None = None
     types: tuple[str, ...] = ()
     data_only: bool = True
@@ -78,7 +78,7 @@ class FlavorSaver:
         Raises:
             SaveError: It can't be, and pickle is not allowed or fails too.
         """
-        flavor = mlflows(self.name)
+        flavor = mlflow_module(self.name)
         ways = [self.safe] if self.safe else []
         if options.trust and self.pickled is not None:
             ways.append(self._pickle)
@@ -118,7 +118,7 @@ class FlavorSaver:
             LoadError: The framework is not installed, or the model does not load without ``trust=True``.
         """
         try:
-            flavor = mlflows(self.name)
+            flavor = mlflow_module(self.name)
         except ImportError as error:
             raise LoadError(
                 f"Expected {self.requires[0]} to be installed, which this model was made with: {error}. "
@@ -132,7 +132,9 @@ class FlavorSaver:
                 return flavor.load_model(str(folder))
         except Exception as error:
             advice = "" if trust else " If it holds pickles that you trust, pass trust=True."
-            raise LoadError(f"mlflow.{self.name} could not load this model: {told(error)}{advice}") from error
+            raise LoadError(
+                f"mlflow.{self.name} could not load this model: {describe_error(error)}{advice}"
+            ) from error
 
     @contextlib.contextmanager
     def _pickle(self, value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, Any]]:  # noqa: ARG002
@@ -165,7 +167,7 @@ class FlavorSaver:
         if trouble is None:
             return f"MLflow has no format without pickle for a {class_name(value)}.{pickle}"
         without = "" if options.trust else " without pickle"
-        said = str(trouble) if isinstance(trouble, SaveError) else told(trouble)
+        said = str(trouble) if isinstance(trouble, SaveError) else describe_error(trouble)
         return f"A {class_name(value)} could not be saved{without}: {said}{pickle}"
 
     def _refuse_code(self, config: Mapping[str, Any]) -> None:
@@ -238,12 +240,12 @@ FLAVORS = (
 
 
 def _version() -> tuple[int, ...]:
-    major, minor, *_ = str(mlflows("version").VERSION).split(".")
+    major, minor, *_ = str(mlflow_module("version").VERSION).split(".")
     return int(major), int(minor)
 
 
 def _mlmodel(folder: Path) -> Any:
-    return mlflows("models").Model.load(str(folder))
+    return mlflow_module("models").Model.load(str(folder))
 
 
 def _empty(folder: Path) -> None:

@@ -14,13 +14,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from mlwrap.errors import LoadError, told
+from mlwrap.errors import LoadError, describe_error
 
 _PIN = re.compile(r"[\w.-]+==[\w.!+-]+")
 _CURE = "Move it to a module of its own, import it from there, and save again."
 
 
-def trouble_of(value: Any) -> str | None:
+def import_problem(value: Any) -> str | None:
     """Why importing ``value``'s module would not bring a registered class or function back, with the cure."""
     module, name = str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", ""))
     if module == "__main__":
@@ -108,7 +108,7 @@ def import_modules(
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
             raise LoadError(
-                f"This model has classes of {name}, which could not be imported: {told(error)}. "
+                f"This model has classes of {name}, which could not be imported: {describe_error(error)}. "
                 "Install what it needs."
             ) from error
 

@@ -22,14 +22,14 @@ _MAY_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _one_at_a_time = threading.Lock()
 
 
-def mlflows(name: str) -> Any:
+def mlflow_module(name: str) -> Any:
     """The module ``mlflow.<name>``, imported when it is needed."""
     import mlwrap._mlflow  # noqa: F401, PLC0415 - notes who imports MLflow first
 
     return import_module(f"mlflow.{name}")
 
 
-Way = Callable[[Any, Path, SaveOptions], contextlib.AbstractContextManager[dict[str, Any]]]
+SaveFormat = Callable[[Any, Path, SaveOptions], contextlib.AbstractContextManager[dict[str, Any]]]
 """Makes ready for ``save_model``, and gives the arguments that keep pickle out."""
 
 
@@ -88,13 +88,13 @@ def _array(item: Any) -> Any:
 
 
 def _mlflow_signature(arrays: list[Any]) -> Any:
-    types = mlflows("types.schema")
+    types = mlflow_module("types.schema")
     names = [None] if len(arrays) == 1 else [f"input_{number}" for number in range(len(arrays))]
     specs = [
         types.TensorSpec(array.dtype, (-1, *array.shape[1:]), name)
         for array, name in zip(arrays, names, strict=True)
     ]
-    return mlflows("models").ModelSignature(inputs=types.Schema(specs))
+    return mlflow_module("models").ModelSignature(inputs=types.Schema(specs))
 
 
 @contextlib.contextmanager

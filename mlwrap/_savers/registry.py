@@ -32,8 +32,8 @@ from mlwrap._savers.tensorflow.model_paths import (
     SavedModelFolderSaver,
 )
 from mlwrap._savers.tensorflow.saved_model import SavedModelSaver
-from mlwrap._savers.tensorflow.saved_model_proto import check
-from mlwrap.errors import LoadError, OptionError, SaveError, told, warn
+from mlwrap._savers.tensorflow.saved_model_proto import check_saved_model
+from mlwrap.errors import LoadError, OptionError, SaveError, describe_error, warn
 
 # In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
 # and a tf.train.Checkpoint is an AutoTrackable, so that SavedModel, which takes those, comes last.
@@ -90,7 +90,7 @@ def by_name(name: str) -> Saver:
         if saver.name == name:
             return saver
     raise LoadError(
-        f"This model was written by a saver named {name!r}; known here are {', '.join(kinds())}. "
+        f"This model was written by a saver named {name!r}; known here are {', '.join(saver_names())}. "
         "Install or import the package that brings it, or register it with mlwrap.register_saver()."
     )
 
@@ -106,7 +106,7 @@ def register(saver: Saver) -> None:
     _savers[:] = [saver, *(other for other in _savers if other.name != saver.name)]
 
 
-def kinds() -> list[str]:
+def saver_names() -> list[str]:
     """Names of the savers, in the order in which they are asked."""
     return [saver.name for saver in (*_savers, *(_plugins or ()))]
 
@@ -126,7 +126,7 @@ def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
             raise TypeError(f"expected save() to return a mlwrap.savers.Saved, got {type(saved).__name__}")  # noqa: TRY301
         msgspec.json.encode(saved)
     except Exception as error:
-        raise SaveError(f"{_called(saver)} failed: {told(error)}", value) from error
+        raise SaveError(f"{_called(saver)} failed: {describe_error(error)}", value) from error
     return saved
 
 
@@ -140,17 +140,19 @@ def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
     except Exception as error:  # noqa: BLE001 - it can still be saved as ever
         warn(
             f"{_called(saver)} could not take a snapshot of a {type(value).__qualname__}, and the training "
-            f"waits while it is saved: {told(error)}"
+            f"waits while it is saved: {describe_error(error)}"
         )
         return None
 
 
-def remembered(saver: Saver, value: Any) -> list[Metrics]:
+def training_metrics(saver: Saver, value: Any) -> list[Metrics]:
     """The metrics that ``value`` remembers; without them, and with a warning, it still counts."""
     try:
         return list(saver.metrics(value))
     except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a foreign saver
-        warn(f"{_called(saver)} could not read the metrics of a {type(value).__qualname__}: {told(error)}")
+        warn(
+            f"{_called(saver)} could not read the metrics of a {type(value).__qualname__}: {describe_error(error)}"
+        )
         return []
 
 
@@ -181,7 +183,7 @@ def require_plain_graphs(folder: Path) -> None:
         LoadError: One does.
     """
     for file in sorted(folder.rglob("saved_model.pb")):
-        check(file.parent, trust=False)
+        check_saved_model(file.parent, trust=False)
 
 
 def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, trust: bool) -> Any:
@@ -195,7 +197,7 @@ def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, t
     except LoadError:
         raise
     except Exception as error:
-        raise LoadError(f"{_called(saver)} failed: {told(error)}") from error
+        raise LoadError(f"{_called(saver)} failed: {describe_error(error)}") from error
 
 
 def _first(savers: list[Saver], value: object) -> Saver | None:
@@ -206,7 +208,7 @@ def _first(savers: list[Saver], value: object) -> Saver | None:
         except Exception as error:  # noqa: BLE001 - a foreign saver's bug must not end a training
             warn(
                 f"{_called(saver)} failed to tell whether it fits a {type(value).__qualname__}, "
-                f"and was passed over: {told(error)}. Its matches() must never raise.",
+                f"and was passed over: {describe_error(error)}. Its matches() must never raise.",
             )
     return None
 
@@ -231,7 +233,7 @@ def _add_plugin(plugins: list[Saver], point: importlib.metadata.EntryPoint) -> N
     except Exception as error:  # noqa: BLE001 - one package's fault is not another's
         warn(
             f"The saver {point.name!r} ({point.value}) that the package {by} brings can't be used: "
-            f"{told(error)} Upgrade or remove the package."
+            f"{describe_error(error)} Upgrade or remove the package."
         )
         return
     _origins[id(saver)] = by

@@ -9,10 +9,10 @@ import time
 from collections import deque
 
 from mlwrap._delivery.threads import STUCK_SECONDS, Slots
-from mlwrap._sender.served_run import Served
+from mlwrap._sender.served_run import ServedRun
 
 
-class Due:
+class DeliveryQueue:
     """Runs of one store in the order in which they are due; those that somebody waits for first.
 
     Attributes:
@@ -20,23 +20,23 @@ class Due:
     """
 
     def __init__(self) -> None:
-        self.at_work: Slots[Served] = Slots()
-        self._urgent: deque[Served] = deque()
+        self.in_progress: Slots[ServedRun] = Slots()
+        self._urgent: deque[ServedRun] = deque()
         self._timers: list[
-            tuple[float, int, Served]
+            tuple[float, int, ServedRun]
         ] = []  # one whose run is due at another time by now counts not
         self._numbers = itertools.count()
 
-    def note(self, run: Served) -> None:
+    def schedule(self, run: ServedRun) -> None:
         """Note when a run is due; as often as that changes."""
-        if run.asked and run.due <= time.monotonic():
+        if run.has_waiter and run.due <= time.monotonic():
             self._urgent.append(run)
         elif run.due < math.inf:
             heapq.heappush(self._timers, (run.due, next(self._numbers), run))
 
-    def take(self) -> Served | None:
+    def take(self) -> ServedRun | None:
         """The first run that is due, to be delivered now; ``None`` while there is no room for another."""
-        if not self.at_work.has_room:
+        if not self.in_progress.has_room:
             return None
         now = time.monotonic()
         while self._urgent:
@@ -55,4 +55,4 @@ class Due:
         if not self._urgent and not self._timers:
             return math.inf
         pause = 0.0 if self._urgent else max(0.0, self._timers[0][0] - time.monotonic())
-        return pause if self.at_work.has_room else max(pause, STUCK_SECONDS)
+        return pause if self.in_progress.has_room else max(pause, STUCK_SECONDS)

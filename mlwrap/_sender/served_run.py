@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from mlwrap._delivery.backoff import Pauses
-from mlwrap._delivery.dead_runs import close_for_the_dead
+from mlwrap._delivery.backoff import Backoff
+from mlwrap._delivery.dead_runs import mark_dead_run_killed
 from mlwrap._delivery.threads import on_change, ticking
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header
-from mlwrap._journal.sender_protocol import ASK, Told
+from mlwrap._journal.sender_protocol import ASK, SenderStatus
 from mlwrap._mlflow.connection import check_listening
-from mlwrap._sender.system_monitor import Watch
+from mlwrap._sender.system_monitor import SystemMonitor
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError, Unreachable
-from mlwrap.errors import told as description
+from mlwrap.errors import describe_error as description
 
 _LOOK_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -32,7 +32,7 @@ _OPENING_SECONDS = 60  # that MLflow may take to make the tables of a new sqlite
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
 
 
-class _Away:
+class _OutageTracker:
     """Since when each MLflow has not answered anybody: the breaker that all runs share."""
 
     def __init__(self) -> None:
@@ -47,20 +47,20 @@ class _Away:
         self._since.pop(uri, None)
 
 
-_away = _Away()
+_outages = _OutageTracker()
 _opened: set[str] = set()  # URIs of the sqlite stores that have their tables
 _ready = threading.Event()  # MLflow is imported
 
 
-def get_ready() -> None:
+def warm_up() -> None:
     """Import MLflow, which takes seconds, and be prompt; no run can be delivered before."""
-    from mlwrap._mlflow.tune_http import be_prompt  # noqa: PLC0415 - urllib3, which MLflow imports
+    from mlwrap._mlflow.tune_http import tune_http  # noqa: PLC0415 - urllib3, which MLflow imports
 
-    be_prompt()
+    tune_http()
     _ready.set()
 
 
-def due(woken: float, last: float, joined: float, waiting: int) -> float:
+def next_delivery_time(woken: float, last: float, joined: float, waiting: int) -> float:
     """When a run is to be delivered that nobody waits for; all times in seconds, of one clock.
 
     One that has just begun is watched, perhaps; later the server is spared, which may have many.
@@ -76,7 +76,7 @@ def due(woken: float, last: float, joined: float, waiting: int) -> float:
     return max(woken + _LOOK_SECONDS, last + min(2 * (last - joined), _LONGEST_PAUSE_SECONDS))
 
 
-class Served:
+class ServedRun:
     """A run that is delivered when its line says so, or when it is time.
 
     One thread listens to all lines and calls everything here but :meth:`work`, which another thread is in.
@@ -103,11 +103,11 @@ class Served:
         self._news = False
         self._joined = self._woken = self._began = 0.0
         self._taken = 0  # bytes of the journal that are delivered
-        self._pauses = Pauses()
+        self._pauses = Backoff()
         self._pause_ends = 0.0  # until then records that come wake nobody
-        self._alone_until = 0.0  # until then nothing does: MLflow asked for it
+        self._retry_after = 0.0  # until then nothing does: MLflow asked for it
         self._next: float | None = math.inf
-        self._watch: Watch | None = None  # touched in :meth:`work` alone
+        self._watch: SystemMonitor | None = None  # touched in :meth:`work` alone
 
     @property
     def line(self) -> socket.socket | None:
@@ -115,33 +115,33 @@ class Served:
         return self._connection
 
     @property
-    def asked(self) -> bool:
+    def has_waiter(self) -> bool:
         """Whether somebody waits for it."""
         return self._asked
 
-    def join(self, connection: socket.socket) -> None:
+    def on_connect(self, connection: socket.socket) -> None:
         """Take a line to it, be it another one than before."""
         connection.settimeout(1.0)  # of what is said; what is heard is there already
         with self._lock:
             self._connection = connection
         self._asked = self._dead = False
         self._joined = time.monotonic()
-        self._hear(self._joined)  # the run is made in MLflow while the training begins
+        self._schedule(self._joined)  # the run is made in MLflow while the training begins
 
-    def heard(self, data: bytes) -> None:
+    def on_message(self, data: bytes) -> None:
         """Something came on the line."""
         self._woken = time.monotonic()
         if ASK in data:
             self._asked = True
             self.tell_ready()
-        self._hear(self._wanted())
+        self._schedule(self._wanted())
 
     def tell_ready(self) -> None:
         """Give whoever waits the first word, once MLflow is imported: from then on the deadline counts."""
         if self._asked and _ready.is_set():
-            self._tell(Told(progress=_progress(self.folder)))
+            self._tell(SenderStatus(progress=_progress(self.folder)))
 
-    def closed(self, connection: socket.socket) -> None:
+    def on_disconnect(self, connection: socket.socket) -> None:
         """A line has ended: the run has, or its writer is dead; or there has long been another line."""
         with self._lock:
             connection.close()
@@ -149,17 +149,17 @@ class Served:
                 return
             self._connection = None
         self._dead, self._asked = True, False
-        self._hear(self._wanted())
+        self._schedule(self._wanted())
 
-    def last_try(self) -> None:
+    def final_attempt(self) -> None:
         """Nobody is left who could wait for it."""
-        self._hear(max(time.monotonic(), self._alone_until))
+        self._schedule(max(time.monotonic(), self._retry_after))
 
-    def _hear(self, wanted: float) -> None:
+    def _schedule(self, wanted: float) -> None:
         self._news = True
         self.due = min(self.due, wanted)
 
-    def rest(self) -> bool:
+    def reschedule(self) -> bool:
         """Its work is done: find out when it is due again; ``False`` if nothing is left to do."""
         if self._next is None:
             if not self._news or self._connection is None:
@@ -172,7 +172,7 @@ class Served:
         """When to deliver what came."""
         now = time.monotonic()
         if self._asked or self._dead:
-            return max(now, self._alone_until)
+            return max(now, self._retry_after)
         return math.inf if self._refused else max(self._look(now), self._pause_ends)
 
     def _look(self, woken: float) -> float:
@@ -181,13 +181,13 @@ class Served:
             waiting = self.folder.journal.stat().st_size - self._taken
         except OSError:  # delivered and gone
             waiting = 0
-        return due(woken, self._began, self._joined, waiting)
+        return next_delivery_time(woken, self._began, self._joined, waiting)
 
     def begin(self) -> None:
         """Get ready for :meth:`work`; what comes from now on is news."""
         self.due, self._next, self._news = math.inf, None, False
 
-    def work(self, moved: Callable[[Served], None] = lambda _: None) -> None:
+    def work(self, moved: Callable[[ServedRun], None] = lambda _: None) -> None:
         """Deliver what there is; whatever goes wrong with it is said, and is no other run's matter.
 
         Args:
@@ -199,38 +199,40 @@ class Served:
         except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: left for the user
             self._refused = True  # so nothing more is sent until the end, which has one more try
             last = self._asked or dead
-            self._say(Told(progress=_progress(self.folder), done=True, error=description(error)))
+            self._say(SenderStatus(progress=_progress(self.folder), done=True, error=description(error)))
             self._next = None if last else math.inf
         if self._watch is not None and self._next is None:
             self._watch.close()
 
-    def _work(self, dead: bool, moved: Callable[[Served], None]) -> float | None:
+    def _work(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
         if not _ready.is_set():
-            self._knock()
-            get_ready()
+            self._probe_server()
+            warm_up()
         over = dead or self._asked
         if self._watch is None and not over:
-            self._watch = Watch(self.folder)
+            self._watch = SystemMonitor(self.folder)
         elif self._watch is not None and over:
             self._watch.close()
         if not self.folder.exists() and (known := find_delivered(self.folder)) is not None:
-            self._say(Told(progress=known, done=True))
+            self._say(SenderStatus(progress=known, done=True))
             return None
-        if dead and not close_for_the_dead(self.folder, _CLOSING_SECONDS):
+        if dead and not mark_dead_run_killed(self.folder, _CLOSING_SECONDS):
             return None
         return self._deliver(dead, moved)
 
-    def _knock(self) -> None:
+    def _probe_server(self) -> None:
         """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
         with contextlib.suppress(JournalError, OSError):
             uri = header(self.folder.journal).tracking_uri
             try:
                 check_listening(uri)
             except Unreachable as error:
-                told = Told(progress=_progress(self.folder), error=str(error), away=_away.failed(uri))
+                told = SenderStatus(
+                    progress=_progress(self.folder), error=str(error), away=_outages.failed(uri)
+                )
                 self._tell(told)
 
-    def _deliver(self, dead: bool, moved: Callable[[Served], None]) -> float | None:
+    def _deliver(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
         """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
         from mlwrap._delivery.deliver import deliver_once  # noqa: PLC0415 - loads MLflow
 
@@ -241,21 +243,21 @@ class Served:
 
         def told(progress: Progress) -> None:
             note(progress)
-            self._say(Told(progress=progress))
+            self._say(SenderStatus(progress=progress))
 
         try:
             self._open_store(uri)
             progress = deliver_once(folder, told)
         except (Unreachable, OSError) as error:
-            self._say(Told(progress=_progress(folder), error=str(error), away=_away.failed(uri)))
+            self._say(SenderStatus(progress=_progress(folder), error=str(error), away=_outages.failed(uri)))
             now = time.monotonic()
             self._pause_ends = now + self._pauses.after(error)
-            self._alone_until = now + (getattr(error, "retry_after", None) or 0.0)
+            self._retry_after = now + (getattr(error, "retry_after", None) or 0.0)
             return self._pause_ends
-        _away.answered(uri)
+        _outages.answered(uri)
         self._pauses.over()
         self._taken = progress.offset
-        self._say(Told(progress=progress, done=progress.ended))
+        self._say(SenderStatus(progress=progress, done=progress.ended))
         if progress.ended or dead:
             return None
         # A record that came within the second after a wake has sent none of its own: look once more.
@@ -268,21 +270,21 @@ class Served:
         """Have MLflow make the tables of an sqlite store, and say for a minute that it goes on."""
         if not uri.startswith("sqlite:") or uri in _opened:
             return
-        from mlwrap._delivery.deliver import opened  # noqa: PLC0415 - loads MLflow
+        from mlwrap._delivery.deliver import open_client  # noqa: PLC0415 - loads MLflow
 
         def say(seconds: int) -> None:
-            self._say(Told(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
+            self._say(SenderStatus(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
 
         with ticking(_OPENING_SECONDS, say):
-            opened(header(self.folder.journal))
+            open_client(header(self.folder.journal))
         _opened.add(uri)
 
-    def _say(self, told: Told) -> None:
+    def _say(self, told: SenderStatus) -> None:
         """Tell how it goes, if somebody waits for that."""
         if self._asked or (told.done and told.error is None):
             self._tell(told)
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: SenderStatus) -> None:
         with self._lock, contextlib.suppress(OSError):  # it is gone; the line will say so
             if self._connection is not None:
                 self._connection.sendall(msgspec.json.encode(told) + b"\n")

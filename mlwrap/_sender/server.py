@@ -25,14 +25,14 @@ import msgspec
 from mlwrap._delivery.backlog import deliver_backlog, is_stuck, patience_for
 from mlwrap._delivery.threads import DaemonThreads
 from mlwrap._journal.reader import header
-from mlwrap._journal.sender_protocol import Hello
+from mlwrap._journal.sender_protocol import Handshake
 from mlwrap._journal.uri_passwords import without_password
-from mlwrap._sender.delivery_queue import Due
-from mlwrap._sender.served_run import Served, get_ready
+from mlwrap._sender.delivery_queue import DeliveryQueue
+from mlwrap._sender.served_run import ServedRun, warm_up
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.sender_sockets import is_own_peer, short_path
-from mlwrap._spool.spool import run_folders, sweep
+from mlwrap._spool.spool import remove_leftovers, run_folders
 from mlwrap.errors import JournalError
 
 _LINGER_SECONDS = (
@@ -43,7 +43,7 @@ _LOOK_SECONDS = 1.0  # from one look to the next at what gets nowhere
 _MAX_GREETING = 1 << 16  # bytes
 
 
-def main(listener: int, address: str) -> None:
+def run_sender(listener: int, address: str) -> None:
     """Serve the lines that come in on a listening socket until nobody can bring another.
 
     Args:
@@ -69,7 +69,7 @@ def main(listener: int, address: str) -> None:
 def _start(sender: Sender, spool: Path) -> None:
     """Import MLflow, and say so to whoever waits; then deliver what dead processes have left."""
     with contextlib.suppress(Exception):  # each run finds out for itself, and says it
-        get_ready()
+        warm_up()
     sender.note_ready()
     finish_abandoned(spool)
 
@@ -95,11 +95,11 @@ class Sender:
         self._selector.register(server, selectors.EVENT_READ, self._accept)
         self._selector.register(0, selectors.EVENT_READ, self._look_for_starter)
         self._lines: set[socket.socket] = set()
-        self._runs: dict[str, Served] = {}  # by their folders
-        self._due: dict[str, Due] = defaultdict(Due)  # by their stores
+        self._runs: dict[str, ServedRun] = {}  # by their folders
+        self._due: dict[str, DeliveryQueue] = defaultdict(DeliveryQueue)  # by their stores
         self._threads = DaemonThreads()
-        self._working: set[Served] = set()
-        self._worked: queue.SimpleQueue[Served | None] = queue.SimpleQueue()
+        self._working: set[ServedRun] = set()
+        self._worked: queue.SimpleQueue[ServedRun | None] = queue.SimpleQueue()
         bell, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(bell, selectors.EVENT_READ, functools.partial(self._rest, bell))
@@ -118,7 +118,7 @@ class Sender:
             for due in self._due.values():
                 while (run := due.take()) is not None:
                     self._working.add(run)
-                    due.at_work.start(run)
+                    due.in_progress.start(run)
                     run.begin()
                     self._threads.submit(functools.partial(self._work, run))
 
@@ -126,7 +126,7 @@ class Sender:
         """MLflow is imported, which another thread has done."""
         self._report(None)
 
-    def _report(self, worked: Served | None) -> None:
+    def _report(self, worked: ServedRun | None) -> None:
         """Have the thread that listens look what another thread has done."""
         self._worked.put(worked)
         with contextlib.suppress(BlockingIOError):  # the bell has rung so often that it is heard all the same
@@ -172,35 +172,35 @@ class Sender:
         hello, ended, rest = bytes(said).partition(b"\n")
         if ended:
             run = self._greeted(hello)
-            run.join(line)
+            run.on_connect(line)
             if rest:
-                run.heard(rest)
+                run.on_message(rest)
             self._selector.modify(line, selectors.EVENT_READ, functools.partial(self._hear, line, run))
             self._note(run)
         elif not data or len(said) > _MAX_GREETING:
             self._close(line)
 
-    def _greeted(self, hello: bytes) -> Served:
+    def _greeted(self, hello: bytes) -> ServedRun:
         """The run that somebody greets for.
 
         Raises:
             msgspec.DecodeError: It is no greeting.
             JournalError: Its folder is not there, or not this user's own.
         """
-        told = msgspec.json.decode(hello, type=Hello)
+        told = msgspec.json.decode(hello, type=Handshake)
         folder = RunFolder(Path(told.folder))
         if folder.exists() or find_delivered(folder) is None:
             folder.check()
         store = without_password(told.tracking_uri)  # from now on the password is known here
-        return self._runs.setdefault(told.folder, Served(folder, store))
+        return self._runs.setdefault(told.folder, ServedRun(folder, store))
 
-    def _hear(self, line: socket.socket, run: Served) -> None:
+    def _hear(self, line: socket.socket, run: ServedRun) -> None:
         if line.fileno() < 0:  # closed in this very round
             return
         if data := _received(line):
-            run.heard(data)
+            run.on_message(data)
         else:
-            run.closed(self._forget(line))
+            run.on_disconnect(self._forget(line))
         self._note(run)
 
     def _close(self, line: socket.socket) -> None:
@@ -217,16 +217,16 @@ class Sender:
         if self._server is None and not self._lines and self._give_up == math.inf:
             self._give_up = time.monotonic() + _LINGER_SECONDS
             for run in self._runs.values():
-                run.last_try()
+                run.final_attempt()
                 self._note(run)
 
-    def _note(self, run: Served) -> None:
+    def _note(self, run: ServedRun) -> None:
         if run not in self._working:  # else it is noted once it rests
-            self._due[run.store].note(run)
+            self._due[run.store].schedule(run)
 
-    def _work(self, run: Served) -> None:
+    def _work(self, run: ServedRun) -> None:
         try:
-            run.work(self._due[run.store].at_work.note_progress)
+            run.work(self._due[run.store].in_progress.note_progress)
         finally:
             self._report(run)
 
@@ -241,7 +241,7 @@ class Sender:
             if run not in self._working:  # it was given up
                 continue
             self._end(run)
-            if run.rest() and run.due <= max(self._give_up, time.monotonic()):
+            if run.reschedule() and run.due <= max(self._give_up, time.monotonic()):
                 self._note(run)
                 continue
             self._drop(run)
@@ -249,20 +249,20 @@ class Sender:
     def _abandon(self) -> None:
         """Nobody is left who could wait: give up what gets nowhere, which ``mlwrap sync`` may deliver."""
         for due in self._due.values():
-            for run, seconds in due.at_work.stuck().items():
+            for run, seconds in due.in_progress.stuck().items():
                 if seconds > patience_for(run.folder):
                     self.is_stuck = True
                     self._end(run)
                     self._drop(run)
 
-    def _end(self, run: Served) -> None:
+    def _end(self, run: ServedRun) -> None:
         self._working.discard(run)
-        self._due[run.store].at_work.end(run)
+        self._due[run.store].in_progress.end(run)
 
-    def _drop(self, run: Served) -> None:
+    def _drop(self, run: ServedRun) -> None:
         del self._runs[str(run.folder.path)]
         if run.line is not None:
-            run.closed(self._forget(run.line))
+            run.on_disconnect(self._forget(run.line))
 
 
 def _received(line: socket.socket) -> bytes:
@@ -276,7 +276,7 @@ def finish_abandoned(spool: Path) -> None:
     """Deliver what dead processes left in the spool; what waits for ``mlwrap sync`` goes on waiting."""
     from mlwrap._delivery.deliver import deliver_once  # noqa: PLC0415 - loads MLflow
 
-    sweep(spool)
+    remove_leftovers(spool)
     for _ in deliver_backlog(filter(_is_abandoned, run_folders(spool)), deliver_once):
         pass
 

@@ -19,7 +19,7 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError
 
 
-class Watch:
+class SystemMonitor:
     """Watches the machine for one run, if that was asked for, in a thread of its own.
 
     Args:

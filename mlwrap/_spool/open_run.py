@@ -10,7 +10,7 @@ from pathlib import Path
 from mlwrap._journal.records import RunEnded, RunStarted
 from mlwrap._journal.writer import PatientWriter, second_file
 from mlwrap._spool.descriptors import above_standard_descriptors
-from mlwrap._spool.run_folder import RESERVED, RunFolder, unusable
+from mlwrap._spool.run_folder import RESERVED, RunFolder, spool_error
 from mlwrap.errors import SpoolError
 
 _TRIES = 3
@@ -114,4 +114,4 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
             if not isinstance(error, OSError):
                 raise
             failure = error
-    raise SpoolError(unusable(root, failure)) from failure
+    raise SpoolError(spool_error(root, failure)) from failure

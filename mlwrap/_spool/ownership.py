@@ -62,7 +62,7 @@ def check_run_folder(folder: Path) -> None:
         raise JournalError(f"{folder} is gone: it was delivered, or removed.") from None
 
 
-def check_staged(folder: Path, staged: str) -> Path:
+def check_own_stage(folder: Path, staged: str) -> Path:
     """The path of something that lies in ``staged/`` of a run folder; nothing may lie there.
 
     Args:

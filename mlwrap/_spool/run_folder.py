@@ -26,7 +26,7 @@ import msgspec
 
 from mlwrap._journal.progress import PROGRESS_FORMAT, Progress
 from mlwrap._spool.copy_files import copy_regular
-from mlwrap._spool.ownership import check_run_folder, check_staged
+from mlwrap._spool.ownership import check_own_stage, check_run_folder
 from mlwrap.errors import JournalError
 
 RESERVED = 1 << 16  # bytes
@@ -139,7 +139,7 @@ class RunFolder:
             JournalError: It leads out of ``staged/``; or a link, a device, a hard link or something of
                 another user stands on the way or anywhere below.
         """
-        return check_staged(self.path, relative)
+        return check_own_stage(self.path, relative)
 
     def progress(self) -> Progress:
         """How far delivery got. Where that is not known, MLflow has to be asked for the run: ``asked``.
@@ -252,7 +252,7 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def unusable(root: Path, error: OSError) -> str:
+def spool_error(root: Path, error: OSError) -> str:
     """A sentence on a spool that can't be written."""
     return (
         f"the spool {root} can't be written ({error.strerror or error}). "

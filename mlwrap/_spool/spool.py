@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from mlwrap._spool.ownership import make_private, others_write
-from mlwrap._spool.run_folder import RunFolder, unusable
+from mlwrap._spool.run_folder import RunFolder, spool_error
 from mlwrap._spool.sender_sockets import sweep_sockets
 from mlwrap.errors import SpoolError, warn
 
@@ -46,7 +46,7 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
-def sweep(root: Path) -> None:
+def remove_leftovers(root: Path) -> None:
     """Remove what dead processes left: sockets, and the folders of runs not yet started, or in vain."""
     sweep_sockets(root)
     for path in root.glob(f"{_IN_VAIN}/*"):
@@ -96,7 +96,7 @@ def spool_root(configured: str | None = None) -> Path:
         try:
             return _usable(root)
         except OSError as error:
-            raise SpoolError(unusable(root, error)) from error
+            raise SpoolError(spool_error(root, error)) from error
     default = platformdirs.user_state_path("mlwrap", appauthor=False) / "spool"
     try:
         return _usable(default)
@@ -127,7 +127,9 @@ def _next_best(default: Path, error: OSError) -> Path:
         _check_own(root.parent)
         _usable(root)
     except OSError as second:
-        raise SpoolError(unusable(default, error) + " Neither can " + unusable(root, second)) from second
+        raise SpoolError(
+            spool_error(default, error) + " Neither can " + spool_error(root, second)
+        ) from second
     warn(
         f"The spool {default} can't be written ({error.strerror or error}); using {root}, which may not "
         "outlive a restart. Set MLWRAP_SPOOL to a folder that can be written and that stays."

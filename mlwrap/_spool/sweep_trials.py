@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mlwrap._journal.reader import header, read
+from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import Metrics, RunEnded
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import run_folders
@@ -18,7 +18,7 @@ POINT = "mlwrap.sweep.point"
 """Tag of a point's run: a digest of its parameters and of the code."""
 
 
-class Point(NamedTuple):
+class FinishedTrial(NamedTuple):
     """A point's run that has finished.
 
     Attributes:
@@ -39,7 +39,7 @@ def last_values(folder: RunFolder) -> dict[str, float]:
         JournalError: The journal can't be read.
     """
     found: dict[str, tuple[int, int, float]] = {}
-    for record, _ in read(folder.journal):
+    for record, _ in read_records(folder.journal):
         if isinstance(record, Metrics):
             for name, value in record.numbers().items():
                 if name not in found or (record.step, record.time) >= found[name][:2]:
@@ -47,7 +47,7 @@ def last_values(folder: RunFolder) -> dict[str, float]:
     return {name: value for name, (_, _, value) in found.items()}
 
 
-def waiting_points(root: Path, sweep: str | None) -> Iterator[tuple[str, Point]]:
+def waiting_trials(root: Path, sweep: str | None) -> Iterator[tuple[str, FinishedTrial]]:
     """The finished points among the runs that wait in a spool, each with its digest.
 
     Args:
@@ -59,8 +59,8 @@ def waiting_points(root: Path, sweep: str | None) -> Iterator[tuple[str, Point]]
             tags = header(folder.journal).tags
             if POINT not in tags or sweep not in {None, tags.get(SWEEP)}:
                 continue
-            last = [record for record, _ in read(folder.journal)][-1]
+            last = [record for record, _ in read_records(folder.journal)][-1]
             if isinstance(last, RunEnded) and last.status == "FINISHED":
-                yield tags[POINT], Point(folder.key, folder.progress().run_id, last_values(folder))
+                yield tags[POINT], FinishedTrial(folder.key, folder.progress().run_id, last_values(folder))
         except (JournalError, OSError):  # delivered and gone in this very moment, or not to be read
             continue

@@ -10,13 +10,13 @@ from typing import Any
 
 from mlwrap.errors import OptionError
 
-Points = Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]
+SweepInput = Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]
 """A grid (name of a parameter to its values), or the keyword arguments of each point."""
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
-def expanded(points: Points, function: Callable[..., Any], name: str) -> list[dict[str, Any]]:
+def expand_grid(points: SweepInput, function: Callable[..., Any], name: str) -> list[dict[str, Any]]:
     """The keyword arguments of each point, in a stable order: the last name of a grid changes fastest.
 
     Args:
@@ -27,7 +27,7 @@ def expanded(points: Points, function: Callable[..., Any], name: str) -> list[di
     Raises:
         OptionError: They can't be used: which, why, and what there is.
     """
-    each = _of_grid(points, name) if isinstance(points, Mapping) else _one_by_one(points, name)
+    each = _trials_of_grid(points, name) if isinstance(points, Mapping) else _listed_trials(points, name)
     if not each:
         raise OptionError(f"{name}.sweep() got no points at all. Give it a grid, as {{'units': [8, 16]}}.")
     parameters = inspect.signature(function).parameters
@@ -36,7 +36,7 @@ def expanded(points: Points, function: Callable[..., Any], name: str) -> list[di
     return each
 
 
-def side_by_side(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def values_by_parameter(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Name of a parameter to its values in the points, each object once."""
     found: dict[str, dict[int, Any]] = {}
     for point in points:
@@ -45,7 +45,7 @@ def side_by_side(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: list(values.values()) for name, values in found.items()}
 
 
-def _of_grid(grid: Mapping[str, Iterable[Any]], name: str) -> list[dict[str, Any]]:
+def _trials_of_grid(grid: Mapping[str, Iterable[Any]], name: str) -> list[dict[str, Any]]:
     values: dict[str, list[Any]] = {}
     for parameter, several in grid.items():
         try:
@@ -64,7 +64,7 @@ def _of_grid(grid: Mapping[str, Iterable[Any]], name: str) -> list[dict[str, Any
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 
-def _one_by_one(points: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+def _listed_trials(points: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     expected = "expected a grid, as {'units': [8, 16]}, or a list of keyword arguments, as [{'units': 8}]"
     try:
         each = list(points)

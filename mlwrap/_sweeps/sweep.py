@@ -24,19 +24,19 @@ from mlwrap._process import console
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._process.provenance import code
 from mlwrap._run.context import RunContext
-from mlwrap._run.parent_run import Around
+from mlwrap._run.parent_run import ParentRun
 from mlwrap._run.run import Run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
-from mlwrap._spool.sweep_trials import SWEEP, Point, waiting_points
-from mlwrap._sweeps.grid import Points, expanded, side_by_side
+from mlwrap._spool.sweep_trials import SWEEP, FinishedTrial, waiting_trials
+from mlwrap._sweeps.grid import SweepInput, expand_grid, values_by_parameter
 from mlwrap._sweeps.table import SweepPoint, SweepTable
-from mlwrap._sweeps.worker import Job
-from mlwrap.config import InForce, Settings
-from mlwrap.errors import DeliveryError, JournalError, OptionError, told, warn
+from mlwrap._sweeps.worker import SweepWorker
+from mlwrap.config import EffectiveSettings, Settings
+from mlwrap.errors import DeliveryError, JournalError, OptionError, describe_error, warn
 
 
-class Swept(NamedTuple):
+class SweepTarget(NamedTuple):
     """A decorated function, as a sweep of it needs to know it.
 
     Attributes:
@@ -58,15 +58,15 @@ class Swept(NamedTuple):
     options: Mapping[str, Any]
 
 
-def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str) -> SweepTable:
+def sweep(what: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: bool | str) -> SweepTable:
     """See :meth:`mlwrap._decorator.tracked_training.TrackedFunction.sweep`."""
-    each = expanded(points, what.call, what.name)
+    each = expand_grid(points, what.call, what.name)
     chosen = config.settings(**what.options)
     parallel = _engine(n_jobs)
     _check_travels(what, each, parallel)
     texts = [what.arguments.capture(what.instance, (), point, Redactor()).values for point in each]
     digests = _digests(what, texts)
-    sweep_id, known = _earlier(resume, chosen)
+    sweep_id, known = _finished_before(resume, chosen)
     rows: dict[int, SweepPoint] = {}
     for number, digest in enumerate(digests):
         if waiting := known.get(digest):
@@ -75,16 +75,18 @@ def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str
     context = RunContext(
         f"{what.name} sweep",
         chosen,
-        capture=lambda redactor: what.arguments.capture(what.instance, (), side_by_side(each), redactor),
+        capture=lambda redactor: what.arguments.capture(
+            what.instance, (), values_by_parameter(each), redactor
+        ),
         tags={**what.tags, SWEEP: sweep_id, "mlwrap.sweep.points": len(each)},
         function=what.body,
-        own_experiment=config.is_own("experiment", what.options),
+        own_experiment=config.is_own_option("experiment", what.options),
     )
     with context as run:
         run.log_metrics({"points": len(each), "points.skipped": len(rows)})
-        job = Job(what.call, *_handed_down(run, chosen, what, sweep_id))
+        job = SweepWorker(what.call, *_settings_for_trials(run, chosen, what, sweep_id))
         todo = [(number, each[number], digests[number]) for number in range(len(each)) if number not in rows]
-        with _telling(chosen, run.name, len(each)) as tell:
+        with _report_progress(chosen, run.name, len(each)) as tell:
             for number, row in rows.items():
                 tell(f"{_line(row, texts[number])}  (in an earlier sweep)")
             try:
@@ -92,7 +94,7 @@ def sweep(what: Swept, points: Points, *, n_jobs: int | None, resume: bool | str
                     rows[number] = SweepPoint(each[number], *outcome)
                     tell(_line(rows[number], texts[number]))
             except BaseException:  # Ctrl-C among them
-                _say_how_to_go_on(run, len(rows), len(each))
+                _warn_how_to_resume(run, len(rows), len(each))
                 raise
             finally:
                 failed = sum(row.status != "FINISHED" for row in rows.values())
@@ -124,37 +126,37 @@ def _engine(n_jobs: int | None) -> Any:
         raise OptionError(f"joblib can't use the engine that it was told to: {error}") from error
 
 
-def _check_travels(what: Swept, points: Iterable[Mapping[str, Any]], parallel: Any) -> None:
+def _check_travels(what: SweepTarget, points: Iterable[Mapping[str, Any]], parallel: Any) -> None:
     """Find out before anything runs whether what must be pickled can be."""
     if parallel.n_jobs == 1 or getattr(parallel._backend, "supports_sharedmem", False):  # noqa: SLF001 - nobody else tells
         return
     import cloudpickle  # noqa: PLC0415 - as loky, Dask and Ray do it, or with a copy of it
 
-    parts = {f"the value of {name!r}": values for name, values in side_by_side(points).items()}
+    parts = {f"the value of {name!r}": values for name, values in values_by_parameter(points).items()}
     for part, value in {f"{what.name}()": what.call, **parts}.items():
         try:
-            cloudpickle.CloudPickler(_Nowhere(), protocol=5, buffer_callback=lambda _: None).dump(value)
+            cloudpickle.CloudPickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
         except Exception as error:
             raise OptionError(
-                f"{part} can't travel to another process: {told(error)}. Make it inside the function, or "
+                f"{part} can't travel to another process: {describe_error(error)}. Make it inside the function, or "
                 "sweep in this process, with joblib.parallel_config(backend='threading')."
             ) from error
 
 
-class _Nowhere:
+class _NullWriter:
     """A file that forgets."""
 
     def write(self, data: Any) -> int:
         return len(data)
 
 
-def _digests(what: Swept, texts: Iterable[Mapping[str, str]]) -> list[str]:
+def _digests(what: SweepTarget, texts: Iterable[Mapping[str, str]]) -> list[str]:
     """A digest of the code and of each point's parameters, as they are logged."""
     source = code(what.body)
     return [hashlib.sha256(msgspec.json.encode([source, sorted(text.items())])).hexdigest() for text in texts]
 
 
-def _earlier(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[Point]]]:
+def _finished_before(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[FinishedTrial]]]:
     """The id of the sweep, and what is finished of it: digest to runs, the newest first."""
     if not isinstance(resume, bool):
         config.check_type("resume", resume, str)
@@ -179,29 +181,31 @@ def _earlier(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[
                 f"resume={resume!r} names no sweep that is in {where[0]} or waits in {root}: expected the id "
                 "or the key of a sweep's run, which its table has as run_id and key; True looks at all."
             )
-    found = list(waiting_points(root, sweep_id))
+    found = list(waiting_trials(root, sweep_id))
     seen = {point.key for _, point in found}
     if not offline:
-        from mlwrap._mlflow.queries import finished_points  # noqa: PLC0415 - loads MLflow
+        from mlwrap._mlflow.queries import finished_trials  # noqa: PLC0415 - loads MLflow
 
         found += [
-            (digest, point) for digest, point in finished_points(*where, sweep_id) if point.key not in seen
+            (digest, point) for digest, point in finished_trials(*where, sweep_id) if point.key not in seen
         ]
-    known: dict[str, list[Point]] = {}
+    known: dict[str, list[FinishedTrial]] = {}
     for digest, point in found:
         known.setdefault(digest, []).append(point)
     return sweep_id or uuid.uuid4().hex, known
 
 
-def _handed_down(run: Run, chosen: Settings, what: Swept, sweep_id: str) -> tuple[InForce, Around | None]:
+def _settings_for_trials(
+    run: Run, chosen: Settings, what: SweepTarget, sweep_id: str
+) -> tuple[EffectiveSettings, ParentRun | None]:
     """What the points' runs are told: the settings of this process, and of the run around them."""
-    below, above = config.in_force()
+    below, above = config.effective_settings()
     below, above = dict(below), {**above, "quiet": True}  # the sweep itself tells how it goes
     if chosen.spool is not None:
         below["spool"] = str(Path(chosen.spool).expanduser().absolute())
     folder = RunFolder(spool_root(chosen.spool) / run.key) if run.recorded else None
     if folder is None or not folder.journal.exists():  # disabled, or not the worker that records
-        return InForce(below, above), None
+        return EffectiveSettings(below, above), None
     first, run_id = header(folder.journal), run.run_id
     below.setdefault(
         "chief", True
@@ -219,12 +223,12 @@ def _handed_down(run: Run, chosen: Settings, what: Swept, sweep_id: str) -> tupl
             run_id = deliver(folder).run_id
     tags = {SWEEP: sweep_id}
     place = first.experiment, first.experiment_id
-    around = Around(run.key, run.tracking_uri, run.offline, run_id, *place, tags)
-    return InForce(below, above), around
+    around = ParentRun(run.key, run.tracking_uri, run.offline, run_id, *place, tags)
+    return EffectiveSettings(below, above), around
 
 
 def _outcomes(
-    parallel: Any, job: Job, todo: list[tuple[int, dict[str, Any], str]]
+    parallel: Any, job: SweepWorker, todo: list[tuple[int, dict[str, Any], str]]
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     import joblib  # noqa: PLC0415 - see above
 
@@ -232,7 +236,7 @@ def _outcomes(
 
 
 @contextlib.contextmanager
-def _telling(chosen: Settings, name: str, total: int) -> Iterator[Callable[[str], object]]:
+def _report_progress(chosen: Settings, name: str, total: int) -> Iterator[Callable[[str], object]]:
     """Tell how far the sweep is, unless the user wants it quiet."""
     if chosen.quiet:
         yield str  # which does nothing with a line
@@ -248,7 +252,7 @@ def _line(row: SweepPoint, texts: Mapping[str, str]) -> str:
     return "  ".join(part for part in (row.status, params, metrics, row.error) if part)
 
 
-def _say_how_to_go_on(run: Run, done: int, total: int) -> None:
+def _warn_how_to_resume(run: Run, done: int, total: int) -> None:
     if run.recorded:
         warn(
             f"the sweep {run.name!r} ends with {done} of {total} points done. To run the others, sweep again "

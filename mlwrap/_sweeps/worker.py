@@ -9,17 +9,19 @@ from typing import Any
 from mlwrap import config
 from mlwrap._capture.redact import Redactor
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.parent_run import Around, handed
+from mlwrap._run.parent_run import ParentRun, parent_scope
 from mlwrap._run.run import current
 from mlwrap._spool.sweep_trials import POINT, last_values
-from mlwrap.config import InForce
-from mlwrap.errors import JournalError, told
+from mlwrap.config import EffectiveSettings
+from mlwrap.errors import JournalError, describe_error
 
 
-class Job:
+class SweepWorker:
     """What travels to the workers."""
 
-    def __init__(self, call: Callable[..., Any], told_here: InForce, around: Around | None) -> None:
+    def __init__(
+        self, call: Callable[..., Any], told_here: EffectiveSettings, around: ParentRun | None
+    ) -> None:
         self._call = call
         self._told = told_here
         self._around = around
@@ -28,14 +30,14 @@ class Job:
         """Run one point; its number, and what :class:`SweepPoint` says of it after its parameters."""
         import asyncio  # noqa: PLC0415 - whose CancelledError is no Exception
 
-        seen = _Seen()
+        seen = _OutcomeReader()
         around = self._around
         if around is not None:
             around = around._replace(tags={**around.tags, POINT: digest}, ending=seen.ending)
         token = current.set(None)  # it was handed over, also to where it is this thread's own
         failure: BaseException | None = None
         try:
-            with handed(around), config.adopted(self._told):
+            with parent_scope(around), config.settings_scope(self._told):
                 result = self._call(**point)
                 if inspect.iscoroutine(result):
                     asyncio.run(result)
@@ -46,7 +48,7 @@ class Job:
         return number, seen.outcome(failure)
 
 
-class _Seen:
+class _OutcomeReader:
     """The run of one point, seen from outside."""
 
     def __init__(self) -> None:
@@ -61,11 +63,11 @@ class _Seen:
         try:
             self._metrics = last_values(recorder.journal.folder)
         except (JournalError, OSError) as error:
-            recorder.warn(f"its metrics are not in the sweep's table: {told(error)}")
+            recorder.warn(f"its metrics are not in the sweep's table: {describe_error(error)}")
 
     def outcome(self, failure: BaseException | None) -> tuple[Any, ...]:
         recorder = self._recorder
-        text = None if failure is None else told(failure)
+        text = None if failure is None else describe_error(failure)
         if recorder is None:
             text = text and Redactor().text(text)
             return {}, "FINISHED" if failure is None else "FAILED", None, None, text

@@ -63,7 +63,7 @@ def test_sync_closes_the_run_of_a_dead_process(command, runs, spool: Path):
     context = model_run("dead", delivery="off")
     context.__enter__().log_metric("loss", 0.5)
     context._recorder.journal.release()  # as the kernel does for a process that dies
-    shutdown.closed(context)
+    shutdown.unlisten(context)
     current.set(None)
     assert command("sync")[0] == 0
     run = runs()["dead"]

@@ -124,9 +124,9 @@ def test_workers_that_outlive_a_sweep_keep_nothing_of_it(all_runs, tmp_path, spo
 
 def lone(number):
     """Run in a worker, outside any sweep: what is around it there."""
-    from mlwrap._run.parent_run import inherited  # noqa: PLC0415 - over there
+    from mlwrap._run.parent_run import parent_from_environment  # noqa: PLC0415 - over there
 
-    return inherited()
+    return parent_from_environment()
 
 
 lone.__module__ = "__main__"  # so that it travels by value: the workers can't import this file

@@ -50,7 +50,7 @@ def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Itera
     yield
     if ADDRESS in os.environ:
         one_sender[ADDRESS] = os.environ[ADDRESS]
-    flush._left.clear()
+    flush._pending.clear()
 
 
 @pytest.mark.usefixtures("sender")
@@ -85,8 +85,8 @@ def test_many_runs_in_a_loop(runs, spool: Path):
     assert psutil.Process().num_fds() == before
     (process,) = senders(spool)
     assert process.num_threads() < MANY  # though as many runs wait to be delivered
-    flush._wait_for_the_left()
-    assert flush._left == {}
+    flush._wait_for_pending()
+    assert flush._pending == {}
     assert run.wait() is True
     assert process.num_fds() < MANY
     found = runs()
@@ -102,8 +102,8 @@ def test_those_that_are_delivered_are_forgotten(spool: Path):
     folder = RunFolder(spool / "delivered")
     note_delivered(folder, Progress(run_id="r"))
     for number in range(9):
-        flush._leave(str(number), flush._Left("r", folder, None, 1.0))
-        assert len(flush._left) <= 2
+        flush._add_pending(str(number), flush._PendingRun("r", folder, None, 1.0))
+        assert len(flush._pending) <= 2
 
 
 @pytest.mark.usefixtures("sender")
@@ -156,7 +156,7 @@ def test_a_forked_child_has_nothing_to_wait_for():
         pass
     child = os.fork()
     if child == 0:
-        os._exit(0 if run.wait() and run.run_id is None and not flush._left else 1)
+        os._exit(0 if run.wait() and run.run_id is None and not flush._pending else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert run.wait()
     assert run.run_id is not None
@@ -213,8 +213,8 @@ def test_runs_that_are_lost_are_named_at_the_end_of_the_process():
         pass
     run._recorder.journal.folder.remove()
     with pytest.warns(MlwrapWarning, match="run 'r': its run folder .* was removed"):
-        flush._wait_for_the_left()
-    assert flush._left == {}
+        flush._wait_for_pending()
+    assert flush._pending == {}
 
 
 def test_inline_waits_all_the_same(runs):
@@ -281,7 +281,7 @@ def test_a_sweep(runs):
 
     table = train.sweep({"units": [1, 2, 3]}, n_jobs=1)
     assert [point.metrics["result"] for point in table] == [1.0, 2.0, 3.0]
-    flush._wait_for_the_left()
+    flush._wait_for_pending()
     found = [run for name, run in runs().items() if name == "train"]
     assert {run.info.status for run in found} == {"FINISHED"}
 

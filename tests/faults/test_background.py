@@ -15,7 +15,7 @@ import mlflow
 import pytest
 
 import mlwrap
-from mlwrap._recording.background_save import Background
+from mlwrap._recording.background_save import BackgroundSaver
 from mlwrap._savers import registry
 from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.testing import capture_runs
@@ -295,9 +295,9 @@ def test_a_fork_while_a_model_is_saved(script, store: str, spool: Path):
 
 def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: pytest.MonkeyPatch):
     """The run is closed and the wait is over; the model is FAILED, and what is still written of it goes."""
-    waits, real = threading.Event(), Background.wait
+    waits, real = threading.Event(), BackgroundSaver.wait
 
-    def wait(self: Background) -> None:
+    def wait(self: BackgroundSaver) -> None:
         waits.set()
         real(self)
 
@@ -305,7 +305,7 @@ def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: p
         assert waits.wait(60)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    monkeypatch.setattr(Background, "wait", wait)
+    monkeypatch.setattr(BackgroundSaver, "wait", wait)
     interrupts = threading.Thread(target=interrupt)
     with capture_runs() as runs, pytest.raises(KeyboardInterrupt), mlwrap.model_run("r") as run:
         run.log_model(Held(), background=True)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 
 import mlwrap
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Model, StagedFile
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import run_folders
@@ -101,7 +101,7 @@ def test_an_undamaged_model_is_ready(store: str, size: int):
     """Its checksums are in the journal when the run has ended."""
     folder = offline(lambda run: run.log_model(Weights(size)))
     known: dict[str, StagedFile] = {}
-    for record, _, *_ in read(folder.journal):
+    for record, _, *_ in read_records(folder.journal):
         known |= getattr(record, "files", {})
     assert known["data/weights"].size == size
     assert all(file.crc is not None for file in known.values())
@@ -177,7 +177,9 @@ def test_the_record_of_a_model_tells_its_files_when_the_save_returns(store: str)
         with mlwrap.model_run("r", delivery="off") as run:
             run.log_model(Weights(SMALL))
             (folder,) = run_folders(Path(mlwrap.config.settings().spool or ""))
-            (record,) = (entry.record for entry in read(folder.journal) if isinstance(entry.record, Model))
+            (record,) = (
+                entry.record for entry in read_records(folder.journal) if isinstance(entry.record, Model)
+            )
             assert set(record.files) == {"config.json", "data/weights"}
             assert record.files["data/weights"].size == SMALL
             assert record.files["data/weights"].crc is not None

@@ -22,7 +22,7 @@ for number in range({runs}):
 # Said when the end of the process begins to wait.
 LEAVING = """
 import mlwrap._run.flush, mlwrap._process.shutdown
-mlwrap._process.shutdown._afterwards.insert(0, lambda: print("ready", flush=True))
+mlwrap._process.shutdown._exit_work.insert(0, lambda: print("ready", flush=True))
 """
 
 

@@ -292,7 +292,7 @@ def test_an_answer_is_lost_and_a_sync_gets_over_it(proxy: Proxy, same):
 
 def test_bursts_of_500_502_and_503(proxy: Proxy, same, monkeypatch: pytest.MonkeyPatch):
     """Row 22. A third of all requests fail; there are pauses between the tries."""
-    monkeypatch.setattr("mlwrap._delivery.backoff.Pauses.FIRST", 0.01)
+    monkeypatch.setattr("mlwrap._delivery.backoff.Backoff.FIRST", 0.01)
     key, dice = train(proxy.uri), random.Random(7)
     for status in (500, 502, 503):
         proxy.rule(how.reply(status, "out of order"), fits=lambda _: dice.random() < 0.12)

@@ -12,7 +12,7 @@ import pytest
 from mlwrap import model_run
 from mlwrap._journal.records import Zip
 from mlwrap._savers.keras.model import KerasSaver
-from mlwrap._savers.keras.snapshot import Snapshot, snapshot
+from mlwrap._savers.keras.snapshot import Snapshot, take_snapshot
 from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import SaveOptions
@@ -104,7 +104,7 @@ def test_what_is_written_is_what_was(kind: str, tmp_path: Path):
         keras.config.set_dtype_policy(before)
     fit(model)
     expected = saved(model, tmp_path / "now")
-    taken = snapshot(model)
+    taken = take_snapshot(model)
     fit(model, 2)
     for variable in model.trainable_variables:
         variable.assign_add(keras.ops.ones_like(variable))
@@ -146,7 +146,7 @@ def test_what_a_callback_changes_in_the_configuration(tmp_path: Path):
     """Between the snapshot and the save: layers that are frozen, a rate that is lowered."""
     model = dense(optimizer="adam")
     fit(model)
-    expected, taken = saved(model, tmp_path / "now"), snapshot(model)
+    expected, taken = saved(model, tmp_path / "now"), take_snapshot(model)
     model.layers[0].trainable = False
     model.optimizer.learning_rate = 1.0
     assert written_by_a_thread(taken, tmp_path / "background") == expected
@@ -156,7 +156,7 @@ def test_a_snapshot_costs_nothing_until_the_training_goes_on():
     """TensorFlow's variables share their memory with it."""
     model = dense(optimizer="adam")
     fit(model)
-    taken = snapshot(model)
+    taken = take_snapshot(model)
     for variable in model.variables:
         (there, kept) = (
             np.asarray(memoryview(value)).__array_interface__["data"]
@@ -192,26 +192,26 @@ def saves_itself():
 @pytest.mark.parametrize("make", [remembers, saves_itself])
 def test_what_writes_more_than_variables_is_saved_at_once(make):
     """Nothing says that it would be what it was."""
-    assert snapshot(make()) is None
+    assert take_snapshot(make()) is None
 
 
 def test_where_there_is_little_memory_it_is_saved_at_once(monkeypatch: pytest.MonkeyPatch):
     """As by a limit of the shell's."""
     model = dense(optimizer="adam")
-    assert snapshot(model) is not None
+    assert take_snapshot(model) is not None
     monkeypatch.setattr("mlwrap._savers.keras.snapshot.spare_memory", lambda: 100)
-    assert snapshot(model) is None
+    assert take_snapshot(model) is None
 
 
 def test_a_variable_that_was_not_found_is_an_error(tmp_path: Path):
     """And no checkpoint with a value of another step in it; the model is saved at once from then on."""
     model = dense(optimizer="adam")
     fit(model)
-    taken = snapshot(model)
+    taken = take_snapshot(model)
     taken._values = dict(list(taken._values.items())[1:])
     with pytest.raises(SaveError, match="of which no value was kept"):
         taken.write_folder(tmp_path / "model")
-    assert snapshot(model) is None
+    assert take_snapshot(model) is None
 
 
 def logged_files(model, folder: Path) -> dict[str, str]:
@@ -253,7 +253,7 @@ def test_a_strategys_model_is_saved_at_once():
     import tensorflow as tf  # noqa: PLC0415 - Keras may be on another backend
 
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-        assert snapshot(dense(optimizer="adam")) is None
+        assert take_snapshot(dense(optimizer="adam")) is None
 
 
 def test_a_saver_whose_snapshot_fails(monkeypatch: pytest.MonkeyPatch):

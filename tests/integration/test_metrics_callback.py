@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mlwrap import load_model, model_run, savers, tracked_training
-from mlwrap._fit.best import Best
+from mlwrap._fit.best import BestTracker
 from mlwrap._savers import registry
 from mlwrap._savers.keras import snapshot
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
@@ -349,7 +349,7 @@ def test_what_is_best(keras):
 )
 def test_best_tells_direction_by_name(name, mode):
     """A loss or an error by its end, whatever letters it holds; else the last whole word that tells."""
-    best = Best(name, None)
+    best = BestTracker(name, None)
     assert [best.is_in({name: value}) for value in (2.0, 1.0, 3.0)] == [True, mode == "min", mode == "max"]
 
 
@@ -368,7 +368,7 @@ def test_best_asks_the_metric_object():
     model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="iou_gap"), "mae"])
     model.fit(X, Y, verbose=0)
     for name in ("val_iou_gap", "out_iou_gap"):
-        best = Best(name, None)
+        best = BestTracker(name, None)
         assert [best.is_in({name: value}, model=model) for value in (2.0, 1.0)] == [True, True]
 
 

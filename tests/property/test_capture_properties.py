@@ -15,7 +15,7 @@ from mlflow.utils.validation import _validate_param
 
 from mlwrap._capture.arguments import Arguments
 from mlwrap._capture.flatten import flatten, params
-from mlwrap._capture.mlflow_names import rename, unrename
+from mlwrap._capture.mlflow_names import from_mlflow_name, to_mlflow_name
 from mlwrap._capture.redact import Redactor
 from mlwrap._capture.secret_shapes import REDACTED
 
@@ -72,15 +72,15 @@ AWKWARD = st.text(st.sampled_from("ax-2./ :%\n\0ü\ud800_") | st.characters(), m
 def test_names_are_valid_distinct_and_reversible(names):
     """Every name passes MLflow's own check, no two meet, and each comes back."""
     for name in names:
-        _validate_param(rename(name), "")
-        assert unrename(rename(name)) == name
-    assert len({rename(name) for name in names}) == len(names)
+        _validate_param(to_mlflow_name(name), "")
+        assert from_mlflow_name(to_mlflow_name(name)) == name
+    assert len({to_mlflow_name(name) for name in names}) == len(names)
 
 
 @given(AWKWARD.filter(bool), st.integers(200, 400))
 def test_long_names_are_valid(name, times):
     """Cutting keeps what MLflow asks of a name."""
-    _validate_param(rename(name * times), "")
+    _validate_param(to_mlflow_name(name * times), "")
 
 
 SCALARS = (

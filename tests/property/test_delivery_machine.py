@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 import mlwrap
-from mlwrap._delivery.dead_runs import close_for_the_dead
+from mlwrap._delivery.dead_runs import mark_dead_run_killed
 from mlwrap._delivery.deliver import deliver
 from mlwrap._delivery.thinning import FILE
 from mlwrap._mlflow.client import Client
@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def kill(self):
         """The writer is gone without a word; the kernel gives its lease back."""
-        mlwrap._process.shutdown.closed(self.context)
+        mlwrap._process.shutdown.unlisten(self.context)
         mlwrap._run.run.current.set(self.context._run.around)
         self.run._recorder.release()
         self._gone("KILLED")
@@ -250,7 +250,7 @@ class Machine(RuleBasedStateMachine):
     def _deliver_all(self) -> None:
         for path in waiting_in(self.spool) if self.spool.exists() else ():
             folder = RunFolder(path)
-            close_for_the_dead(folder, 0)
+            mark_dead_run_killed(folder, 0)
             try:
                 deliver(folder)
             except (DeliveryError, JournalError):
@@ -261,7 +261,7 @@ class Machine(RuleBasedStateMachine):
         experiment = client.get_experiment_by_name("machine").experiment_id
         (run,) = client.search_runs([experiment], f"tags.`mlwrap.key` = '{key}'")
         assert run.info.status == expected.status
-        own = mlwrap._capture.mlflow_names.rename
+        own = mlwrap._capture.mlflow_names.to_mlflow_name
         assert run.data.params == {own(name): value for name, value in expected.params.items()}
         assert set(run.data.metrics) == {own(name) for name in expected.points}
         for name, points in expected.points.items():

@@ -52,7 +52,7 @@ def _digest_and_checksum(file: Path) -> tuple[str, int]:
     return found.hexdigest(), crc
 
 
-def files_of(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Relative paths of the files in ``folder``, ``MLmodel`` last: where it is, all is."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return sorted(found, key=lambda path: (path == MLMODEL, path))
@@ -152,7 +152,7 @@ def assemble(
     check_staged(staged, single)
     wanted = {*single, *added, *zips}
     others = []
-    for path in files_of(staged):
+    for path in list_files(staged):
         if path == MLMODEL or path in found or path.startswith(folders):
             continue
         if not saved or path in wanted:
@@ -248,7 +248,7 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def building_place(staged: Path, target: Path) -> Iterator[Path]:
+def staging_dir(staged: Path, target: Path) -> Iterator[Path]:
     """Where to build what is renamed to ``target``: ``staged`` itself, or beside the target.
 
     Beside it where the two are on different filesystems. What is not renamed at the end is removed.

@@ -23,7 +23,9 @@ FLAVOR_FORMAT = 1
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is ten times faster, where it is there
 
 
-def describe(staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path) -> dict[str, str]:
+def write_mlmodel(
+    staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path
+) -> dict[str, str]:
     """Lay a model's files out in ``into``, ``MLmodel`` and the environment files among them.
 
     The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that

@@ -126,7 +126,7 @@ def latest_fit(model: Any) -> Any:
     return None
 
 
-def goes_on(history: Any, epochs: int, prefix: str, log: FitLog) -> set[str]:
+def mark_logged_live(history: Any, epochs: int, prefix: str, log: FitLog) -> set[str]:
     """Say that the ``fit`` of a ``History`` is logged while it runs.
 
     Args:

@@ -15,7 +15,7 @@ _NUMERIC = ("float", "int", "uint", "bfloat")
 _after: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-def number(value: object) -> float | None:
+def to_plain_number(value: object) -> float | None:
     """The number that ``value`` is, or ``None``; never raises.
 
     Numbers are those of Python and numpy, and 0-d arrays, tensors and variables of a real type.
@@ -45,7 +45,7 @@ def is_live(history: Any) -> bool:
     return isinstance(fit, Fit) and fit.live_in is not None
 
 
-def comes_after(history: Any, epochs: int) -> int:
+def place_after(history: Any, epochs: int) -> int:
     """Place a ``History`` after so many epochs of its model, unless it is known where it is.
 
     Returns:
@@ -85,7 +85,7 @@ def history_metrics(history: Any) -> Iterator[Metrics]:
         spaced = [epochs[min(index * every, length) - 1] for index in range(1, len(series) + 1)]
         places = (fit.epochs_of(name, len(series)) if is_watched else None) or spaced
         for epoch, item in zip(places, series, strict=True):
-            if (found := number(item)) is not None:
+            if (found := to_plain_number(item)) is not None:
                 rows.setdefault(epoch, {})[name] = found
     when = now()
     is_placed = is_watched and fit.is_placed

@@ -74,7 +74,7 @@ class KerasFileSaver(KerasSaver):
         return Saved(
             flavors={flavor: settings},
             pyfunc=None if _is_of_layer(config) else pyfunc_of(flavor),
-            signature=attempt(inputs_of, config),
+            signature=attempt(declared_inputs, config),
             details={"keras": package, "version": version, **names.details},
             packages=(*frameworks_of(flavor, package), *names.packages),
             modules=names.modules,
@@ -106,7 +106,7 @@ def package_of(version: str) -> str:
     return "tf_keras" if major == 2 and minor > _LAST_OF_KERAS_2 else "keras"  # noqa: PLR2004
 
 
-def inputs_of(config: Any) -> Signature | None:
+def declared_inputs(config: Any) -> Signature | None:
     """Inputs of a sequential or functional model, from its configuration; outputs are not told there."""
     inner = config["config"]
     known = {

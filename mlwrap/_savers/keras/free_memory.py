@@ -8,7 +8,7 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")  # as a container sees its own
 
 
-def spare_memory() -> int:
+def free_memory() -> int:
     """Bytes that are free: on the machine, in the container, and of what a limit of the shell's leaves."""
     import psutil  # noqa: PLC0415 - a run that saves no model in the background does without
 

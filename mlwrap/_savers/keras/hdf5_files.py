@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved
-from mlwrap._savers.keras.files import inputs_of, package_of
+from mlwrap._savers.keras.files import declared_inputs, package_of
 from mlwrap._savers.keras.model import KerasSaver
 from mlwrap._savers.keras.weights import ADAPTER, restore_weights
 from mlwrap._savers.keras_checks.archive import check_hdf5
@@ -19,7 +19,7 @@ from mlwrap._savers.paths import inside, named_path
 from mlwrap._savers.saver import SaveOptions
 from mlwrap._savers.signature import attempt
 from mlwrap._spool.copy_files import copy_regular
-from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
 _DATA = "data"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -65,7 +65,7 @@ class KerasHdf5Saver(KerasSaver):
         return Saved(
             flavors={"tensorflow": settings},
             pyfunc={"loader_module": "mlflow.tensorflow", "data": _DATA},
-            signature=attempt(lambda text: inputs_of(json.loads(text)), found.get("model_config")),
+            signature=attempt(lambda text: declared_inputs(json.loads(text)), found.get("model_config")),
             details={"keras": package, "version": version},
             packages=(package, "tensorflow"),
             forms=("training",),
@@ -98,11 +98,11 @@ class KerasHdf5Saver(KerasSaver):
                 model = load(compile=False)
             except Exception as real:
                 raise LoadError(
-                    f"This Keras model could not be rebuilt from its HDF5 file: {told(real)}"
+                    f"This Keras model could not be rebuilt from its HDF5 file: {describe_error(real)}"
                 ) from real
             warn(
                 "The model comes back without its optimizer, loss and metrics, which can't be read: "
-                f"{told(error)}. To train it on, compile() it first."
+                f"{describe_error(error)}. To train it on, compile() it first."
             )
             return model
 

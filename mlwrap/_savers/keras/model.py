@@ -25,11 +25,11 @@ from mlwrap._savers.identify import class_name, has_class, imported, owner
 from mlwrap._savers.keras.folder_writer import can_write_folders, write_folder
 from mlwrap._savers.keras.optimizers import BACKEND_HOME, name_publicly
 from mlwrap._savers.keras.shards import joined
-from mlwrap._savers.keras.snapshot import Snapshot, snapshot
+from mlwrap._savers.keras.snapshot import Snapshot, take_snapshot
 from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
 from mlwrap._savers.keras.weights import has_weights, restore_weights
 from mlwrap._savers.keras_checks.archive import check_archive, read_config, weights_size
-from mlwrap._savers.keras_checks.config import Names, declared, names_of, needs_module, not_here
+from mlwrap._savers.keras_checks.config import ConfigNames, declared, names_of, needs_module, not_here
 from mlwrap._savers.keras_checks.packages import (
     DATA,
     PACKAGES,
@@ -52,7 +52,7 @@ from mlwrap._savers.keras_serving.inputs import is_layer
 from mlwrap._savers.saver import SaveOptions
 from mlwrap._savers.signature import of_keras
 from mlwrap._shipped.loader import ship_loader
-from mlwrap.errors import LoadError, SaveError, told
+from mlwrap.errors import LoadError, SaveError, describe_error
 
 FILE = f"{DATA}/model.keras"
 _FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
@@ -75,7 +75,7 @@ class KerasSaver:
     def snapshot(self, value: Any) -> Snapshot | None:
         """``value`` as it is now, to be saved in another thread, where that is possible."""
         package = owner(value, "Model", packages=PACKAGES)
-        return snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
+        return take_snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
         """Write ``value``, a model or a snapshot of one, with its own Keras.
@@ -182,7 +182,7 @@ class KerasSaver:
             return keras.saving.load_model(str(file), safe_mode=not trust)
         except Exception as error:
             raise LoadError(
-                f"This Keras model could not be rebuilt: {told(error)}\n"
+                f"This Keras model could not be rebuilt: {describe_error(error)}\n"
                 f"It was saved with {package} {version}{f' on {trained_on}' if trained_on else ''}, and this "
                 f"is {keras.__version__}{f' on {backend()}' if trained_on else ''}. Layers and functions of "
                 "your own must be registered, and be as they were then."
@@ -204,7 +204,7 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
         raise
     except Exception as error:
         raise SaveError(
-            f"Keras can't write {_called(model)}: {told(error)}\n"
+            f"Keras can't write {_called(model)}: {describe_error(error)}\n"
             "Expected that each of its layers, losses and metrics has a get_config() that gives back "
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
@@ -218,7 +218,7 @@ def _called(value: Any) -> str:
     return f"the {kind} {getattr(value, 'name', kind)!r} ({class_name(value)})"
 
 
-def require_no_pickle(value: Any, names: Names) -> None:
+def require_no_pickle(value: Any, names: ConfigNames) -> None:
     """See that nothing was written that Keras can only pickle.
 
     Raises:
@@ -238,7 +238,7 @@ def _write_folder(model: Any, folder: Path) -> Zip:
     if isinstance(model, Snapshot):
         return model.write_folder(folder)
     with contextlib.suppress(Exception):  # what is wrong is said below, in Keras's words
-        if (shot := snapshot(model, free=True)) is not None:
+        if (shot := take_snapshot(model, free=True)) is not None:
             return shot.write_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return write_folder(model, folder)

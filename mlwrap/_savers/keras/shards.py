@@ -13,7 +13,7 @@ from typing import Any
 
 from mlwrap._savers.identify import class_name, imported, owner
 from mlwrap._savers.saver import subject
-from mlwrap.errors import SaveError, told, warn
+from mlwrap.errors import SaveError, describe_error, warn
 
 _PACKAGES = ("keras", "tf_keras")
 _PART = re.compile(r"/part_\d+(?=/|:|$)")  # how TensorFlow names the shards of a variable
@@ -38,7 +38,7 @@ def joined(model: Any) -> Any:
     except Exception as error:
         raise SaveError(
             f"The variables of the Keras model {model.name!r} ({class_name(model)}) are cut into shards by "
-            f"its strategy's variable_partitioner, and it can't be built without that: {told(error)}. Build "
+            f"its strategy's variable_partitioner, and it can't be built without that: {describe_error(error)}. Build "
             "it of layers (functional or Sequential), or train without variable_partitioner.",
             model,
         ) from error
@@ -71,7 +71,7 @@ def _compile(whole: Any, model: Any, tf: Any) -> None:
     except Exception as error:  # noqa: BLE001  # the weights are what matters
         warn(
             f"{subject('The Keras model')} is saved without the state of its optimizer, whose variables the "
-            f"strategy has cut into shards: {told(error)}."
+            f"strategy has cut into shards: {describe_error(error)}."
         )
 
 

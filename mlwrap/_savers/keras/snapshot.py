@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 from mlwrap._journal.records import Zip
 from mlwrap._savers.keras.folder_writer import left_out, write_folder
-from mlwrap._savers.keras.free_memory import spare_memory
+from mlwrap._savers.keras.free_memory import free_memory
 from mlwrap.errors import SaveError
 
 LEAST = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
@@ -82,7 +82,7 @@ class Snapshot:
         return written
 
 
-def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
+def take_snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
     """The model as it is now, or ``None`` where that can't be had, or is no gain.
 
     ``None`` is said of small models; where there is little memory, or with ``free`` where it takes any; of
@@ -104,7 +104,7 @@ def snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
         elif not all(_keras_writes(item, method) for method in ("save_own_variables", "save_assets")):
             return None
     size = _size(variables.values())
-    if not (free or spare_memory() >= 2 * size):
+    if not (free or free_memory() >= 2 * size):
         return None
     with _internal("saving.serialization_lib").ObjectSharingScope():
         config = json.dumps(keras.saving.serialize_keras_object(model))

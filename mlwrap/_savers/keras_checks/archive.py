@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from mlwrap.errors import LoadError, told
+from mlwrap.errors import LoadError, describe_error
 
 WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
@@ -59,7 +59,7 @@ def read_config(file: Path) -> Any:
         try:
             return json.loads(archive.read(_CONFIG))
         except (ValueError, RecursionError, zipfile.BadZipFile) as error:
-            raise _refusal(file, f"its {_CONFIG} can't be read ({told(error)})") from error
+            raise _refusal(file, f"its {_CONFIG} can't be read ({describe_error(error)})") from error
 
 
 def weights_size(file: Path) -> int:
@@ -86,7 +86,9 @@ def check_hdf5(file: Path | io.BufferedReader, name: str) -> None:
         ValueError,
         TypeError,
     ) as error:  # what HDF5 says of broken files
-        raise LoadError(f"{name} can't be read: {told(error)}. Load only what a training wrote.") from error
+        raise LoadError(
+            f"{name} can't be read: {describe_error(error)}. Load only what a training wrote."
+        ) from error
     if trouble:
         raise LoadError(
             f"{name} is refused: {trouble}. No Keras writes that: load only what a training wrote."
@@ -97,7 +99,9 @@ def _open(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise _refusal(file, f"expected a zip archive, got something else ({told(error)})") from error
+        raise _refusal(
+            file, f"expected a zip archive, got something else ({describe_error(error)})"
+        ) from error
 
 
 def _check_members(archive: zipfile.ZipFile, file: Path) -> None:

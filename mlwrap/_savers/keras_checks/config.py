@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mlwrap._savers.keras_checks.sizes import declared_weights
-from mlwrap._savers.keras_checks.symbols import OWN, dangers, is_own, is_part_of_models, resolve
-from mlwrap._savers.modules import distribution_of, source_of, trouble_of
+from mlwrap._savers.keras_checks.symbols import OWN, dangers, is_keras_symbol, is_part_of_models, resolve
+from mlwrap._savers.modules import distribution_of, import_problem, source_of
 
 _PICKLE = "TorchModuleWrapper"
 # What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
@@ -33,7 +33,7 @@ _VALUES = (
 )
 
 
-class Names(NamedTuple):
+class ConfigNames(NamedTuple):
     """What a configuration names, and where that is found.
 
     Attributes:
@@ -65,7 +65,7 @@ class Names(NamedTuple):
         return {"distributions": self.distributions} if self.distributions else {}
 
 
-def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None) -> Names:
+def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None) -> ConfigNames:
     """What a saved model's configuration will want of the process that loads it.
 
     Args:
@@ -91,14 +91,14 @@ def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None)
             unregistered[_full_name(node)] = None
         elif value is _VALUE or _is_of_keras(value):
             continue
-        elif hiding := trouble_of(value):
+        elif hiding := import_problem(value):
             hidden[_name(node)] = hiding
         else:
             modules.add(value.__module__)
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
     tops = {module.partition(".")[0] for module in modules}
     distributions = {top: pin for top in sorted(tops) if (pin := distribution_of(top)) is not None}
-    return Names(
+    return ConfigNames(
         tuple(sorted(modules)),
         distributions,
         sorted(unregistered),
@@ -187,9 +187,11 @@ def _found(
         value = resolve(node, keras, find)
         if _is_type(node):
             value = _VALUE
-        elif value is not None and is_own(value) and not is_part_of_models(value):
+        elif value is not None and is_keras_symbol(value) and not is_part_of_models(value):
             value = None
-        elif value is not None and not is_own(value) and not _is_registered(value, keras, node, find):
+        elif (
+            value is not None and not is_keras_symbol(value) and not _is_registered(value, keras, node, find)
+        ):
             # Keras 2 takes whatever a module holds.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
         yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
@@ -201,10 +203,15 @@ def _why_unbuildable(cls: Any, config: Any) -> str | None:
     Keras's own ``from_config`` calls ``cls(**config)``, so the keys are compared with what ``__init__``
     takes; nothing is run.
     """
-    if not isinstance(cls, type) or is_own(cls) or not isinstance(config, Mapping) or "layers" in config:
+    if (
+        not isinstance(cls, type)
+        or is_keras_symbol(cls)
+        or not isinstance(config, Mapping)
+        or "layers" in config
+    ):
         return None
     home = next((base for base in cls.__mro__ if "from_config" in vars(base)), None)
-    if home is None or not is_own(home) or home.__name__ not in _PLAIN_BASES:
+    if home is None or not is_keras_symbol(home) or home.__name__ not in _PLAIN_BASES:
         return None
     parameters = _parameters(cls)
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):

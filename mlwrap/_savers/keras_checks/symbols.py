@@ -61,7 +61,7 @@ def resolve(node: Mapping[str, Any], keras: Any, find: Callable[[str], Any]) -> 
     return found if found is not None else _in_module(module, name, node.get("registered_name"), keras)
 
 
-def is_own(value: Any) -> bool:
+def is_keras_symbol(value: Any) -> bool:
     """Whether a class or function is Keras's."""
     return str(getattr(value, "__module__", "")).partition(".")[0] in OWN
 
@@ -80,11 +80,11 @@ def dangers(value: Any, node: Mapping[str, Any]) -> Iterator[str]:
     config = node["config"] if isinstance(node["config"], Mapping) else {}
     name = config.get("name", "")
     for cls in value.__mro__ if isinstance(value, type) else ():
-        if cls.__name__ in _FOREIGN and is_own(cls):
+        if cls.__name__ in _FOREIGN and is_keras_symbol(cls):
             yield f"{cls.__name__} {name!r}, which {_FOREIGN[cls.__name__]}"
-        if cls.__name__ == "TensorFlowOpLayer" and is_own(cls):
+        if cls.__name__ == "TensorFlowOpLayer" and is_keras_symbol(cls):
             yield from _operation(config, name)
-        if cls.__module__.endswith(_LAMBDA_LAYERS) and is_own(cls):
+        if cls.__module__.endswith(_LAMBDA_LAYERS) and is_keras_symbol(cls):
             yield from _calls(value, config, name)
             return
 

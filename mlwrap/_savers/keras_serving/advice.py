@@ -6,15 +6,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mlwrap._savers.keras_checks.config import Names
+from mlwrap._savers.keras_checks.config import ConfigNames
 from mlwrap._savers.keras_checks.packages import backend
-from mlwrap._savers.modules import is_installed, trouble_of
+from mlwrap._savers.modules import import_problem, is_installed
 from mlwrap._savers.saver import subject
 from mlwrap.errors import SaveError, warn
 
 
 def warn_of_forms(
-    names: Names,
+    names: ConfigNames,
     package: str,
     *,
     kind: str = "model",
@@ -74,7 +74,7 @@ def _plain(problem: SaveError) -> str:
     return str(problem).rstrip(".")
 
 
-def _obstacles(names: Names, package: str, classes: Mapping[str, type]) -> tuple[list[str], list[str]]:
+def _obstacles(names: ConfigNames, package: str, classes: Mapping[str, type]) -> tuple[list[str], list[str]]:
     """What keeps the model from being rebuilt elsewhere; and all that has to be done, each in a sentence."""
     troubles, cures = [], []
     decorate = f"@{package}.saving.register_keras_serializable()"
@@ -118,4 +118,4 @@ def _is_feature_column(name: str) -> bool:
 
 def _is_hidden(cls: Any) -> bool:
     """Whether what is to be registered has to be moved too; of functions nobody knows where they are."""
-    return cls is None or trouble_of(cls) is not None
+    return cls is None or import_problem(cls) is not None

@@ -38,12 +38,12 @@ from mlwrap._savers.history.fit_inputs import fed_by
 from mlwrap._savers.history.fits import fed_to
 from mlwrap._savers.identify import has_class, imported
 from mlwrap._savers.keras_checks.packages import is_keras_3
-from mlwrap._savers.keras_serving.inputs import inputs_of, is_layer, layers_of
+from mlwrap._savers.keras_serving.inputs import is_layer, layers_of, serving_inputs
 from mlwrap._savers.signature import as_fed, columns_of, of_keras, specs
 from mlwrap._savers.tensorflow.functions import serving
-from mlwrap._savers.tensorflow.saved_model_proto import Contents, read
+from mlwrap._savers.tensorflow.saved_model_proto import Contents, read_saved_model
 from mlwrap._shipped.loader import ship_loader
-from mlwrap.errors import SaveError, told
+from mlwrap.errors import SaveError, describe_error
 
 FOLDER = "serving"
 _MODEL = "model"  # MLflow's own name for what lies in a model's data folder
@@ -89,7 +89,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         if isinstance(error, OSError | MemoryError | SaveError):
             raise
-        raise SaveError(f"TensorFlow can't export it: {told(error)}", model) from error
+        raise SaveError(f"TensorFlow can't export it: {describe_error(error)}", model) from error
     return form
 
 
@@ -99,7 +99,7 @@ def has_serving_form(folder: Path) -> bool:
 
 
 def _contents(target: Path, model: Any) -> Contents:
-    contents = read(target)
+    contents = read_saved_model(target)
     if contents.python:
         raise SaveError(
             f"{', '.join(contents.python)} runs Python code (tf.py_function or tf.numpy_function), which no "
@@ -143,7 +143,7 @@ def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> Serv
 
 def _write_graph(model: Any, target: Path, example: Any, package: str) -> ServingForm:
     tf: Any = imported("tensorflow")
-    structure = inputs_of(model, example)
+    structure = serving_inputs(model, example)
     inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
     held, function = tf.Module(), _function(model, structure, inputs, tf)
     several_out = len(function.get_concrete_function().outputs) > 1

@@ -12,7 +12,7 @@ from mlwrap._journal.records import Saved, Signature
 from mlwrap._savers.identify import imported, owner
 from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
 from mlwrap._savers.keras.weights import write_weights
-from mlwrap._savers.keras_checks.config import Names
+from mlwrap._savers.keras_checks.config import ConfigNames
 from mlwrap._savers.keras_checks.packages import (
     DATA,
     PACKAGES,
@@ -67,7 +67,7 @@ def with_serving(saved: Saved, form: ServingForm) -> Saved:
 
 
 def choose_serving(
-    model: Any, folder: Path, options: SaveOptions, names: Names, signature: Signature | None
+    model: Any, folder: Path, options: SaveOptions, names: ConfigNames, signature: Signature | None
 ) -> tuple[ServingForm | None, SaveError | None]:
     """The serving form of a model that stock MLflow could not rebuild or feed; or why it has none."""
     package = owner(model, "Model", packages=PACKAGES) or "keras"

@@ -34,7 +34,7 @@ class Input:
     shape: tuple[int | None, ...]
 
 
-def inputs_of(model: Any, example: Any) -> Any:
+def serving_inputs(model: Any, example: Any) -> Any:
     """The structure of the inputs of a model or layer.
 
     Args:

@@ -17,9 +17,9 @@ from typing import Any
 from mlwrap._journal.records import Signature
 from mlwrap._savers.identify import imported
 from mlwrap._savers.keras_serving.export import FOLDER, ServingForm
-from mlwrap._savers.keras_serving.inputs import inputs_of
+from mlwrap._savers.keras_serving.inputs import serving_inputs
 from mlwrap._savers.signature import as_fed, of_keras, specs
-from mlwrap.errors import SaveError, told
+from mlwrap.errors import SaveError, describe_error
 
 PROGRAM = "model.pt2"
 
@@ -38,7 +38,7 @@ def write_program(model: Any, folder: Path, example: Any = None) -> ServingForm:
     torch: Any = imported("torch")
     layers: Any = import_module("keras.layers")
     known = of_keras(model)
-    inputs = as_fed(model, specs(inputs_of(model, example)), example)
+    inputs = as_fed(model, specs(serving_inputs(model, example)), example)
     if len(inputs) != 1 or (known is not None and len(known.outputs) > 1):
         raise SaveError("MLflow's loader for PyTorch models feeds one array and takes one back", model)
     sizes = [None if size < 0 else size for size in inputs[0].shape]
@@ -57,7 +57,7 @@ def write_program(model: Any, folder: Path, example: Any = None) -> ServingForm:
         shutil.rmtree(target.parent, ignore_errors=True)
         if isinstance(error, OSError | MemoryError):
             raise
-        raise SaveError(f"PyTorch can't export it: {told(error)}", model) from error
+        raise SaveError(f"PyTorch can't export it: {describe_error(error)}", model) from error
     outputs = known.outputs if known is not None else ()
     pyfunc = {"loader_module": "mlflow.pytorch", "data": FOLDER}
     return ServingForm(pyfunc, {}, Signature(inputs=inputs, outputs=outputs), ())

@@ -22,7 +22,7 @@ from mlwrap._savers.tensorflow.checkpoint_files import (
     write_state,
 )
 from mlwrap._savers.tensorflow.checkpoint_unbuilt import unbuilt_layers
-from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
 _FOLDER = "checkpoint"
 _NAME = "ckpt"  # tf.train.CheckpointManager's own name for one
@@ -107,7 +107,7 @@ class CheckpointSaver:
             ) from error
         except Exception as error:
             raise LoadError(
-                f"The checkpoint can't be read. Download the whole model folder again. {told(error)}"
+                f"The checkpoint can't be read. Download the whole model folder again. {describe_error(error)}"
             ) from error
         if unbuilt:
             raise LoadError(

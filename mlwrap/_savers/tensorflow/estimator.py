@@ -28,10 +28,10 @@ from mlwrap._savers.tensorflow.checkpoint_files import (
     require_checkpoint,
     write_state,
 )
-from mlwrap._savers.tensorflow.event_files import Best, best_evaluation, event_metrics
-from mlwrap._savers.tensorflow.saved_model import describe, warn_of_obstacles
-from mlwrap._savers.tensorflow.saved_model_proto import read
-from mlwrap.errors import SaveError, told, warn
+from mlwrap._savers.tensorflow.event_files import BestExport, best_evaluation, event_metrics
+from mlwrap._savers.tensorflow.saved_model import saved_from_contents, warn_of_obstacles
+from mlwrap._savers.tensorflow.saved_model_proto import read_saved_model
+from mlwrap.errors import SaveError, describe_error, warn
 
 _FOLDER = "checkpoint"
 _BEST = "best"
@@ -144,11 +144,13 @@ def _copy_best(value: Any, folder: Path, latest: str) -> dict[str, Any]:
     return {**said, "checkpoint": f"{_FOLDER}/{name}"}
 
 
-def _best(model_dir: str) -> Best | None:
+def _best(model_dir: str) -> BestExport | None:
     try:
         return best_evaluation(model_dir)
     except Exception as error:  # noqa: BLE001  # event files are anybody's to write
-        warn(f"The evaluations in {model_dir} can't be read, so no checkpoint is the best: {told(error)}")
+        warn(
+            f"The evaluations in {model_dir} can't be read, so no checkpoint is the best: {describe_error(error)}"
+        )
         return None
 
 
@@ -211,12 +213,12 @@ def _export(value: Any, folder: Path, prefix: str, options: SaveOptions) -> Save
 
 def _described(value: Any, folder: Path, export: str) -> Saved | None:
     try:
-        contents = read(folder / export)
+        contents = read_saved_model(folder / export)
     except Exception as error:  # noqa: BLE001  # an exporter of the user's own may write anything
         warn(
             f"The checkpoint of the {class_name(value)} is saved, but its export {export} can't be read, "
-            f"so MLflow is told of none: {told(error)}"
+            f"so MLflow is told of none: {describe_error(error)}"
         )
         return None
     warn_of_obstacles(contents, class_name(value))
-    return describe(contents, folder, export)
+    return saved_from_contents(contents, folder, export)

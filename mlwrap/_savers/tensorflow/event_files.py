@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlwrap._journal.records import Metrics
-from mlwrap._savers.history.metrics import number
+from mlwrap._savers.history.metrics import to_plain_number
 from mlwrap._savers.identify import imported
 from mlwrap.errors import OptionError
 
@@ -20,7 +20,7 @@ _FILES = "events.out.tfevents."
 _COMPARED = "loss"  # what tf.estimator.BestExporter compares, too
 
 
-class Best(NamedTuple):
+class BestExport(NamedTuple):
     """The best of a training's evaluations.
 
     Attributes:
@@ -34,17 +34,17 @@ class Best(NamedTuple):
     step: int
 
 
-def best_evaluation(model_dir: str) -> Best | None:
+def best_evaluation(model_dir: str) -> BestExport | None:
     """The evaluation with the lowest loss, the earliest of equal ones; ``None`` where there was none.
 
     Those without a name count (``eval/loss``); where there are none, those of the one name that there
     is. Of evaluations on several sets nobody but their author knows which one decides.
     """
-    losses: dict[str, list[Best]] = {}
+    losses: dict[str, list[BestExport]] = {}
     for record in event_metrics(model_dir, training=False):
         for name, value in record.numbers().items():
             if name.endswith(f"/{_COMPARED}") and not math.isnan(value):
-                losses.setdefault(name, []).append(Best(name, value, record.step))
+                losses.setdefault(name, []).append(BestExport(name, value, record.step))
     unnamed = losses.get(f"eval/{_COMPARED}")
     candidates = unnamed or (next(iter(losses.values())) if len(losses) == 1 else [])
     return min(candidates, key=lambda found: (found.value, found.step), default=None)
@@ -133,4 +133,4 @@ def _scalar(value: Any, tf: Any) -> float | None:
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)
-    return number(tf.make_ndarray(value.tensor)) if kind == "tensor" else None
+    return to_plain_number(tf.make_ndarray(value.tensor)) if kind == "tensor" else None

@@ -21,10 +21,10 @@ from mlwrap._savers.tensorflow.checkpoint import CheckpointSaver
 from mlwrap._savers.tensorflow.checkpoint_files import write_state
 from mlwrap._savers.tensorflow.estimator import EstimatorSaver
 from mlwrap._savers.tensorflow.event_files import event_metrics
-from mlwrap._savers.tensorflow.saved_model import SavedModelSaver, describe
-from mlwrap._savers.tensorflow.saved_model_proto import Contents, read
+from mlwrap._savers.tensorflow.saved_model import SavedModelSaver, saved_from_contents
+from mlwrap._savers.tensorflow.saved_model_proto import Contents, read_saved_model
 from mlwrap._spool.copy_files import copy_regular
-from mlwrap.errors import SaveError, told, warn
+from mlwrap.errors import SaveError, describe_error, warn
 
 _SAVED_MODEL = "tf2model"
 _CHECKPOINT = "checkpoint"
@@ -63,23 +63,23 @@ class SavedModelFolderSaver(SavedModelSaver):
             require_whole(target / "variables" / "variables", value)
         contents = _contents(target, source, value)
         if contents is None:  # there is no TensorFlow to read it with
-            return describe(Contents({}, calls=False, call=None), folder, _SAVED_MODEL)
+            return saved_from_contents(Contents({}, calls=False, call=None), folder, _SAVED_MODEL)
         if not contents.calls and contents.default_signature is None:
             warn(
                 f"The SavedModel in {source} is logged, but nothing in it can be called with data, so MLflow "
                 "can load it and not predict. Save it with a signature."
             )
-        return describe(contents, folder, _SAVED_MODEL)
+        return saved_from_contents(contents, folder, _SAVED_MODEL)
 
 
 def _contents(folder: Path, source: Path, value: object) -> Contents | None:
     if "tensorflow" not in sys.modules and find_spec("tensorflow") is None:
         return None
     try:
-        return read(folder)
+        return read_saved_model(folder)
     except Exception as error:
         raise SaveError(
-            f"{source} is no SavedModel that can be read: {told(error)}. Save it again.",
+            f"{source} is no SavedModel that can be read: {describe_error(error)}. Save it again.",
             value,
         ) from error
 

@@ -19,9 +19,9 @@ from mlwrap._journal.records import Metrics, Saved, Signature
 from mlwrap._savers.identify import class_name, has_class, imported
 from mlwrap._savers.saver import SaveOptions
 from mlwrap._savers.tensorflow.functions import holder, is_function, serving
-from mlwrap._savers.tensorflow.saved_model_proto import Contents, check, read
+from mlwrap._savers.tensorflow.saved_model_proto import Contents, check_saved_model, read_saved_model
 from mlwrap._shipped.loader import ship_loader
-from mlwrap.errors import LoadError, SaveError, told, warn
+from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
 _FOLDER = "tf2model"  # MLflow's own name for it
 _LOADED = ("AutoTrackable", "_UserObject")  # what tf.saved_model.load returns, of TF 1 and of TF 2
@@ -67,12 +67,12 @@ class SavedModelSaver:
             raise SaveError(
                 f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
                 "on it (or is gone), and only what does is saved. Assign that to an attribute (self.table = "
-                f"table); instead of a function alone return a tf.Module. TensorFlow says: {told(error)}",
+                f"table); instead of a function alone return a tf.Module. TensorFlow says: {describe_error(error)}",
                 value,
             ) from error
-        contents = read(target)
+        contents = read_saved_model(target)
         warn_of_obstacles(contents, class_name(value))
-        return describe(contents, folder, _FOLDER)
+        return saved_from_contents(contents, folder, _FOLDER)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """None: a SavedModel remembers nothing of its training."""
@@ -92,11 +92,11 @@ class SavedModelSaver:
                 "This is a SavedModel, and TensorFlow is not installed. Install it: pip install tensorflow"
             ) from error
         target = folder / _FOLDER
-        check(target, trust=trust)
+        check_saved_model(target, trust=trust)
         try:
             return tf.saved_model.load(str(target))
         except Exception as error:
-            raise LoadError(f"The SavedModel {target} can't be read. {told(error)}") from error
+            raise LoadError(f"The SavedModel {target} can't be read. {describe_error(error)}") from error
 
 
 def _is_archive(value: object) -> bool:
@@ -154,7 +154,7 @@ def warn_of_obstacles(contents: Contents, what: str) -> None:
         warn(f"The {what} is saved, but {' And '.join(obstacles)}")
 
 
-def describe(contents: Contents, folder: Path, saved_model: str) -> Saved:
+def saved_from_contents(contents: Contents, folder: Path, saved_model: str) -> Saved:
     """What loaders are told of a SavedModel; writes the one that it brings, where it needs one.
 
     Args:

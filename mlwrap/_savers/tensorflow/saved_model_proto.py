@@ -16,7 +16,7 @@ from mlwrap._savers.signature import Unknown, attempt, dtype_name
 from mlwrap._savers.tensorflow.checkpoint_files import missing_files, suffixes_in
 from mlwrap._savers.tensorflow.graph_check import function_name, needs_trust
 from mlwrap._savers.tensorflow.graph_parts import assets
-from mlwrap.errors import LoadError, told
+from mlwrap.errors import LoadError, describe_error
 
 _PREFERRED = ("serving_default", "predict", "serve")
 _PLAIN = ("none_value", "float64_value", "int64_value", "string_value", "bool_value")
@@ -56,7 +56,7 @@ class Contents(NamedTuple):
         return next(iter(self.signatures)) if len(self.signatures) == 1 else None
 
 
-def read(folder: Path) -> Contents:
+def read_saved_model(folder: Path) -> Contents:
     """Read ``folder``'s ``saved_model.pb``.
 
     Raises:
@@ -85,7 +85,7 @@ def read(folder: Path) -> Contents:
     )
 
 
-def check(folder: Path, *, trust: bool) -> None:
+def check_saved_model(folder: Path, *, trust: bool) -> None:
     """Look at the SavedModel in ``folder`` before TensorFlow does.
 
     Args:
@@ -102,7 +102,9 @@ def check(folder: Path, *, trust: bool) -> None:
         outside = sorted({name for graph in graphs for name in _outside(graph)})
         unsafe = [] if trust else _unsafe(graphs)
     except Exception as error:  # anybody can have written the file
-        raise _damaged(folder, str(error) if isinstance(error, ValueError) else told(error)) from error
+        raise _damaged(
+            folder, str(error) if isinstance(error, ValueError) else describe_error(error)
+        ) from error
     if outside:
         raise LoadError(
             f"The SavedModel {folder} is refused: its asset {outside[0]!r} lies outside of its folder. "

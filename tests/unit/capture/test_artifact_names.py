@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlwrap._capture.artifact_names import ArtifactNames, storable_name
-from mlwrap._capture.mlflow_names import unrename
+from mlwrap._capture.mlflow_names import from_mlflow_name
 
 PARTS = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40).filter(
     lambda part: part not in {".", ".."}
@@ -42,7 +42,7 @@ def test_what_every_store_takes_is_left_alone(part: str):
 def test_what_a_store_does_not_give_back_is_spelled_out(part: str, stored: str):
     """In the way that names of parameters are."""
     assert storable_name(part) == stored
-    assert unrename(stored) == part
+    assert from_mlflow_name(stored) == part
 
 
 @given(PARTS)
@@ -53,7 +53,7 @@ def test_a_storable_name_fits_and_tells_what_it_was(part: str):
     assert len(stored.encode()) <= 200
     assert storable_name(stored) == stored or "-x" in stored
     if "-xz" not in stored:
-        assert unrename(stored) == part
+        assert from_mlflow_name(stored) == part
 
 
 def test_names_that_are_cut_stay_apart_and_keep_their_suffix():

@@ -3,7 +3,7 @@
 import pytest
 from mlflow.utils.validation import _validate_param_name
 
-from mlwrap._capture.mlflow_names import rename, unrename
+from mlwrap._capture.mlflow_names import from_mlflow_name, to_mlflow_name
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from mlwrap._capture.mlflow_names import rename, unrename
 )
 def test_what_mlflow_takes_is_left_alone(name):
     """No name changes without need."""
-    assert rename(name) == unrename(name) == name
+    assert to_mlflow_name(name) == from_mlflow_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,15 @@ def test_what_mlflow_takes_is_left_alone(name):
 )
 def test_what_it_refuses_is_spelled_out_and_back(own, name):
     """Each kind of refusal has its example."""
-    assert rename(own) == name
-    assert unrename(name) == own
+    assert to_mlflow_name(own) == name
+    assert from_mlflow_name(name) == own
     _validate_param_name(name)
 
 
 def test_long_names_are_cut_with_a_digest():
     """Two long names that begin alike stay two, and say that they were cut."""
-    one, two = rename("a." * 200 + "one"), rename("a." * 200 + "two")
+    one, two = to_mlflow_name("a." * 200 + "one"), to_mlflow_name("a." * 200 + "two")
     assert len(one) == len(two) == 250
     assert one != two
     with pytest.raises(ValueError, match=r"params\.json"):
-        unrename(one)
+        from_mlflow_name(one)

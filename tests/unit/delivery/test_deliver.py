@@ -32,7 +32,7 @@ from mlwrap._journal.records import (
     TensorSpec,
 )
 from mlwrap._journal.writer import Writer
-from mlwrap._mlflow.errors import asking_once
+from mlwrap._mlflow.errors import without_client_retries
 from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
@@ -396,7 +396,7 @@ def test_other_threads_ask_as_they_did():
     """A setting of a delivery's requests is that of its thread alone."""
     settings = (rest_utils.MLFLOW_HTTP_REQUEST_MAX_RETRIES, rest_utils.MLFLOW_HTTP_REQUEST_TIMEOUT)
     before = [setting.get() for setting in settings]
-    with asking_once(), ThreadPoolExecutor(1) as other:
+    with without_client_retries(), ThreadPoolExecutor(1) as other:
         assert [setting.get() for setting in settings] == [0, 20]
         assert list(other.map(lambda setting: setting.get(), settings)) == before
     assert [setting.get() for setting in settings] == before

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mlwrap import model_run
 from mlwrap._delivery.deliver import deliver
-from mlwrap._delivery.thinning import FILE, Point, Thinning, write_points
+from mlwrap._delivery.thinning import FILE, MetricAt, Thinning, write_points
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header
 from mlwrap._journal.records import Artifact, Metrics, RunEnded, RunStarted
@@ -43,7 +43,7 @@ RECORDS = st.lists(
 )
 
 
-def told(records: list[Metrics], after: int, cuts: frozenset[int] = frozenset()) -> list[Point]:
+def told(records: list[Metrics], after: int, cuts: frozenset[int] = frozenset()) -> list[MetricAt]:
     """All points that MLflow is told, by deliveries that were cut before these records."""
     progress = Progress()
     thinning = Thinning(after, progress.seen)
@@ -268,7 +268,7 @@ def test_a_delivery_that_is_cut_in_the_middle_goes_on(
             raise Unreachable("the answer was cut")
 
     monkeypatch.setattr(Client, "log_batch", log_batch)
-    monkeypatch.setattr("mlwrap._delivery.backoff.Pauses.after", lambda self, error: 0.0)
+    monkeypatch.setattr("mlwrap._delivery.backoff.Backoff.after", lambda self, error: 0.0)
     assert deliver(folder).ended
     assert len(calls) > 10
     assert history("loss") == EXPECTED

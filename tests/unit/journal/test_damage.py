@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlwrap._journal.numbers import Numbers
-from mlwrap._journal.reader import header, read
+from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import AnyRecord, Metrics, Params, RunEnded, RunStarted, Tags
 from mlwrap._journal.writer import Writer, second_file
 from mlwrap._spool.open_run import OpenRun, open_run
@@ -61,7 +61,7 @@ class Found:
         self.end: RunEnded | None = None
         numbers, offset = Numbers(), 0
         while self.end is None:
-            entries = read(path, offset, numbers)
+            entries = read_records(path, offset, numbers)
             entry = next(entries, None)
             if entry is None:
                 break
@@ -80,7 +80,7 @@ def once(path: Path) -> Found:
     """The same, read in one go."""
     found = Found.__new__(Found)
     numbers = Numbers()
-    entries = [entry.record for entry in read(path, 0, numbers)]
+    entries = [entry.record for entry in read_records(path, 0, numbers)]
     found.records = [each for each in entries if each and not isinstance(each, RunStarted | RunEnded)]
     found.end = entries[-1] if isinstance(entries[-1], RunEnded) else None
     found.count, found.text = numbers.damage(found.end) if found.end is not None else (0, "")
@@ -189,7 +189,7 @@ def test_a_cut_journal_has_what_was_before_the_cut(tmp_path: Path, content: byte
     whole = content.count(b"\n", 0, cut)
     if whole == 0:
         with pytest.raises(JournalError, match="whole record of a run's start"):
-            list(read(path))
+            list(read_records(path))
         return
     found = read_both_ways(path)
     assert found.records == RECORDS[: max(0, whole - HEADERS)]

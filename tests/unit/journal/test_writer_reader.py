@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwrap._journal.reader import header, read
+from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import FORMAT, Metrics, RunEnded, RunStarted, Tags
 from mlwrap._journal.writer import KEPT, PatientWriter, Writer
 from mlwrap.errors import JournalError
@@ -35,7 +35,7 @@ def steps(path: Path, start: int = 0) -> list[int | None]:
     """The steps of the metrics in a journal; ``None`` for a damaged line."""
     return [
         entry.record.step if isinstance(entry.record, Metrics) else None
-        for entry in read(path, start)
+        for entry in read_records(path, start)
         if not isinstance(entry.record, RunStarted)
     ]
 
@@ -56,7 +56,7 @@ def test_only_its_owner_can_read_a_journal(tmp_path: Path):
 def test_reading_goes_on_where_it_stopped(tmp_path: Path):
     """The end of any entry is a place to start from."""
     path = written(tmp_path / "j")
-    ends = [entry.end for entry in read(path)]
+    ends = [entry.end for entry in read_records(path)]
     assert ends[-1] == path.stat().st_size
     assert steps(path, ends[2]) == [1, 2]
     assert steps(path, ends[-1]) == []
@@ -69,7 +69,7 @@ def test_the_runs_end_is_the_last(tmp_path: Path):
     for record in (RunEnded(status="FINISHED", time=1), Metrics(values={"late": 1.0}, step=9, time=1)):
         writer.append(record)
     writer.close()
-    *_, last = read(path)
+    *_, last = read_records(path)
     assert isinstance(last.record, RunEnded)
 
 
@@ -83,7 +83,7 @@ def test_a_torn_tail_is_not_there(tmp_path: Path, cut: int):
     whole = content[:cut].count(b"\n")
     if whole == 0:
         with pytest.raises(JournalError, match="whole record of a run's start"):
-            list(read(path))
+            list(read_records(path))
     else:
         assert steps(path) == list(range(whole - 2))
     path.unlink()
@@ -108,14 +108,14 @@ def test_a_newer_format_is_refused_untouched(tmp_path: Path):
     path.write_bytes(b'{"type":"run_started","format":%d,"new":1}\n' % (FORMAT + 1))
     before = path.read_bytes()
     with pytest.raises(JournalError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}.*Upgrade"):
-        list(read(path))
+        list(read_records(path))
     assert path.read_bytes() == before
 
 
 def test_no_journal_is_a_sentence(tmp_path: Path):
     """A folder that is no run folder is named."""
     with pytest.raises(JournalError, match="no run folder"):
-        list(read(tmp_path / "j"))
+        list(read_records(tmp_path / "j"))
 
 
 class Disk:
@@ -168,7 +168,7 @@ def test_a_record_behind_a_piece_of_another_is_read(tmp_path: Path):
     writer.append(Metrics.of({"loss": 1.0}, step=7, time=1))
     writer.close()
     assert steps(path) == [0, 1, None, 7]
-    ends = [entry.end for entry in read(path)]
+    ends = [entry.end for entry in read_records(path)]
     assert steps(path, ends[-2]) == [7]
     assert ends[-1] == path.stat().st_size
 
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_and_empties_loses_no_threads_order(
     monkeypatch.setattr(os, "write", real)
     assert writer.flush()
     found: dict[str, list[int]] = {}
-    for entry in read(path):
+    for entry in read_records(path):
         if isinstance(entry.record, Metrics):
             found.setdefault(next(iter(entry.record.values)), []).append(entry.record.step)
     assert found == {f"loss{number}": list(range(300)) for number in range(8)}
@@ -252,7 +252,7 @@ def test_threads_do_not_mix_their_records(tmp_path: Path):
     for thread in threads:
         thread.join()
     found: dict[str, list[int]] = {}
-    for entry in read(path):
+    for entry in read_records(path):
         if isinstance(entry.record, Metrics):
             (name,) = entry.record.values
             found.setdefault(name, []).append(entry.record.step)
@@ -269,4 +269,4 @@ def test_a_forked_child_writes_nothing(tmp_path: Path):
         writer.append(Tags(values={"who": "child"}))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert [type(entry.record) for entry in read(path)] == [RunStarted, RunStarted]
+    assert [type(entry.record) for entry in read_records(path)] == [RunStarted, RunStarted]

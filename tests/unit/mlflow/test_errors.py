@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from mlwrap._delivery.threads import Slots
-from mlwrap._mlflow.errors import sort_error
+from mlwrap._mlflow.errors import classify_error
 from mlwrap.errors import Refused, Unreachable
 
 CONNECTIONS = 15  # of SQLAlchemy's pool, as MLflow makes it
@@ -26,13 +26,13 @@ def test_a_store_without_a_free_connection_is_busy_and_refuses_no_value(tmp_path
     with engine.connect(), pytest.raises(PoolTimeoutError) as full:
         engine.connect()
     error = MlflowException(str(full.value), error_code=BAD_REQUEST)
-    assert isinstance(sort_error(error, "sqlite:///a.db"), Unreachable)
+    assert isinstance(classify_error(error, "sqlite:///a.db"), Unreachable)
     engine.dispose()
 
 
 def test_a_value_that_is_refused_is_known_as_such():
     """By the code that MLflow gives it."""
-    problem = sort_error(MlflowException("too long", error_code=INVALID_PARAMETER_VALUE), "http://h")
+    problem = classify_error(MlflowException("too long", error_code=INVALID_PARAMETER_VALUE), "http://h")
     assert isinstance(problem, Refused)
     assert problem.of_value
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlwrap._journal.records import Zip
-from mlwrap._mlflow.model_files.files import assemble, building_place, check_copied, digest
+from mlwrap._mlflow.model_files.files import assemble, check_copied, digest, staging_dir
 from mlwrap._spool.staged_files import Damaged
 from mlwrap.errors import Unreachable
 
@@ -209,7 +209,7 @@ def test_where_a_rename_will_do_the_stage_is_the_place(tmp_path: Path):
     left = target.with_name(".artifacts.part")
     left.mkdir(parents=True)
     (left / "half").write_text("half")
-    with building_place(stage, target) as place:
+    with staging_dir(stage, target) as place:
         assert place == stage
         assert list(target.parent.iterdir()) == []
         assert list(stage.parent.iterdir()) == [stage]

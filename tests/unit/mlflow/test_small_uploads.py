@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
 from mlwrap._mlflow import small_uploads
-from mlwrap._mlflow.small_uploads import Puts
+from mlwrap._mlflow.small_uploads import SmallFileUploader
 
 NAMES = ["plain.txt", "two words.txt", "folder/deep/a%20b.bin", "größe.json", "empty", "plus+and&.csv"]
 
@@ -89,7 +89,7 @@ def test_files_arrive_as_mlflow_would_have_sent_them(server: Any, tmp_path: Path
     """Whichever comes first; with the same content, at the same path."""
     files = made(tmp_path)
     theirs = HttpArtifactRepository(f"{server.uri}/theirs")
-    ours = Puts(HttpArtifactRepository(f"{server.uri}/ours"))
+    ours = SmallFileUploader(HttpArtifactRepository(f"{server.uri}/ours"))
     for file in (files[first], *files):
         path = file.relative_to(tmp_path).as_posix()
         theirs.log_artifact(str(file), path.rpartition("/")[0] or None)
@@ -105,7 +105,7 @@ def test_who_asks_is_worked_out_once_and_said_each_time(
     """A name and a password, and what plugins add."""
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "engine")
-    ours = Puts(HttpArtifactRepository(f"{server.uri}/ours"))
+    ours = SmallFileUploader(HttpArtifactRepository(f"{server.uri}/ours"))
     for file in made(tmp_path):
         ours.upload(file, file.relative_to(tmp_path).as_posix())
     assert len(asked) == 1
@@ -116,7 +116,7 @@ def test_who_asks_is_worked_out_once_and_said_each_time(
 
 def test_after_a_failure_it_is_worked_out_anew(server: Any, tmp_path: Path, asked: list[int]):
     """A token may have been renewed in the meantime."""
-    ours = Puts(HttpArtifactRepository(f"{server.uri}/ours"))
+    ours = SmallFileUploader(HttpArtifactRepository(f"{server.uri}/ours"))
     one, *_, two = made(tmp_path)
     ours.upload(one, one.name)
     server.broken.add(f"/ours/{two.name}")
@@ -132,7 +132,7 @@ def test_after_a_failure_it_is_worked_out_anew(server: Any, tmp_path: Path, aske
 
 def test_a_refusal_names_the_file(server: Any, tmp_path: Path):
     """By its whole address, as MLflow's client does."""
-    ours = Puts(HttpArtifactRepository(f"{server.uri}/ours"))
+    ours = SmallFileUploader(HttpArtifactRepository(f"{server.uri}/ours"))
     one, two, *_ = made(tmp_path)
     ours.upload(one, one.name)
     server.forbidden.add("/ours/two%20words.txt")
@@ -143,7 +143,7 @@ def test_a_refusal_names_the_file(server: Any, tmp_path: Path):
 @pytest.mark.parametrize("moved", ["all", "later"])
 def test_what_is_sent_on_arrives(server: Any, tmp_path: Path, moved: str):
     """By a server that has another place for it: MLflow's client goes there."""
-    ours = Puts(HttpArtifactRepository(f"{server.uri}{'/moved' if moved == 'all' else ''}/ours"))
+    ours = SmallFileUploader(HttpArtifactRepository(f"{server.uri}{'/moved' if moved == 'all' else ''}/ours"))
     one, *_, two, three = made(tmp_path)
     ours.upload(one, one.name)
     if moved == "later":
@@ -163,12 +163,12 @@ def test_what_is_signed_or_large_is_mlflows_to_send(
     one, two, three, *_ = made(tmp_path)
     store = HttpArtifactRepository(f"{server.uri}/ours")
     monkeypatch.setattr(small_uploads, "_LARGEST", 10)
-    large = Puts(store)
+    large = SmallFileUploader(store)
     for file in (one, two, three):
         large.upload(file, file.name)
     assert len(asked) == 3
     monkeypatch.undo()
-    signs = Puts(store)
+    signs = SmallFileUploader(store)
     creds = small_uploads.get_default_host_creds(store.artifact_uri)
     creds.auth = "a plugin's"
     monkeypatch.setattr(small_uploads, "get_default_host_creds", lambda _: creds)

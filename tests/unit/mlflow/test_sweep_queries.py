@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlflow
 
-from mlwrap._mlflow.queries import Queries, finished_points, sweep_of
+from mlwrap._mlflow.queries import Queries, finished_trials, sweep_of
 from mlwrap._spool.sweep_trials import POINT, SWEEP
 
 
@@ -31,8 +31,8 @@ def test_finished_points_of_one_sweep_or_of_any(store):
         client.log_metric(run_id, "loss", number)
         client.set_terminated(run_id, status)
         keys[f"k{number}"] = run_id
-    assert finished_points(store, "sweeps", None, "s1") == [("digest 0", ("k0", keys["k0"], {"loss": 0.0}))]
-    by_id = finished_points(store, None, experiment, None)
+    assert finished_trials(store, "sweeps", None, "s1") == [("digest 0", ("k0", keys["k0"], {"loss": 0.0}))]
+    by_id = finished_trials(store, None, experiment, None)
     assert [digest for digest, _ in by_id] == ["digest 2", "digest 0"]
     assert sweep_of(store, "sweeps", None, keys["k2"]) == "s2"
     assert sweep_of(store, "sweeps", None, "k1") == "s1"

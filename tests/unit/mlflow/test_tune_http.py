@@ -50,7 +50,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.setitem(sys.modules, name, None)
             del sys.modules[name]
     thresholds = gc.get_threshold()
-    tune_http.be_prompt()
+    tune_http.tune_http()
     yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)

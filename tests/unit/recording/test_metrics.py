@@ -270,8 +270,8 @@ def test_a_point_that_was_logged_live_is_not_found_again():
             Metrics.of({"loss": loss, "val": 1.0}, step=step, time=1)
             for step, loss in enumerate((0.5, 0.3, math.nan))
         ]
-        run._recorder.points.found(remembered)
-        run._recorder.points.found(remembered)
+        run._recorder.points.log_found(remembered)
+        run._recorder.points.log_found(remembered)
     found = [(step, str(value)) for step, value in runs[0].metrics["loss"]]
     assert found == [(0, "0.5"), (1, "0.25"), (2, "nan"), (1, "0.3")]
     assert len(runs[0].metrics["val"]) == 3

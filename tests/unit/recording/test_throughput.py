@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from mlwrap import model_run
-from mlwrap._recording.throughput import Pace
+from mlwrap._recording.throughput import Throughput
 from mlwrap.testing import capture_runs
 
 
@@ -21,26 +21,26 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_pace(clock):
     """The first step takes longer: once there is another, it says nothing of how long the rest will."""
-    pace = Pace(10)
+    pace = Throughput(10)
     clock[0] += 20
-    pace.went(1)
+    pace.advance(1)
     assert pace.metrics("rate") == {"rate": 1 / 20, "seconds_left": 180.0}
     for _ in range(4):
         clock[0] += 2
-        pace.went(1)
+        pace.advance(1)
     assert pace.metrics("rate") == {"rate": 0.5, "seconds_left": 10.0}
     assert pace.metrics("rate") == {"seconds_left": 10.0}
-    assert not pace.waited(1)
+    assert not pace.elapsed(1)
     clock[0] += 1
-    assert pace.waited(1)
+    assert pace.elapsed(1)
 
 
 def test_a_pace_without_an_end(clock):
     """Has no time left."""
-    pace = Pace()
+    pace = Throughput()
     clock[0] += 2
-    pace.went(4)
-    pace.went(4)
+    pace.advance(4)
+    pace.advance(4)
     assert pace.metrics("rate") == {"rate": 4.0}
 
 

@@ -271,5 +271,5 @@ def test_the_configuration_of_a_nested_type(tmp_path):
         "class_name": "Sequential",
         "config": {"layers": [{"class_name": "InputLayer", "config": layer}]},
     }
-    signature = files.inputs_of(json.loads(json.dumps(config)))
+    signature = files.declared_inputs(json.loads(json.dumps(config)))
     assert [(s.name, s.dtype, s.shape) for s in signature.inputs] == [(None, "float16", (-1, 2))]

@@ -6,7 +6,7 @@ import pytest
 from mlwrap import savers
 from mlwrap._savers import registry
 from mlwrap._savers.saver import naming
-from mlwrap._savers.tensorflow.saved_model_proto import check
+from mlwrap._savers.tensorflow.saved_model_proto import check_saved_model
 from mlwrap.errors import LoadError, MlwrapWarning
 
 tf = pytest.importorskip("tensorflow")
@@ -126,7 +126,7 @@ def test_a_layer_of_the_script_is_served(keras, keep):
     model = with_block(keras)
     words = r"(?s)SavedModel.*find .*Block.*register_keras_serializable.*module of its own.*\*\*kwargs.*trust"
     kept = kept_with_warning(keep, model, words)
-    check(kept.folder / "serving" / "model", trust=False)
+    check_saved_model(kept.folder / "serving" / "model", trust=False)
     np.testing.assert_allclose(kept.pyfunc().predict(X), model.predict(X, verbose=0), rtol=1e-5)
     with pytest.raises(LoadError, match="Block"):
         kept.load()

@@ -179,7 +179,7 @@ def test_it_comes_back_without_pickle(kind: str, keep):
 def test_what_evaluation_sets_said_becomes_metrics(build, names: list[str]):
     """A step for each round."""
     model = build()
-    records = registry.remembered(registry.find(model), model)
+    records = registry.training_metrics(registry.find(model), model)
     assert [record.step for record in records] == [0, 1, 2]
     assert sorted(records[-1].values) == names
     assert records[-1].numbers()[names[0]] < records[0].numbers()[names[0]]
@@ -188,7 +188,7 @@ def test_what_evaluation_sets_said_becomes_metrics(build, names: list[str]):
 def test_a_model_without_evaluation_sets_has_no_metrics():
     """That is no reason for a warning."""
     model = logistic()
-    assert registry.remembered(registry.find(model), model) == []
+    assert registry.training_metrics(registry.find(model), model) == []
 
 
 def test_what_can_not_predict_is_saved_too(keep):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._savers.modules import import_modules, is_installed, trouble_of
+from mlwrap._savers.modules import import_modules, import_problem, is_installed
 from mlwrap.errors import LoadError
 
 
@@ -62,15 +62,15 @@ def test_a_module_that_breaks(own: Path):
 def test_what_importing_brings_back(own: Path):
     """A class at the top of a module, or in a class there; not one that is made, replaced, or of a script."""
     inner = importlib.import_module("mine_package.inner")
-    assert trouble_of(inner.Outer) is None
-    assert trouble_of(inner.Outer.Inner) is None
+    assert import_problem(inner.Outer) is None
+    assert import_problem(inner.Outer.Inner) is None
 
     class Made: ...
 
-    assert "made inside a function" in (trouble_of(Made) or "")
-    assert "__main__" in (trouble_of(type("Script", (), {"__module__": "__main__"})) or "")
+    assert "made inside a function" in (import_problem(Made) or "")
+    assert "__main__" in (import_problem(type("Script", (), {"__module__": "__main__"})) or "")
     replaced, inner.Outer = inner.Outer, Made
-    assert "something else by now" in (trouble_of(replaced) or "")
+    assert "something else by now" in (import_problem(replaced) or "")
 
 
 def test_a_module_that_is_on_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -80,4 +80,4 @@ def test_a_module_that_is_on_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "loaded_by_hand", module)
     spec.loader.exec_module(module)
-    assert "no module loaded_by_hand is on Python's path" in (trouble_of(module.Layer) or "")
+    assert "no module loaded_by_hand is on Python's path" in (import_problem(module.Layer) or "")

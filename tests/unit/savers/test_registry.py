@@ -58,11 +58,11 @@ def test_importing_the_room_loads_nothing_heavy():
 def test_a_registered_saver_is_found_by_value_and_by_name():
     """It is asked first, and its name leads back to it."""
     assert registry.find(Box()) is None
-    saver, before = BoxSaver(), registry.kinds()
+    saver, before = BoxSaver(), registry.saver_names()
     savers.register(saver)
     assert isinstance(saver, savers.Saver)
     assert registry.find(Box()) is saver is registry.by_name("box")
-    assert registry.kinds() == ["box", *before]
+    assert registry.saver_names() == ["box", *before]
 
 
 def test_the_newest_wins():
@@ -73,7 +73,7 @@ def test_the_newest_wins():
     assert registry.find(Box()) is newer
     savers.register(other)
     assert registry.find(Box()) is other
-    assert registry.kinds().count("box") == 1
+    assert registry.saver_names().count("box") == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_no_saver_is_refused_at_the_door(saver, says):
     """The error names the saver and everything that is wrong."""
     with pytest.raises(OptionError, match=says):
         savers.register(saver)
-    assert "box" not in registry.kinds()
+    assert "box" not in registry.saver_names()
 
 
 def test_an_unknown_name_says_what_there_is():
@@ -138,7 +138,7 @@ def test_what_a_registered_saver_does_wrong_is_said_to_be_its_own(tmp_path):
     with pytest.raises(LoadError, match=words):
         registry.load(saver, tmp_path, {}, into=None, trust=False)
     with pytest.warns(MlwrapWarning, match=words):
-        assert registry.remembered(saver, Box()) == []
+        assert registry.training_metrics(saver, Box()) == []
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mlwrap._journal.records import Metrics, RunEnded, RunStarted
 from mlwrap._journal.sender_protocol import ASK, WAKE
 from mlwrap._sender import served_run
-from mlwrap._sender.served_run import Served, due
+from mlwrap._sender.served_run import ServedRun, next_delivery_time
 from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.spool import spool_root
 
@@ -35,10 +35,10 @@ TIMES = st.tuples(*[st.floats(0, 1e6)] * 3).map(sorted)
 def test_a_delivery_is_soon(times: list[float], waiting: int):
     """Five seconds after the one before at the latest, or one after what came; the more waits, the sooner."""
     joined, last, woken = times
-    found = due(woken, last, joined, waiting)
+    found = next_delivery_time(woken, last, joined, waiting)
     assert woken <= found <= max(woken + 1, last + 5)
     assert found >= last + 1 or waiting < 10**5
-    assert due(woken, last, joined, waiting + 10**6) <= found
+    assert next_delivery_time(woken, last, joined, waiting + 10**6) <= found
 
 
 class Training:
@@ -53,8 +53,8 @@ class Training:
         self.delivered: list[float] = []
         self._steps, self._clock, self._awake = 0, 1000.0, 0.0
         monkeypatch.setattr(served_run, "time", SimpleNamespace(monotonic=lambda: self._clock))
-        self._served = Served(run.folder)
-        self._served.join(line)
+        self._served = ServedRun(run.folder)
+        self._served.on_connect(line)
 
     def goes_on(self, seconds: int, points: int) -> None:
         """So many points are logged in each tenth of a second."""
@@ -65,12 +65,12 @@ class Training:
                 self.run.append(Metrics(values={"loss": 0.5}, step=self._steps, time=1_700_000_000_000))
             if points and self._clock >= self._awake:
                 self._awake = self._clock + WAKE_SECONDS
-                self._served.heard(WAKE)
+                self._served.on_message(WAKE)
             if self._served.due <= self._clock:
                 self.delivered.append(round(self._clock - 1000, 1))
                 self._served.begin()
                 self._served.work()
-                assert self._served.rest()
+                assert self._served.reschedule()
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, mon
     """The deadline counts from when MLflow is imported, whatever the run's own store does."""
     monkeypatch.setattr(served_run, "_ready", threading.Event())
     monkeypatch.setattr(
-        "mlwrap._mlflow.tune_http.be_prompt", lambda: None
+        "mlwrap._mlflow.tune_http.tune_http", lambda: None
     )  # this process is not the sender's
     first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
     run = open_run(spool_root(str(spool)), first)
@@ -101,9 +101,9 @@ def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, mon
     fcntl.flock(locked, fcntl.LOCK_EX)  # whoever opens the store waits for this
     try:
         with closing(theirs), closing(ours):
-            waiting = Served(run.folder)
-            waiting.join(ours)
-            waiting.heard(ASK)
+            waiting = ServedRun(run.folder)
+            waiting.on_connect(ours)
+            waiting.on_message(ASK)
             waiting.begin()
             work = threading.Thread(target=waiting.work)
             work.start()

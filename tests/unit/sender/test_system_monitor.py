@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlwrap._journal.reader import read
+from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Metrics, RunStarted, SystemMetrics, now
-from mlwrap._sender.system_monitor import Watch
+from mlwrap._sender.system_monitor import SystemMonitor
 from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
@@ -33,14 +33,14 @@ def begin(spool: Path, asked: SystemMetrics | None) -> OpenRun:
 
 def points(folder: RunFolder) -> list[Metrics]:
     """What was written so far."""
-    return [record for record, _ in read(folder.journal) if isinstance(record, Metrics)]
+    return [record for record, _ in read_records(folder.journal) if isinstance(record, Metrics)]
 
 
 def test_it_writes_until_it_is_closed(spool: Path):
     """One record for each step, and none once ``close`` has returned, whatever the thread is at."""
     run = begin(spool, SystemMetrics(interval=0.02))
     threads = set(threading.enumerate())
-    with contextlib.closing(Watch(run.folder)) as watch:
+    with contextlib.closing(SystemMonitor(run.folder)) as watch:
         (thread,) = set(threading.enumerate()) - threads
         assert watch.period == 0.02
         until(lambda: len(points(run.folder)) >= 5)
@@ -59,7 +59,7 @@ def test_another_one_goes_on_counting(spool: Path):
     """A point is the mean of several samples, and its step how many of them there would have been."""
     run = begin(spool, SystemMetrics(interval=0.01, samples=3, node="n"))
     for count in (2, 4):
-        with contextlib.closing(Watch(run.folder)):
+        with contextlib.closing(SystemMonitor(run.folder)):
             until(lambda count=count: len(points(run.folder)) >= count)
     steps = [record.step for record in points(run.folder)]
     assert steps == sorted(set(steps))
@@ -71,7 +71,7 @@ def test_who_does_not_ask_pays_nothing(spool: Path):
     """No thread, and no time at which to look again."""
     run = begin(spool, None)
     threads = set(threading.enumerate())  # one of another test's may end meanwhile
-    with contextlib.closing(Watch(run.folder)) as watch:
+    with contextlib.closing(SystemMonitor(run.folder)) as watch:
         assert set(threading.enumerate()) <= threads
         assert watch.period == math.inf
     run.release()
@@ -85,7 +85,7 @@ def test_a_monitor_that_fails_is_left_out(spool: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(psutil, "net_io_counters", forbidden)
     run = begin(spool, SystemMetrics(interval=0.02))
-    with contextlib.closing(Watch(run.folder)):
+    with contextlib.closing(SystemMonitor(run.folder)):
         until(lambda: points(run.folder))
         monkeypatch.setattr(psutil, "disk_usage", forbidden)
         until(lambda: DISK not in points(run.folder)[-1].values)
@@ -96,6 +96,6 @@ def test_a_monitor_that_fails_is_left_out(spool: Path, monkeypatch: pytest.Monke
 
 def test_a_run_that_is_gone(tmp_path: Path):
     """Delivered in this very moment: nothing is made anew."""
-    with contextlib.closing(Watch(RunFolder(tmp_path / "gone"))) as watch:
+    with contextlib.closing(SystemMonitor(RunFolder(tmp_path / "gone"))) as watch:
         assert watch.period == math.inf
     assert not (tmp_path / "gone").exists()

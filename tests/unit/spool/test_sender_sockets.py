@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlwrap._spool.sender_sockets import connect_socket, is_own_peer, listen_at
-from mlwrap._spool.spool import sweep
+from mlwrap._spool.spool import remove_leftovers
 from tests.users import as_nobody, let_through, needs_root
 
 
@@ -46,19 +46,19 @@ def test_dead_sockets_are_swept_and_never_a_live_one(spool: Path):
         with contextlib.suppress(BlockingIOError):
             while True:
                 waiting.append(connect_socket(full))
-        sweep(spool)
+        remove_leftovers(spool)
         assert sorted(spool.iterdir()) == [full, live, starting]
         for connection in waiting:
             connection.close()
     os.utime(starting, (1, 1))
-    sweep(spool)
+    remove_leftovers(spool)
     assert list(spool.iterdir()) == []
 
 
 def test_a_file_that_is_no_socket_stays(spool: Path):
     """Whatever its name."""
     (spool / "sender-notes.sock").touch()
-    sweep(spool)
+    remove_leftovers(spool)
     assert len(list(spool.iterdir())) == 1
 
 

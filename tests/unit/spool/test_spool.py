@@ -13,7 +13,7 @@ from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import RunStarted
 from mlwrap._spool.open_run import open_run
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.spool import foreign_folders, run_folders, spool_root, spool_roots, sweep
+from mlwrap._spool.spool import foreign_folders, remove_leftovers, run_folders, spool_root, spool_roots
 from mlwrap.errors import JournalError, MlwrapWarning, SpoolError
 from tests.users import as_nobody, give_away, let_through, needs_root
 
@@ -118,7 +118,7 @@ def test_a_sweep_takes_only_what_never_began(tmp_path: Path):
     (dead / "journal.jsonl").write_bytes(b'{"type":"run_st')
     (root / "somebody's").mkdir()
     with RunFolder(starting).writer_lease().acquire():
-        sweep(root)
+        remove_leftovers(root)
         assert sorted(root.iterdir()) == [begun, starting, root / "somebody's"]
 
 
@@ -131,7 +131,7 @@ def test_a_run_whose_folder_is_swept_as_it_starts_starts_anew(
     def lease(self: RunFolder) -> filelock.BaseFileLock:
         if not swept:
             swept.append(1)
-            sweep(tmp_path)
+            remove_leftovers(tmp_path)
             assert not self.path.exists()
         return real(self)
 
@@ -270,7 +270,7 @@ def test_folders_of_other_users_are_never_touched(tmp_path: Path):
     assert [folder.key for folder in run_folders(tmp_path)] == [ours]
     assert sorted(folder.key for folder in foreign_folders(tmp_path)) == [begun, starting]
     assert not RunFolder(tmp_path / begun).is_open()
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -286,6 +286,6 @@ def test_a_folder_that_can_not_be_looked_into_hides_no_other(tmp_path: Path):
         open_run(root, first("e" * 32)).release()
         assert [folder.key for folder in run_folders(root)] == ["e" * 32]
         assert [folder.key for folder in foreign_folders(root)] == ["f" * 32]
-        sweep(root)
+        remove_leftovers(root)
 
     assert as_nobody(look)

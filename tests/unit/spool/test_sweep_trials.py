@@ -9,7 +9,7 @@ import pytest
 from mlwrap._journal.records import Metrics, RunEnded, RunStarted
 from mlwrap._journal.writer import Writer
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.sweep_trials import POINT, SWEEP, Point, last_values, waiting_points
+from mlwrap._spool.sweep_trials import POINT, SWEEP, FinishedTrial, last_values, waiting_trials
 
 
 def written(root: Path, key: str, *records, tags=()) -> RunFolder:
@@ -53,6 +53,6 @@ def test_points_that_wait_are_found(tmp_path, sweep):
     written(tmp_path, "e" * 32, loss, done, tags={SWEEP: "s2", POINT: "other"})
     damaged = written(tmp_path, "f" * 32, tags=tags)
     damaged.journal.write_text("not a journal\n")
-    found = dict(waiting_points(tmp_path, sweep))
-    assert found.pop("digest") == Point("a" * 32, None, {"loss": 0.5})
-    assert found == ({} if sweep else {"other": Point("e" * 32, None, {"loss": 0.5})})
+    found = dict(waiting_trials(tmp_path, sweep))
+    assert found.pop("digest") == FinishedTrial("a" * 32, None, {"loss": 0.5})
+    assert found == ({} if sweep else {"other": FinishedTrial("e" * 32, None, {"loss": 0.5})})
