@@ -178,7 +178,7 @@ def is_disabled(own: bool | None) -> bool:
         text = os.environ["MLWRAP_DISABLED"]
     except KeyError:
         return False
-    return text == "1" or bool(text and _said("disabled", text))
+    return text == "1" or bool(text and _from_environment("disabled", text))
 
 
 def effective_settings() -> EffectiveSettings:
@@ -191,13 +191,13 @@ def effective_settings() -> EffectiveSettings:
     for name, variable in _VARIABLES.items():
         text = os.environ.get(variable)
         if text:  # set but empty means unset, as a shell user expects
-            merged[name] = _said(name, text)
+            merged[name] = _from_environment(name, text)
     adopted = _adopted.get()
     return EffectiveSettings({**merged, **_configured, **adopted.defaults}, {**_forced, **adopted.overrides})
 
 
 @functools.cache
-def _said(name: str, text: str) -> Any:
+def _from_environment(name: str, text: str) -> Any:
     """What the environment says of a setting."""
     hint = _TYPES[name]
     known = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text

@@ -145,7 +145,7 @@ class MetricsCallback:
             warn(f"MetricsCallback logs nothing, for run {run.name!r} has ended ({run.status}).")
         elif (recorder := run._recorder).recording:  # noqa: SLF001 - a worker that only takes part in saving, too
             self._run, self._points = run, recorder.points
-        self._alone = role().told_by is None
+        self._alone = role().source is None
         self._offset, self._rescued, self._epoch = None, False, 0
         if self._best is not None:
             self._best.begin_fit()

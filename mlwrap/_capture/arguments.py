@@ -47,8 +47,8 @@ class Arguments:
         only: str | Iterable[str] | None = None,
     ) -> None:
         inner = getattr(func, "__func__", func)  # of a bound method, classmethod or staticmethod
-        parameters = list(_signature(inner).parameters.values())
-        self._first = None if isinstance(func, staticmethod) else _first(inner, parameters)
+        parameters = list(_signature_of(inner).parameters.values())
+        self._first = None if isinstance(func, staticmethod) else _instance_parameter(inner, parameters)
         self._bound_to = func.__self__ if inspect.ismethod(func) else None
         self._receiver = self._first if self._bound_to is not None or _in_class(inner, self._first) else None
         self._positional = [p.name for p in parameters if p.kind in _BY_POSITION]
@@ -154,7 +154,7 @@ class Arguments:
         return frozenset(names)
 
 
-def _signature(func: Callable[..., Any]) -> inspect.Signature:
+def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
     if not callable(func):
         raise OptionError(f"A function or another callable was expected, not {func!r}.")
     try:
@@ -165,7 +165,7 @@ def _signature(func: Callable[..., Any]) -> inspect.Signature:
         )
 
 
-def _first(func: Callable[..., Any], parameters: list[Parameter]) -> str | None:
+def _instance_parameter(func: Callable[..., Any], parameters: list[Parameter]) -> str | None:
     """Name of the parameter that an instance would be passed to."""
     if not inspect.isroutine(func) or inspect.isbuiltin(func):
         return None  # wrapt calls the module of a builtin function its instance

@@ -93,11 +93,11 @@ def _read(get: Callable[..., Any], *args: Any) -> Any:
 def _sequence(value: Any) -> Leaf | Branch:
     fields = getattr(type(value), "_fields", None)
     if isinstance(fields, tuple):  # a namedtuple
-        return _attributes(value, fields)
+        return _examine_attributes(value, fields)
     first = list(islice(value, _LISTED + 1))
     if all(type(item) in PLAIN for item in first):
         return first if len(first) <= _LISTED else _long(value, first)
-    values = _leaves(first) if len(first) <= _PARTS else None
+    values = _as_leaves(first) if len(first) <= _PARTS else None
     return Branch(None, enumerate(value), len(value)) if values is None else values
 
 
@@ -107,7 +107,7 @@ def _indexed(value: Any) -> Leaf | Branch:
     return _sequence(first) if len(first) <= _LISTED else _long(value, first)
 
 
-def _leaves(items: list[Any]) -> list[Any] | None:
+def _as_leaves(items: list[Any]) -> list[Any] | None:
     """The items as leaves, if that is what all of them are; containers are not looked into."""
     found: list[Any] = []
     for item in items:
@@ -125,13 +125,13 @@ def _long(value: Any, first: list[Any]) -> Leaf:
     return f"{json.dumps(first[:10], ensure_ascii=False)[:-1]}, … {len(value)} items]"
 
 
-def _set(value: Any) -> Leaf | Branch:
+def _examine_set(value: Any) -> Leaf | Branch:
     """Sorted, because the order of a set of texts changes from process to process."""
     part = _sequence(value)
     return sorted(part, key=lambda item: (type(item).__name__, item)) if isinstance(part, list) else part
 
 
-def _attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
+def _examine_attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
     names = tuple(names)
     cls: Any = type(value)
     parts = ((name, _read(getattr, value, name)) for name in names)
@@ -139,22 +139,22 @@ def _attributes(value: Any, names: Iterable[str]) -> Branch | Leaf:
 
 
 def _dataclass(value: Any) -> Branch | Leaf:
-    return _attributes(value, (field.name for field in dataclasses.fields(value)))
+    return _examine_attributes(value, (field.name for field in dataclasses.fields(value)))
 
 
 def _attrs(value: Any) -> Branch | Leaf:
-    return _attributes(value, (field.name for field in type(value).__attrs_attrs__))
+    return _examine_attributes(value, (field.name for field in type(value).__attrs_attrs__))
 
 
 def _struct(value: Any) -> Branch | Leaf:
-    return _attributes(value, type(value).__struct_fields__)
+    return _examine_attributes(value, type(value).__struct_fields__)
 
 
 def _pydantic(value: Any) -> Branch | Leaf:
     cls = type(value)
     fields = cls.model_fields if hasattr(cls, "model_fields") else cls.__fields__
     extra = getattr(value, "__pydantic_extra__", None) or {}
-    return _attributes(value, [*fields, *extra])
+    return _examine_attributes(value, [*fields, *extra])
 
 
 def _namespace(value: Any) -> Branch | Leaf:
@@ -183,7 +183,7 @@ def _run_config(value: Any) -> Branch | Leaf:
     """A ``tf.estimator.RunConfig``: what can be given to it."""
     cls = type(value)
     properties = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
-    return _attributes(value, [name for name in properties if f"_{name}" in vars(value)])
+    return _examine_attributes(value, [name for name in properties if f"_{name}" in vars(value)])
 
 
 def _partial(value: Any) -> Branch | Leaf:
@@ -265,7 +265,7 @@ _NAMES: dict[Examiner, str] = {
     _component: "keras.Layer tf_keras.Layer keras.Optimizer tf_keras.Optimizer",
     _sequence: "builtins.list builtins.tuple collections.deque",
     _indexed: "omegaconf.ListConfig",
-    _set: "builtins.set builtins.frozenset",
+    _examine_set: "builtins.set builtins.frozenset",
     _mapping: "builtins.dict ml_collections.ConfigDict",
     _namespace: "argparse.Namespace types.SimpleNamespace",
     _partial: "functools.partial",

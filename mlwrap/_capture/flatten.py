@@ -22,11 +22,11 @@ from mlwrap._capture.values import PLAIN, Foreign, Leaf, described, integer
 
 __all__ = ["Captured", "flatten", "params"]
 
-_DEEPEST = 8
+_MAX_DEPTH = 8
 _PARTS = 1_000
-_LONGEST_VALUE = 6_000
-_LONGEST_FOREIGN = 200
-_LONGEST_TEXT = 1_000_000
+_MAX_VALUE_LENGTH = 6_000
+_MAX_UNTRUSTED_LENGTH = 200
+_MAX_TEXT_LENGTH = 1_000_000
 _MARGIN = 10_000
 
 
@@ -39,7 +39,7 @@ class Captured(msgspec.Struct, frozen=True):
     """
 
     values: dict[str, str]
-    whole: dict[str, tuple[str, Any]] = {}
+    full_values: dict[str, tuple[str, Any]] = {}
 
 
 def params(
@@ -60,8 +60,8 @@ def params(
     texts: dict[str, str] = {}
     whole: dict[str, tuple[str, Any]] = {}
     for own, leaf in flatten(values, redactor or Redactor(), secrets=secrets, wanted=wanted).items():
-        name, text = to_mlflow_name(own), _spelled(leaf)
-        if len(text) > _LONGEST_VALUE:
+        name, text = to_mlflow_name(own), _to_text(leaf)
+        if len(text) > _MAX_VALUE_LENGTH:
             text = _cut(text)
             whole[name] = (_storable(own), _jsonable(leaf))
         elif name != own:
@@ -91,7 +91,7 @@ def flatten(
     walk = _Walk(redactor, wanted)
     for name, value in values.items():
         walk.left = _PARTS
-        walk.visit(name if type(name) is str else _key(name), value, secret=name in secrets)
+        walk.visit(name if type(name) is str else _key_text(name), value, secret=name in secrets)
     leaves: dict[str, Leaf] = {}
     for own, leaf in walk.found:  # only now are all the secrets known
         name = redactor.text(own)
@@ -133,7 +133,7 @@ class _Walk:
             part = described(value)
         if not isinstance(part, Branch):
             self._add(name, self._redactor.arguments(part) if isinstance(part, list) else part)
-        elif len(self._around) >= _DEEPEST:
+        elif len(self._around) >= _MAX_DEPTH:
             self._add(name, described(value))
         else:
             self._around[id(value)] = name
@@ -153,7 +153,7 @@ class _Walk:
                     return
                 seen += 1
                 self.left -= 1
-                own = f"{name}.{_key(key)}"
+                own = f"{name}.{_key_text(key)}"
                 self.visit(own, part, secret=key in secrets)
         except Exception as error:  # noqa: BLE001  a property, or an iteration, of the user's
             self.found.append((f"{name}.left_out", f"not readable: {type(error).__name__}"))
@@ -181,7 +181,7 @@ class _Walk:
         self.found.append((name, leaf))
 
 
-def _key(key: object) -> str:
+def _key_text(key: object) -> str:
     """A mapping's key as part of a name."""
     if type(key) is str:
         return key
@@ -189,7 +189,7 @@ def _key(key: object) -> str:
         leaf = examine(key)
     except Exception:  # noqa: BLE001  whatever a key's own code raises
         return described(key)
-    return described(key) if isinstance(leaf, Branch) else _spelled(leaf)[:_LONGEST_FOREIGN]
+    return described(key) if isinstance(leaf, Branch) else _to_text(leaf)[:_MAX_UNTRUSTED_LENGTH]
 
 
 def _clean(leaf: Leaf, redactor: Redactor) -> Leaf:
@@ -198,13 +198,13 @@ def _clean(leaf: Leaf, redactor: Redactor) -> Leaf:
         return [_clean(item, redactor) for item in leaf]
     if not isinstance(leaf, str):
         return integer(leaf) if type(leaf) is int else leaf
-    if len(leaf) > _LONGEST_TEXT + _MARGIN:
+    if len(leaf) > _MAX_TEXT_LENGTH + _MARGIN:
         # A secret that the first cut goes through lies in the margin, and goes with it.
-        text = redactor.text(leaf[: _LONGEST_TEXT + _MARGIN])[:-_MARGIN]
+        text = redactor.text(leaf[: _MAX_TEXT_LENGTH + _MARGIN])[:-_MARGIN]
         return _storable(f"{text}…[{len(leaf)} chars]")
     text = redactor.text(str.__str__(leaf))
-    if isinstance(leaf, Foreign) and len(text) > _LONGEST_FOREIGN:
-        text = text[: _LONGEST_FOREIGN - 1] + "…"
+    if isinstance(leaf, Foreign) and len(text) > _MAX_UNTRUSTED_LENGTH:
+        text = text[: _MAX_UNTRUSTED_LENGTH - 1] + "…"
     return _storable(text)
 
 
@@ -214,7 +214,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _spelled(leaf: Leaf) -> str:
+def _to_text(leaf: Leaf) -> str:
     """A leaf as MLflow's text: as ``str`` has it, and a list as JSON."""
     return json.dumps(leaf, ensure_ascii=False) if isinstance(leaf, list) else str(leaf)
 
@@ -222,7 +222,7 @@ def _spelled(leaf: Leaf) -> str:
 def _cut(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:12]
     note = f"…[{len(text)} chars, sha256:{digest}]"
-    return text[: _LONGEST_VALUE - len(note)] + note
+    return text[: _MAX_VALUE_LENGTH - len(note)] + note
 
 
 def _jsonable(leaf: Leaf) -> Any:

@@ -18,7 +18,7 @@ import re
 
 __all__ = ["from_mlflow_name", "to_mlflow_name"]
 
-_LONGEST = 250
+_MAX_LENGTH = 250
 _CUT = "-xz"
 _DIGITS = 24
 _FITS = re.compile(r"\w+(?:[._ ]\w+)*")
@@ -34,13 +34,13 @@ _ESCAPE = re.compile(r"-x([0-9a-f]*)-")
 @functools.lru_cache(4096)  # a training logs the same few names at every step
 def to_mlflow_name(name: str) -> str:
     """The name under which MLflow gets this parameter: itself wherever it fits."""
-    if len(name) <= _LONGEST and _FITS.fullmatch(name):
+    if len(name) <= _MAX_LENGTH and _FITS.fullmatch(name):
         return name
     fitting = _WRONG.sub(_escaped, name) or "-x-"
-    if len(fitting) <= _LONGEST:
+    if len(fitting) <= _MAX_LENGTH:
         return fitting
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
-    return fitting[: _LONGEST - len(_CUT) - _DIGITS] + _CUT + digest
+    return fitting[: _MAX_LENGTH - len(_CUT) - _DIGITS] + _CUT + digest
 
 
 def from_mlflow_name(name: str) -> str:

@@ -26,10 +26,10 @@ _SEVERAL = (list, tuple, set, frozenset)
 _USERS = ("-u", "-U", "--user", "--proxy-user")
 _OPTION = re.compile(r"--?(?P<name>[A-Za-z][\w.-]*)")
 
-_SHORTEST = 6  # a shorter remembered value would take too many innocent words with it
-_MOST = 100  # texts; more are a vocabulary, and no secrets to be looked for in other texts
-_LONGEST_NUMBER = 1024  # bits; a longer one is no pin code
-_DEEPEST = 8
+_MIN_LENGTH = 6  # a shorter remembered value would take too many innocent words with it
+_MAX_TEXTS = 100  # texts; more are a vocabulary, and no secrets to be looked for in other texts
+_MAX_NUMBER_BITS = 1024  # bits; a longer one is no pin code
+_MAX_DEPTH = 8
 
 
 class Secret:
@@ -53,14 +53,14 @@ class Redactor:
         if not kind or cls in _TELLS_NOTHING or (cls in _SIZED and not value):
             return False
         if kind == "key":
-            texts = islice(value, _MOST) if cls in _SEVERAL else (value,)  # type: ignore[call-overload] # sized
+            texts = islice(value, _MAX_TEXTS) if cls in _SEVERAL else (value,)  # type: ignore[call-overload] # sized
             return any(type(text) is str and is_random(text) for text in texts)
         return kind == "strong" or not _is_number(value)
 
     def remember(self, value: object) -> None:
         """From now on take this value out of every text; of a container, each of up to 100 texts in it."""
-        texts = list(islice(_texts(value, 0), _MOST + 1))
-        found = {form for text in texts for form in _forms(text)} if len(texts) <= _MOST else set()
+        texts = list(islice(_texts(value, 0), _MAX_TEXTS + 1))
+        found = {form for text in texts for form in _forms(text)} if len(texts) <= _MAX_TEXTS else set()
         if not found <= self._known:
             self._known |= found
             longest_first = sorted(self._known, key=len, reverse=True)
@@ -114,9 +114,9 @@ def _texts(value: Any, depth: int) -> Iterable[str]:
         yield str.__str__(value)
     elif isinstance(value, (bytes, bytearray)):
         yield bytes(value).decode("utf-8", "replace")
-    elif isinstance(value, int) and value.bit_length() < _LONGEST_NUMBER:
+    elif isinstance(value, int) and value.bit_length() < _MAX_NUMBER_BITS:
         yield int.__repr__(value)
-    elif depth < _DEEPEST and isinstance(value, (Mapping, list, tuple, set, frozenset)):
+    elif depth < _MAX_DEPTH and isinstance(value, (Mapping, list, tuple, set, frozenset)):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(item, depth + 1)
     elif hasattr(type(value), "get_secret_value"):  # pydantic's SecretStr and SecretBytes
@@ -126,6 +126,6 @@ def _texts(value: Any, depth: int) -> Iterable[str]:
 def _forms(text: str) -> set[str]:
     """How a secret can appear in other texts: as it is, quoted by Python or JSON, in an address."""
     text = text.strip()
-    if len(text) < _SHORTEST:
+    if len(text) < _MIN_LENGTH:
         return set()
     return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text.encode("utf-8", "replace"), safe="")}

@@ -27,7 +27,7 @@ _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]
 _GLUED = re.compile(r"(?<=[a-z])(?:secrets?|tokens?|credentials?)\Z")
 
 
-def _plain(name: str) -> str:
+def _to_ascii(name: str) -> str:
     """A name without accents and invisible characters, and in the width of ASCII."""
     if name.isascii():
         return name
@@ -35,7 +35,7 @@ def _plain(name: str) -> str:
     return "".join(c for c in plain if unicodedata.category(c) not in {"Mn", "Cf"})
 
 
-def _set(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
@@ -60,7 +60,7 @@ _STRONG = _phrases("""
 # Words that stand inside no innocent word: "dbpassword", "awssecretaccesskey".
 _INSIDE = re.compile(
     "|".join(
-        _plain(word)
+        _to_ascii(word)
         for word in (
             "password",
             "passwd",
@@ -77,13 +77,13 @@ _INSIDE = re.compile(
         )
     )
 )
-_WEAK = _set("""
+_WEAK = _word_set("""
     token tokens auth bearer cookie cookies oauth pw webhook webhooks sessionid jsessionid phpsessid
     csrf xsrf
 """)
 _WEAK_PAIRS = _phrases("session id|sess id|auth code|otp code")
 # Who gives out keys and who has a password: "wandb_key", "github_pat", "db_pass" and "user_pw" are secrets.
-_GIVERS = _set("""
+_GIVERS = _word_set("""
     wandb comet neptune openai anthropic hf huggingface aws azure gcp google gemini github gh gitlab
     bitbucket stripe twilio sendgrid mailgun mailchimp datadog dd slack telegram discord kaggle
     replicate cohere mistral groq pinecone weaviate qdrant databricks snowflake mlflow sentry heroku
@@ -92,26 +92,28 @@ _GIVERS = _set("""
     linode digitalocean tailscale square paypal shopify softlayer sl ibm iam cloud cl netlify vercel
     jira confluence notion figma airtable minio elastic kibana grafana
 """)
-_HOLDERS = _set("""
+_HOLDERS = _word_set("""
     user db database smtp mail email root admin ftp sftp ssh login http proxy wifi server sql mysql pg
     postgres redis mongo ldap auth git jdbc account my host client service app web key amqp rabbitmq
 """)
 # A "pad_token" is no secret, and nor are "vocab_tokens".
-_LANGUAGE = _set("""
+_LANGUAGE = _word_set("""
     pad eos bos unk mask oov start end cls sep image audio video special stop next first last prompt
     output target source word sub sot eot eod blank empty begin per input vocab new added extra total
     avg mean multi non pre un de re text visual patch query context completion reasoning cached
 """)
-_MEASURES = _set("""
+_MEASURES = _word_set("""
     n num max min len length size count dim timeout ttl seconds days
 """)
 # What a "…_key" of these names is no secret, however random it looks.
-_PUBLIC_KEYS = _set("""
+_PUBLIC_KEYS = _word_set("""
     public primary foreign cache experiment run dataset data content file object artifact model group
     sort partition rng prng
 """)
-_OF_HOLDERS = dict.fromkeys(_HOLDERS, _set("pass pw")) | dict.fromkeys(_GIVERS, _set("key keys pat pass pw"))
-_LONGEST_PHRASE = max(map(len, _STRONG))
+_OF_HOLDERS = dict.fromkeys(_HOLDERS, _word_set("pass pw")) | dict.fromkeys(
+    _GIVERS, _word_set("key keys pat pass pw")
+)
+_MAX_PHRASE_LENGTH = max(map(len, _STRONG))
 
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{20,512}")
 _CHANGE = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
@@ -143,7 +145,7 @@ def is_random(text: str) -> bool:
 
 def _words(name: str) -> tuple[str, ...]:
     found: list[str] = []
-    for word in _WORD.findall(_plain(name)):
+    for word in _WORD.findall(_to_ascii(name)):
         word = word.casefold()  # noqa: PLW2901 - from here on no other form is wanted
         if glued := _GLUED.search(word):
             found += word[: glued.start()], glued[0]
@@ -158,5 +160,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 def _has_strong_phrase(words: tuple[str, ...]) -> bool:
     return any(
-        words[i : i + n] in _STRONG for n in range(1, _LONGEST_PHRASE + 1) for i in range(len(words) - n + 1)
+        words[i : i + n] in _STRONG
+        for n in range(1, _MAX_PHRASE_LENGTH + 1)
+        for i in range(len(words) - n + 1)
     )

@@ -121,12 +121,12 @@ SHAPES = (
 
 # Plain searches for the words are quicker than one expression of them all, but for the shortest texts.
 _WORDS = tuple((word, shape.pattern) for shape in SHAPES for word in shape.words)
-_SHORTEST = 6  # "-u a:b"
+_MIN_LENGTH = 6  # "-u a:b"
 
 
 def without_shapes(text: str) -> str:
     """The text, ``[redacted]`` in the place of all that looks like a secret."""
-    if len(text) >= _SHORTEST:
+    if len(text) >= _MIN_LENGTH:
         for pattern in [pattern for word, pattern in _WORDS if word in text]:
             text = pattern.sub(_redacted, text)
     return text

@@ -21,8 +21,8 @@ _APPOSED = re.compile(r"[(>\s]\s{0,3}(?:(?=[\"'])|(?<=>)(?=[^\s<>=])|(?P<bare>(?
 _NAME_BACKWARDS = re.compile(
     r"\s{0,4}[\])\"'\\]{0,4}(?:\d{0,8}\[)?(?P<name>[\w.\u0300-\u036f-]{1,80}(?: [\w.-]{1,40}){0,2})"
 )
-_LONGEST_NAME = 200
-_LONGEST_KEY = 600
+_MAX_NAME_LENGTH = 200
+_MAX_KEY_LENGTH = 600
 _VALUE = re.compile(
     r"\[redacted\]"
     r"|\\?[A-Za-z@]{0,2}(?:\"[^\"\n]*\"|'[^'\n]*')"
@@ -74,7 +74,7 @@ def _without(sign_of: re.Pattern[str], text: str) -> str:
         if not kind or (apposed and kind != "strong"):
             continue
         header = sign[0].startswith(":") and _HEADERS.search(name) and _HEADER.match(text, at)
-        value = header or _VALUE.match(text, at, at + _LONGEST_KEY if kind == "key" else len(text))
+        value = header or _VALUE.match(text, at, at + _MAX_KEY_LENGTH if kind == "key" else len(text))
         bare = apposed and sign["bare"] is not None
         if value is None or not _is_secret(kind, value[0], bare=bare):
             continue
@@ -100,7 +100,7 @@ def _without_options(text: str) -> str:
 
 def _name_before(text: str, end: int) -> tuple[str, SecretKind]:
     """The name that stands before a sign, and its kind."""
-    match = _NAME_BACKWARDS.match(text[max(0, end - _LONGEST_NAME) : end][::-1])
+    match = _NAME_BACKWARDS.match(text[max(0, end - _MAX_NAME_LENGTH) : end][::-1])
     if match is None:
         return "", ""
     name = match["name"][::-1]

@@ -92,16 +92,17 @@ def _find(target: str) -> tuple[types.ModuleType, Callable[..., Any]]:
     function: Any = module
     for part in name.split("."):
         if not hasattr(function, part):
-            raise OptionError(f"{place} has no {name!r}. It defines: {_functions(module)}.")
+            raise OptionError(f"{place} has no {name!r}. It defines: {_function_names(module)}.")
         function = getattr(function, part)
     if not callable(function):
         raise OptionError(
-            f"{target} is {type(function).__name__} and no function. {place} defines: {_functions(module)}."
+            f"{target} is {type(function).__name__} and no function. {place} defines: "
+            f"{_function_names(module)}."
         )
     return module, function
 
 
-def _functions(module: types.ModuleType) -> str:
+def _function_names(module: types.ModuleType) -> str:
     own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
     names = [n for n, v in own.items() if callable(v) and not inspect.isclass(v) and not n.startswith("_")]
     return ", ".join(names) or "no functions"
@@ -153,14 +154,14 @@ def _parsed(
     """What to call a function with, as tyro reads it from a command line."""
     import tyro  # noqa: PLC0415 - a fifth of a second that no other command should pay
 
-    signature, plain = inspect.signature(function), _plain(function)
+    signature, plain = inspect.signature(function), _unwrapped(function)
     options = [_option(p, getattr(plain, "__globals__", {})) for p in signature.parameters.values()]
     needed = [option for option in options if option.default is Parameter.empty]
     if refused := [option for option in needed if not _can_be_written(option)]:
         raise OptionError(
-            f"{target} can't be called from a shell: no text can become its {_list(refused)}. Annotate with "
-            "what can be read from text (numbers, str, Path, Literal, enums, lists, dataclasses), or "
-            "give a default."
+            f"{target} can't be called from a shell: no text can become its "
+            f"{_parameter_list(refused)}. Annotate with what can be read from text (numbers, str, "
+            "Path, Literal, enums, lists, dataclasses), or give a default."
         )
     fixed: Any = tyro.conf.Fixed
     options = [o.replace(annotation=fixed[Any]) if o.annotation is _UNREADABLE else o for o in options]
@@ -173,7 +174,7 @@ def _parsed(
     return call.args, call.kwargs
 
 
-def _plain(function: Any) -> Any:
+def _unwrapped(function: Any) -> Any:
     """The function behind decorators, partials and objects that can be called."""
     plain = inspect.unwrap(function)
     while isinstance(plain, functools.partial):
@@ -241,7 +242,7 @@ def _can_be_written(parameter: Parameter) -> bool:
     return True
 
 
-def _list(parameters: Sequence[Parameter]) -> str:
+def _parameter_list(parameters: Sequence[Parameter]) -> str:
     """Parameters with their types, for a sentence."""
     return ", ".join(
         p.name

@@ -163,7 +163,7 @@ class DisabledRun(NullRecorder, Run):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.around = current_run()
+        self.parent = current_run()
 
 
 class _NewestHere(threading.local):

@@ -60,7 +60,7 @@ class UndecoratedFunction(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, un
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         module, name = self.__module__, self.__qualname__
-        if getattr(_named(module, name), "__wrapped__", None) is not self.__wrapped__:
+        if getattr(_attribute_at(module, name), "__wrapped__", None) is not self.__wrapped__:
             raise pickle.PicklingError(
                 f"{name} can't travel by pickle: it is not found by its name in {module}. Define it in a "
                 "module, and not inside another function; or send it by cloudpickle, as joblib's loky, Dask "
@@ -83,7 +83,7 @@ def resolve_function(module: str, name: str) -> ResolvedFunction:
         AttributeError: There is none.
     """
     importlib.import_module(module)
-    tracked = _named(module, name)
+    tracked = _attribute_at(module, name)
     if tracked is None:
         raise AttributeError(
             f"{name} is not in {module}, where it was when it was pickled. Define it in a module that both "
@@ -106,7 +106,7 @@ def reduce(tracked: Any, body: UndecoratedFunction, decorate: functools.partial[
     """
     function = tracked.__wrapped__
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    there = _named(module, name)
+    there = _attribute_at(module, name)
     if there is tracked and module != "__main__" and module not in _by_value():
         return name
     if isinstance(function, FunctionType) and there is not function:
@@ -194,7 +194,7 @@ class _NullWriter:
         return len(data)
 
 
-def _named(module: str | None, name: str | None) -> Any:
+def _attribute_at(module: str | None, name: str | None) -> Any:
     """What stands under a qualified name, or ``None``."""
     try:
         return operator.attrgetter(name or "")(sys.modules[module or ""])

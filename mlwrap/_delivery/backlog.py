@@ -74,7 +74,7 @@ def deliver_backlog(
     ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
     threads = DaemonThreads()
     for folder in folders:
-        waiting[_store(folder)].append(folder)
+        waiting[_store_of(folder)].append(folder)
 
     def work(store: str, folder: RunFolder) -> None:
         ended.put((store, _deliver(folder, deliver, at_work[store].note_progress)))
@@ -121,7 +121,7 @@ def _deliver(folder: RunFolder, deliver: Deliver, moved: Callable[[RunFolder], N
     return Outcome(folder, progress, None)
 
 
-def _store(folder: RunFolder) -> str:
+def _store_of(folder: RunFolder) -> str:
     """Where a run is to be delivered; of one that can't be read its own path, for it waits for no other."""
     try:
         folder.check()

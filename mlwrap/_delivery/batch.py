@@ -36,7 +36,7 @@ class Batch:
     def add(self, record: Metrics) -> None:
         """Add the points of a record that MLflow is told."""
         before = len(self._thinning.thinned)
-        self._metrics += self._thinning.chosen(record)
+        self._metrics += self._thinning.select(record)
         if len(self._thinning.thinned) > before:
             self.tags["mlwrap.thinned"] = ", ".join(self._thinning.thinned)[:5000]
 
@@ -45,9 +45,9 @@ class Batch:
         same = {point[:4] for point in points}
         self._metrics = [point for point in self._metrics if point not in same] + [*points]
 
-    def add_held(self) -> None:
+    def add_deferred(self) -> None:
         """Add the points that were left out and are told all the same: the run is over."""
-        self._metrics += self._thinning.held()
+        self._metrics += self._thinning.deferred()
 
     @property
     def full(self) -> bool:
@@ -86,14 +86,14 @@ class Batch:
             Refused: Something in the request is refused, or the run is.
         """
         try:
-            _log(client, run_id, entries)
+            _send_metrics(client, run_id, entries)
         except Unreachable as error:
             if http_status(error.__cause__) != _SERVER_ERROR or error.retry_after:
                 raise
             # A value that its database does not take is a fault of the server's own, as it sees it.
             client.log_batch(run_id, [], [], [self._probe])
             try:
-                _log(client, run_id, entries)
+                _send_metrics(client, run_id, entries)
             except Unreachable as again:
                 if str(again) != str(error):
                     raise
@@ -120,7 +120,7 @@ def _text(name: str, text: str) -> tuple[str, str]:
     return name, text.replace("\0", "\\x00")
 
 
-def _log(client: Client, run_id: str, entries: list[_Entry]) -> None:
+def _send_metrics(client: Client, run_id: str, entries: list[_Entry]) -> None:
     client.log_batch(
         run_id,
         params=[e for kind, e in entries if kind == "parameter"],  # type: ignore[misc] # told apart by kind

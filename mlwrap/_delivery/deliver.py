@@ -164,7 +164,7 @@ class _Delivery:
                 self._item = record
             case RunEnded(status=status, time=time):
                 self._tag_damage(record)
-                self._batch.add_held()
+                self._batch.add_deferred()
                 if self._progress.parent_unknown:  # it may have a run by now
                     self._batch.tags |= self._parent_tags(self._progress.experiment_id or "")
                 self._flush(run_id, before)

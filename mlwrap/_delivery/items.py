@@ -27,7 +27,7 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import check_content, check_staged, with_checksums
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
 
-_TRIES = 2  # after the first
+_MAX_RETRIES = 2  # after the first
 _SERVER_ERROR = 500
 # What an operating system says of a name, or of what is in its way: not of a disk, or of a line.
 _REFUSALS = {
@@ -102,7 +102,7 @@ class Items:
             if before is None or before.staged != record.staged:
                 before = Failing(staged=record.staged, reason="", tries=0)
             why, is_final = self._reason(error, before.reason)
-            if not is_final and not is_last_chance and before.tries < _TRIES:
+            if not is_final and not is_last_chance and before.tries < _MAX_RETRIES:
                 progress.failing = Failing(staged=record.staged, reason=why, tries=before.tries + 1)
                 self._save()
                 raise Unreachable(f"{_label(record)}: {why}") from error

@@ -22,7 +22,7 @@ from mlwrap.errors import Refused, Unreachable
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-_AT_ONCE = 8
+_MAX_UPLOADS = 8
 _NOTE_SECONDS = 0.2  # of what arrived meanwhile one note is made
 MAX_REASON = 5000  # characters of a tag; what every store of MLflow's takes
 
@@ -187,7 +187,7 @@ def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[
     """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are sent."""
     paths = list_files(staged)
     *others, last = paths
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
         sent = {
             pool.submit(client.upload, model.location, staged / path, path): path
             for path in others
@@ -225,7 +225,7 @@ def _check_arrived(
 ) -> None:
     """A proxy's page looks like success to MLflow's client: what is there is what the store lists."""
     folders = {path.rpartition("/")[0] for path in paths}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
         listed = pool.map(lambda folder: client.uploaded_sizes(model.location, folder), folders)
         there = {path: size for each in listed for path, size in each.items()}
     lost = [path for path in paths if not has_arrived(staged / path, path, there)]

@@ -110,7 +110,7 @@ def waiting(spool: str | None = None) -> list[Waiting]:
         SpoolError: The spool can't be used.
     """
     own, foreign = _folders(spool)
-    return [_described(folder) for folder in own + foreign]
+    return [_describe_folder(folder) for folder in own + foreign]
 
 
 def clean(keys: tuple[str, ...] = (), spool: str | None = None) -> list[Path]:
@@ -155,7 +155,7 @@ def _folders(spool: str | None) -> tuple[list[RunFolder], list[RunFolder]]:
     return own, [folder for root in roots for folder in foreign_folders(root)]
 
 
-def _described(folder: RunFolder) -> Waiting:
+def _describe_folder(folder: RunFolder) -> Waiting:
     state: Literal["open", "waiting", "delivered", "foreign"] = "waiting"
     name, reason, began, size = "?", "", time.time(), 0
     try:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from mlwrap._journal.progress import Seen
+from mlwrap._journal.progress import MetricStats
 from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Metrics, Number
 
@@ -41,19 +41,19 @@ class Thinning:
         thinned: Names of the metrics of which not all points are told.
     """
 
-    def __init__(self, after: int, seen: dict[str, Seen]) -> None:
+    def __init__(self, after: int, seen: dict[str, MetricStats]) -> None:
         self._after = after
         self._seen = seen
         self.thinned = [name for name, one in seen.items() if one.count > after]
 
-    def chosen(self, record: Metrics) -> list[MetricAt]:
+    def select(self, record: Metrics) -> list[MetricAt]:
         """The points of a record that are told."""
         when, step = record.time, record.step
         if not self._after:
             return [(name, float(value), when, step) for name, value in record.values.items()]
         told = []
         for name, value in record.values.items():
-            seen = self._seen.get(name) or self._seen.setdefault(name, Seen())
+            seen = self._seen.get(name) or self._seen.setdefault(name, MetricStats())
             count = seen.count = seen.count + 1
             if count > self._after:
                 if not self._is_told(name, seen, (value, when, step)):
@@ -68,7 +68,7 @@ class Thinning:
             told.append((name, float(value), when, step))
         return told
 
-    def held(self) -> list[MetricAt]:
+    def deferred(self) -> list[MetricAt]:
         """The points that were left out and are told at the run's end."""
         return [
             (name, float(value), when, step)
@@ -76,7 +76,7 @@ class Thinning:
             for value, when, step in dict.fromkeys(seen.held.values())
         ]
 
-    def _is_told(self, name: str, seen: Seen, point: tuple[Number, int, int]) -> bool:
+    def _is_told(self, name: str, seen: MetricStats, point: tuple[Number, int, int]) -> bool:
         """Whether a point beyond the first ``after`` is; what it is held for if not."""
         index = seen.count - 1
         if index == self._after:

@@ -13,10 +13,10 @@ from mlwrap._journal.progress import Progress
 
 T = TypeVar("T", bound=Hashable)
 
-_AT_ONCE = 8  # deliveries to one store; more would only share its time
+_MAX_PROGRESSING = 8  # deliveries to one store; more would only share its time
 # Of them with those that get nowhere. MLflow opens 15 connections to an SQL store; who waits for another one
 # for 30 s is refused.
-_MAX_AT_ONCE = 14
+_MAX_DELIVERIES = 14
 STUCK_SECONDS = 1.0  # without progress: from then on others need not wait for it
 
 
@@ -86,7 +86,7 @@ class Slots(Generic[T]):
     @property
     def has_room(self) -> bool:
         """Whether another one can begin."""
-        return len(self) < _MAX_AT_ONCE and len(self) - len(self.stuck()) < _AT_ONCE
+        return len(self) < _MAX_DELIVERIES and len(self) - len(self.stuck()) < _MAX_PROGRESSING
 
 
 def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:

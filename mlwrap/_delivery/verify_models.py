@@ -18,7 +18,7 @@ from mlwrap._mlflow.client import Client
 
 _LIMIT_SECONDS = 300
 _OK = "ok"
-_MOST = 5000  # characters of a tag
+_MAX_TAG_LENGTH = 5000  # characters of a tag
 
 
 def verify_models(client: Client, progress: Progress, save: Callable[[], None]) -> None:
@@ -77,4 +77,4 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
         if process.returncode == 0:
             return said.strip().rpartition("\n")[2] or _OK
         why = mask_passwords(errors).rpartition("mlwrap: ")[2].strip()
-        return (why or f"exit status {process.returncode}")[:_MOST]
+        return (why or f"exit status {process.returncode}")[:_MAX_TAG_LENGTH]

@@ -63,12 +63,12 @@ def _batch_size(model: Any) -> int | None:
         if frame is None:
             return None
         if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            return _given(frame.f_locals)
+            return _batch_size_argument(frame.f_locals)
         frame = frame.f_back
     return None
 
 
-def _given(fit: Mapping[str, Any]) -> int | None:
+def _batch_size_argument(fit: Mapping[str, Any]) -> int | None:
     data = fit.get("x")
     for size in (
         fit.get("batch_size"),

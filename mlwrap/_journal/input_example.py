@@ -67,8 +67,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
             return cls._read(folder / FILE)
         except Exception as error:  # anybody can have written it
             raise LoadError(
-                f"The model's example {folder / FILE} can't be read: {describe_error(error)}. Load only what a "
-                "training wrote; if this is, download it again."
+                f"The model's example {folder / FILE} can't be read: {describe_error(error)}. Load "
+                "only what a training wrote; if this is, download it again."
             ) from error
 
     @classmethod
@@ -77,7 +77,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
         with zipfile.ZipFile(file) as members:
             for member in members.infolist():
-                _require_plain(members, member)
+                _require_stored(members, member)
         with np.load(file, allow_pickle=False) as arrays:
             meta = msgspec.json.decode(arrays["meta"].tobytes(), type=_Meta)
             inputs = {name: arrays[f"input-{n}"] for n, name in enumerate(meta.inputs)}
@@ -89,7 +89,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
         return cls(kind=meta.kind, inputs=inputs, predicted=predicted)
 
 
-def _require_plain(members: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+def _require_stored(members: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     """See that an array is stored as it is, and no larger than it says; nothing of it is read but its head.
 
     Raises:

@@ -103,11 +103,11 @@ class Numbers(msgspec.Struct):
         count = max(count, 1 if -1 in lost else 0)
         if not count or unwritten or not ranges:
             return count, str(count) if count else ""
-        named = [_named(first, end, lost.get(first, "")) for first, end in sorted(ranges)[:_MAX_NAMED]]
+        named = [_describe_gap(first, end, lost.get(first, "")) for first, end in sorted(ranges)[:_MAX_NAMED]]
         return count, f"{count}: {', '.join(named)}{', …' if len(ranges) > _MAX_NAMED else ''}"
 
 
-def _named(first: int, end: int, kind: str) -> str:
+def _describe_gap(first: int, end: int, kind: str) -> str:
     if end - first > 1:
         return f"numbers {first} to {end - 1}"
     return f"number {first} ({kind})" if kind else f"number {first}"

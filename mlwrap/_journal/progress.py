@@ -36,7 +36,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     troubles: list[str] = []
 
 
-class Seen(msgspec.Struct, array_like=True):
+class MetricStats(msgspec.Struct, array_like=True):
     """What delivery has seen of one metric, to choose which of its points MLflow is told.
 
     Attributes:
@@ -101,7 +101,7 @@ class Progress(msgspec.Struct, kw_only=True):
     run_id: str | None = None
     experiment_id: str | None = None
     models: dict[str, ModelProgress] = {}
-    seen: dict[str, Seen] = {}
+    seen: dict[str, MetricStats] = {}
     numbers: Numbers = msgspec.field(default_factory=Numbers)
     damaged: int = 0
     refused: dict[str, str] = {}

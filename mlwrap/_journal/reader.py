@@ -75,8 +75,8 @@ def read_records(path: Path, start: int = 0, numbers: Numbers | None = None) -> 
         JournalError: There is no journal, no record of the run's start is whole, or a newer mlwrap wrote it.
     """
     numbers = Numbers() if numbers is None else numbers
-    with _opened(path) as file:
-        _, checked = _first(path, file)
+    with _open_for_reading(path) as file:
+        _, checked = _run_started(path, file)
         pieces = _pieces(path, file, start) if checked else _pieces_of_format_1(file, start)
         end = start
         for record, number, kind, piece_end in pieces:
@@ -106,18 +106,18 @@ def header(path: Path) -> RunStarted:
     Raises:
         JournalError: As :func:`read_records`.
     """
-    with _opened(path) as file:
-        return _first(path, file)[0]
+    with _open_for_reading(path) as file:
+        return _run_started(path, file)[0]
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open_for_reading(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
         raise JournalError(f"{path.parent} is no run folder: it holds no {path.name}.") from None
 
 
-def _first(path: Path, file: BinaryIO) -> tuple[RunStarted, bool]:
+def _run_started(path: Path, file: BinaryIO) -> tuple[RunStarted, bool]:
     """The record of the run's start, and whether the journal has checksums."""
     newest = 0
     for index, line in enumerate(islice(file, _HEADER_LINES)):

@@ -9,14 +9,14 @@ import msgspec
 from mlwrap._journal.records import AnyRecord
 
 
-def _plain(value: Any) -> Any:
+def _as_builtin(value: Any) -> Any:
     """The text or number that something is a kind of its own of: a ``str`` subclass, numpy's integers."""
     if isinstance(value, str):
         return str.__str__(value)
     return value.__index__() if hasattr(value, "__index__") else float(value)
 
 
-encode = msgspec.json.Encoder(enc_hook=_plain).encode
+encode = msgspec.json.Encoder(enc_hook=_as_builtin).encode
 """A record, or a number, as JSON; text that is no UTF-8 is an error."""
 
 
@@ -25,7 +25,7 @@ def encode_record(record: AnyRecord) -> bytes:
     try:
         return encode(record)
     except UnicodeEncodeError:
-        return encode(_writable(msgspec.to_builtins(record, enc_hook=_plain)))
+        return encode(_writable(msgspec.to_builtins(record, enc_hook=_as_builtin)))
 
 
 def _writable(value: Any) -> Any:

@@ -109,7 +109,7 @@ class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # wh
     def of(cls, values: dict[str, float], *, step: int, time: int) -> Metrics:
         """A record of these numbers; the ones that are not finite are spelled out in a copy."""
         if not all(map(math.isfinite, values.values())):
-            return cls(values={k: _spelled(v) for k, v in values.items()}, step=step, time=time)
+            return cls(values={k: _to_json_number(v) for k, v in values.items()}, step=step, time=time)
         return cls(values=values, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
 
     def numbers(self) -> dict[str, float]:
@@ -117,7 +117,7 @@ class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # wh
         return {name: float(value) for name, value in self.values.items()}
 
 
-def _spelled(value: float) -> Number:
+def _to_json_number(value: float) -> Number:
     if math.isfinite(value):
         return value
     if math.isnan(value):

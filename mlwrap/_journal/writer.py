@@ -27,8 +27,10 @@ from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tag
 
 LOST = "mlwrap.lost_records"
 """Tag of a run: how many of its records the disk took no more."""
-KEPT = 10_000  # records that wait in memory while the disk takes none: about a megabyte of metrics
-_TRIES = 3
+MAX_WAITING_RECORDS = (
+    10_000  # records that wait in memory while the disk takes none: about a megabyte of metrics
+)
+_MAX_TRIES = 3
 _METRICS = b'"record":{"type":"metrics"'
 _PREFIX = 90  # bytes of a line within which its record's type stands
 
@@ -36,7 +38,7 @@ _PREFIX = 90  # bytes of a line within which its record's type stands
 _join = b"".join
 
 
-def _line(body: bytes, number: int) -> bytes:
+def _encode_line(body: bytes, number: int) -> bytes:
     # msgspec writes numbers, and join() puts the pieces together, faster than any formatting of bytes does.
     # crc32() begins with the number's lower 32 bits; no other single digit gives the same ones.
     crc = encode(crc32(body, number))
@@ -76,7 +78,7 @@ class Writer:
     """
 
     def __init__(self, path: Path, first_number: int | None = None) -> None:
-        self._descriptor = _opened(path)
+        self._descriptor = _open_for_appending(path)
         if first_number is None:
             first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # any reader of JSON takes 53 bits
         # Threads share these, for next() of a count is one step. Whoever is between the two has taken a
@@ -97,7 +99,7 @@ class Writer:
             record = msgspec.structs.replace(record, format=FORMAT)
         body = encode_record(record)
         copies = 2 if isinstance(record, RunStarted | RunEnded) else 1
-        self._write(_join([_line(body, next(self._numbers)) for _ in range(copies)]))
+        self._write(_join([_encode_line(body, next(self._numbers)) for _ in range(copies)]))
         for _ in range(copies):
             next(self._written)
 
@@ -121,13 +123,13 @@ class Writer:
     def _write(self, line: bytes) -> None:
         # What was cut short is written again as a whole: to write only the rest would tear the record in
         # two where another thread's came in between.
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             if os.write(self._descriptor, line) == len(line):
                 return
         raise OSError(errno.EIO, "only a part of the record was written")
 
 
-def _opened(path: Path) -> int:
+def _open_for_appending(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
@@ -203,7 +205,7 @@ class PatientWriter(Writer):
         self._looks += 1
         numbers = next(self._numbers), next(self._numbers)
         body = encode_record(msgspec.structs.replace(last, unwritten=numbers[0] - written))
-        self._write(_join([_line(body, number) for number in numbers]))
+        self._write(_join([_encode_line(body, number) for number in numbers]))
 
     def go_on_in(self, path: Path) -> None:
         """Write to another file from now on.
@@ -211,7 +213,7 @@ class PatientWriter(Writer):
         Raises:
             OSError: It can't be opened.
         """
-        other = _opened(path)
+        other = _open_for_appending(path)
         os.dup2(other, self._descriptor, inheritable=False)
         os.close(other)
 
@@ -243,7 +245,7 @@ class PatientWriter(Writer):
 
     def _keep(self, line: bytes, error: OSError | None) -> OSError | None:
         with self._lock:
-            if len(self._waiting) < KEPT:
+            if len(self._waiting) < MAX_WAITING_RECORDS:
                 self._waiting.append(line)
             else:
                 self.lost += 1

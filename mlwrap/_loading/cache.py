@@ -101,7 +101,7 @@ class Cache:
             if entry.suffix == _PART:
                 _remove(entry)
         copies = sorted((e for e in entries if e.suffix != _PART), key=_last_used)
-        sizes = {copy: _size(copy) for copy in copies}
+        sizes = {copy: _bytes_in_folder(copy) for copy in copies}
         total = sum(sizes.values())
         removed = []
         for copy in copies:
@@ -161,5 +161,5 @@ def _last_used(folder: Path) -> int:
     return 0
 
 
-def _size(folder: Path) -> int:
+def _bytes_in_folder(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

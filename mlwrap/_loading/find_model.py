@@ -26,8 +26,8 @@ _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
 _OF_RUN = re.compile(r"(?:runs:/(?P<run_id>[^/]+)(?:/(?P<name>.+))?|(?P<bare>[0-9a-f]{32}))$")
 
-_MOST_MLMODEL = 32 << 20  # bytes; it names each file of the model
-_MOST_VALUES = 1_000_000
+_MAX_MLMODEL_BYTES = 32 << 20  # bytes; it names each file of the model
+_MAX_VALUES = 1_000_000
 
 
 class ModelFiles(NamedTuple):
@@ -90,9 +90,10 @@ def _flavor(folder: Path, uri: str) -> _Flavor:
     path = folder / "MLmodel"
     try:
         found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_MLMODEL:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_MLMODEL_BYTES:
             raise LoadError(
-                f"{uri} has an MLmodel that is no file of at most {_MOST_MLMODEL >> 20} MiB: it is no model."
+                f"{uri} has an MLmodel that is no file of at most {_MAX_MLMODEL_BYTES >> 20} MiB: it "
+                "is no model."
             )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -144,8 +145,8 @@ def _require_tree(value: Any) -> None:
     while waiting:
         item = waiting.pop()
         count += 1
-        if count > _MOST_VALUES:
-            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+        if count > _MAX_VALUES:
+            raise ValueError(f"it has more than {_MAX_VALUES:,} values")
         if isinstance(item, dict):
             waiting += [*item.keys(), *item.values()]
         elif isinstance(item, list):
@@ -212,14 +213,14 @@ def _place_of(client: Queries, uri: str) -> _Place:
             raise LoadError(f"{uri} is not in the registry: {error}") from error
         return _place_of(client, source)
     if found := _OF_RUN.match(uri):
-        return _of_run(client, uri, found["run_id"] or found["bare"], found["name"])
+        return _place_in_run(client, uri, found["run_id"] or found["bare"], found["name"])
     raise LoadError(
         f"{uri} names no model: expected models:/<id>, models:/<name>/<version>, models:/<name>@<alias>, "
         "runs:/<run id>/<model name>, a run id, or a folder."
     )
 
 
-def _of_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
+def _place_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
     """The last model of that name, or of that name and step; without a name the run's model."""
     try:
         run = client.get_run(run_id)

@@ -60,7 +60,7 @@ def load_model(
     """
     if isinstance(uri, Run):
         tracking_uri = tracking_uri or uri.tracking_uri or None
-        uri = _of_run(uri)
+        uri = _uri_of_run(uri)
     elif isinstance(uri, LoggedModel):
         uri = _uri(uri)
     elif uri is None:
@@ -103,7 +103,7 @@ def _reader(uri: object, name: str, layout: int) -> Saver:
     return saver
 
 
-def _of_run(run: Run) -> str:
+def _uri_of_run(run: Run) -> str:
     model = the_model(run)
     if model is not None and model.status != "FAILED":
         return _uri(model)

@@ -94,7 +94,7 @@ class Client:
         found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
         if found is None:
             try:
-                return _given((self._of_folder or self._mlflow).create_experiment(name or "Default"))
+                return _id_or_refuse((self._of_folder or self._mlflow).create_experiment(name or "Default"))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -116,7 +116,7 @@ class Client:
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
         """Make a run that started at ``time`` (ms) and give its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
-        return _given(run.info.run_id)
+        return _id_or_refuse(run.info.run_id)
 
     @classifies_errors
     def reopen_run(self, run_id: str, tags: dict[str, str]) -> str:
@@ -152,7 +152,7 @@ class Client:
             Refused: It was deleted, or is not there.
         """
         info = self._mlflow.get_run(run_id).info
-        _given(info.run_id)
+        _id_or_refuse(info.run_id)
         if info.lifecycle_stage != "active":
             raise Refused(
                 f"run {run_id} at {self.tracking_uri} was deleted, so nothing more is sent. Restore it "
@@ -205,7 +205,7 @@ class Client:
         made: LoggedModel = self._mlflow.create_logged_model(
             experiment_id, name=name, source_run_id=run_id, tags=tags, params=params
         )
-        _given(made.model_id)
+        _id_or_refuse(made.model_id)
         return made
 
     @classifies_errors
@@ -281,7 +281,7 @@ class Client:
         self._mlflow.set_terminated(run_id, status=status, end_time=time)
 
 
-def _given(new_id: object) -> str:
+def _id_or_refuse(new_id: object) -> str:
     """The id that MLflow gave; it is empty where a proxy answered with an empty page."""
     if not new_id:
         raise Unreachable("the answer to a request was empty, so it was not MLflow's.")

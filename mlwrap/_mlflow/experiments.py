@@ -19,7 +19,7 @@ def experiment_id(client: Client, name: str | None) -> str:
     Raises:
         Refused: It is deleted.
     """
-    key = _key(client, name)
+    key = _cache_key(client, name)
     until, known = _known.get(key, (0.0, ""))
     now = time.monotonic()
     if now >= until:
@@ -29,10 +29,10 @@ def experiment_id(client: Client, name: str | None) -> str:
 
 def forget(client: Client, name: str | None) -> None:
     """MLflow would not have a run there: it is asked again."""
-    _known.pop(_key(client, name), None)
+    _known.pop(_cache_key(client, name), None)
 
 
-def _key(client: Client, name: str | None) -> _Key:
+def _cache_key(client: Client, name: str | None) -> _Key:
     """What an experiment is known by; to an sqlite store its file belongs, for it may be another by now."""
     uri = client.tracking_uri
     path = uri.removeprefix("sqlite:///")

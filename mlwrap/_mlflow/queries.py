@@ -112,7 +112,7 @@ class RunModel(NamedTuple):
 def run_outputs(client: Queries, run: Run) -> list[RunModel]:
     """The models that are outputs of a run, in the order of logging."""
     outputs = run.outputs.model_outputs if run.outputs else ()
-    return _in_order([_of(client.get_model(output.model_id), int(output.step)) for output in outputs])
+    return _in_order([_run_model(client.get_model(output.model_id), int(output.step)) for output in outputs])
 
 
 def with_unsaved(client: Queries, run: Run, models: list[RunModel]) -> list[RunModel]:
@@ -120,11 +120,11 @@ def with_unsaved(client: Queries, run: Run, models: list[RunModel]) -> list[RunM
     unsaved: list[LoggedModel] = []
     with contextlib.suppress(Refused):  # of a server without LoggedModels
         unsaved = client.unsaved_models(run)
-    every = _in_order([*models, *(_of(model, 0) for model in unsaved)])
+    every = _in_order([*models, *(_run_model(model, 0) for model in unsaved)])
     return [m for m in every if not (m.checkpoint and m.entity.status == LoggedModelStatus.FAILED)]
 
 
-def _of(model: LoggedModel, step: int) -> RunModel:
+def _run_model(model: LoggedModel, step: int) -> RunModel:
     call = model.tags.get("mlwrap.call", "")
     is_checkpoint = model.tags.get("mlwrap.checkpoint") == "true"
     return RunModel(model, str(model.name), step, int(call) if call.isdecimal() else 0, is_checkpoint)

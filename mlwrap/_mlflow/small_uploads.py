@@ -22,7 +22,7 @@ from requests.utils import requote_uri
 
 from mlwrap._mlflow.errors import request_timeout
 
-_LARGEST = 1 << 20  # bytes; to send what is larger takes its time in any case
+_MAX_SIZE = 1 << 20  # bytes; to send what is larger takes its time in any case
 _KIND = {"Content-Type": "application/octet-stream"}
 
 
@@ -65,7 +65,7 @@ class SmallFileUploader:
             Exception: Of requests or of MLflow: it has not arrived, or nobody said so.
         """
         head = self._head
-        if not self._alike or file.stat().st_size > _LARGEST:
+        if not self._alike or file.stat().st_size > _MAX_SIZE:
             folder = path.rpartition("/")[0] or None
             self.store.log_artifact(str(file), folder)  # type: ignore[no-untyped-call] # MLflow's
         elif head is None:

@@ -34,25 +34,25 @@ def checkout(folder: str) -> Checkout:
 
 @lru_cache(maxsize=64)
 def _asked(folder: str) -> Checkout:
-    status = _said((*_COMMAND, *_QUICKLY), folder)
+    status = _git((*_COMMAND, *_QUICKLY), folder)
     if status is None:
         return Checkout()
     lines = status.splitlines()
     branch = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
     return Checkout(
-        commit=_named(branch.get("branch.oid")),
-        branch=_named(branch.get("branch.head")),
+        commit=_real_name(branch.get("branch.oid")),
+        branch=_real_name(branch.get("branch.head")),
         dirty=any(not line.startswith("#") for line in lines),
-        remote=(_said(_REMOTE, folder) or "").strip() or None,
+        remote=(_git(_REMOTE, folder) or "").strip() or None,
     )
 
 
-def _named(said: str | None) -> str | None:
+def _real_name(said: str | None) -> str | None:
     """Git puts what has no name yet in parentheses: ``(initial)``, ``(detached)``."""
     return None if said is None or said.startswith("(") else said
 
 
-def _said(command: tuple[str, ...], folder: str) -> str | None:
+def _git(command: tuple[str, ...], folder: str) -> str | None:
     """What a command of git's prints; ``None`` where it can't be started, or fails."""
     # Variables that git sets for its hooks would point it at another repository than the folder's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

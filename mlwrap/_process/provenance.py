@@ -69,7 +69,7 @@ def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None
         "mlwrap.python": platform.python_version(),
         "mlwrap.host": platform.node(),
         "mlwrap.argv": redactor.text(" ".join(redactor.arguments(sys.argv))),
-        "mlwrap.function": _function(function),
+        "mlwrap.function": _function_path(function),
         "mlwrap.versions": _versions(),
     }
     return {tag: text for tag, text in tags.items() if text}
@@ -151,7 +151,7 @@ def _user() -> str | None:
         return None
 
 
-def _function(function: Any) -> str | None:
+def _function_path(function: Any) -> str | None:
     name = getattr(function, "__qualname__", None)
     return f"{getattr(function, '__module__', None)}:{name}" if name else None
 

@@ -104,7 +104,7 @@ def _at_exit() -> None:
         work()
 
 
-def _forget() -> None:
+def _forget_in_child() -> None:
     """In a child made by ``fork``: the open runs are the parent's to end."""
     for number, handler in _previous.items():
         if signal.getsignal(number) in _OURS:
@@ -113,7 +113,7 @@ def _forget() -> None:
     _listeners.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _on_warning(number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ _RANKS = (
 )
 _CHIEFS = ("chief", "master")
 _SAVING = (*_CHIEFS, "worker")
-_CURE = 'Expected as {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
+_HINT = 'Expected as {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
 
 
 class Role(NamedTuple):
@@ -39,7 +39,7 @@ class Role(NamedTuple):
 
     chief: bool = True
     saves: bool = False
-    told_by: str | None = None
+    source: str | None = None
 
 
 def role() -> Role:
@@ -61,13 +61,13 @@ def _of_tf_config() -> Role | None:
         task = config.get("task") or {}
         kind, index = task.get("type"), task.get("index", 0)
     except (ValueError, TypeError, AttributeError) as error:
-        raise OptionError(f"TF_CONFIG={text!r} can't be read: {error}. {_CURE}") from None
+        raise OptionError(f"TF_CONFIG={text!r} can't be read: {error}. {_HINT}") from None
     if sum(cluster.values()) <= 1:
         return None  # alone, whatever it is called
     if kind not in cluster or not isinstance(index, int) or not 0 <= index < cluster[kind]:
         raise OptionError(
             f"TF_CONFIG names {sum(cluster.values())} tasks and does not say which of them this process is: "
-            f"its task is {task!r}. {_CURE}"
+            f"its task is {task!r}. {_HINT}"
         )
     led = any(cluster.get(chief) for chief in _CHIEFS)
     chief = kind in _CHIEFS if led else kind == "worker" and index == 0
@@ -76,15 +76,15 @@ def _of_tf_config() -> Role | None:
 
 def _of_slurm() -> Role | None:
     # A step is what srun starts; the batch script itself has the same variables, and is alone.
-    if "SLURM_STEP_ID" not in os.environ or _number("SLURM_NTASKS") <= 1:
+    if "SLURM_STEP_ID" not in os.environ or _environment_number("SLURM_NTASKS") <= 1:
         return None
-    return Role(_number("SLURM_PROCID") == 0, told_by="SLURM_PROCID")
+    return Role(_environment_number("SLURM_PROCID") == 0, source="SLURM_PROCID")
 
 
 def _of_ranks() -> Role | None:
     for rank, size in _RANKS:
-        if rank in os.environ and _number(size) > 1:
-            return Role(_number(rank) == 0, told_by=rank)
+        if rank in os.environ and _environment_number(size) > 1:
+            return Role(_environment_number(rank) == 0, source=rank)
     return None
 
 
@@ -93,9 +93,9 @@ def _of_jax() -> Role | None:
     initialised = getattr(getattr(jax, "distributed", None), "is_initialized", None)
     if initialised is None or not initialised() or jax.process_count() <= 1:
         return None
-    return Role(jax.process_index() == 0, told_by="jax.distributed")
+    return Role(jax.process_index() == 0, source="jax.distributed")
 
 
-def _number(variable: str) -> int:
+def _environment_number(variable: str) -> int:
     text = os.environ.get(variable, "0")
     return int(text) if text.isdecimal() else 0

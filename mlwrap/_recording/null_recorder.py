@@ -23,7 +23,7 @@ class NullRecorder:
     experiment: str | None = None
     experiment_id: str | None = None
     tracking_uri = ""
-    offline = in_vain = preempted = lost = False
+    offline = is_discarded = preempted = lost = False
     recording = False  # whether there is a journal that is this process's to write
     ready = False
     verify: Literal["static", "load"] = "static"

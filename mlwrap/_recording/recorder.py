@@ -21,7 +21,7 @@ from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import AnyRecord, Metrics, Params, RunEnded, RunStarted, Status, Tags, now
-from mlwrap._journal.writer import KEPT
+from mlwrap._journal.writer import MAX_WAITING_RECORDS
 from mlwrap._process.console import lost_folder
 from mlwrap._recording.artifacts import ArtifactLog
 from mlwrap._recording.logged_before import LoggedParams
@@ -37,7 +37,7 @@ from mlwrap._savers.saver import SaveOptions, Saver
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.spool import vain_root
+from mlwrap._spool.spool import discarded_root
 from mlwrap.config import Nonfinite
 from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, describe_error, warn
 
@@ -62,7 +62,7 @@ class Recorder(NullRecorder):
         super().__init__(name)
         self.redactor = Redactor()
         self.signal: str | None = None
-        self.line: SenderLink | None = None
+        self.sender_link: SenderLink | None = None
         self._journal: OpenRun | None = None
         self._params = LoggedParams()
         checksums = StageChecksums(self.append)
@@ -81,7 +81,7 @@ class Recorder(NullRecorder):
             failing=functools.partial(setattr, self, "ready", False),
             strict=strict,
         )
-        self._whole: dict[str, tuple[str, Any]] = {}
+        self._full_values: dict[str, tuple[str, Any]] = {}
         self._full = self._gone = False
 
     @property
@@ -113,7 +113,7 @@ class Recorder(NullRecorder):
             SpoolError: The spool can't be written.
         """
         self.in_vain = in_vain
-        self._journal = open_run(vain_root(root) if in_vain else root, first)
+        self._journal = open_run(discarded_root(root) if in_vain else root, first)
         self.recording = self.ready = True
         _recording.add(self)
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
@@ -121,7 +121,7 @@ class Recorder(NullRecorder):
         self.experiment, self.experiment_id = first.experiment, first.experiment_id
         if line:
             try:
-                self.line = SenderLink(self._journal.folder, first.tracking_uri)
+                self.sender_link = SenderLink(self._journal.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
         self._journal.watch(self._warn_kept, self._look, WAKE_SECONDS)
@@ -136,13 +136,14 @@ class Recorder(NullRecorder):
             self._full = True
             self.warn(
                 f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
-                f"it can, the next {KEPT:,} records wait in memory, and those beyond are lost. Make room."
+                f"it can, the next {MAX_WAITING_RECORDS:,} records wait in memory, and those beyond "
+                "are lost. Make room."
             )
 
     def _look(self) -> None:
         """Wake the sender, and see that there still is something to deliver."""
-        if self.line is not None:
-            self.line.wake()
+        if self.sender_link is not None:
+            self.sender_link.wake()
         self.find_lost()
 
     def find_lost(self) -> bool:
@@ -171,16 +172,16 @@ class Recorder(NullRecorder):
             )
         if fresh:
             self.append(Params(values=fresh))
-        if captured.whole:
-            self._whole |= captured.whole
-            table = {name: {"name": own, "value": value} for name, (own, value) in self._whole.items()}
+        if captured.full_values:
+            self._full_values |= captured.full_values
+            table = {name: {"name": own, "value": value} for name, (own, value) in self._full_values.items()}
             self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
 
     def missing_params(self, values: Mapping[str, Any]) -> None:
         """Write those parameters down whose names the run does not have yet."""
         captured = capture_params(values, redactor=self.redactor)
         missing = self._params.missing(captured.values)
-        whole = {name: each for name, each in captured.whole.items() if name in missing}
+        whole = {name: each for name, each in captured.full_values.items() if name in missing}
         self.params(Captured(missing, whole))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
@@ -304,8 +305,8 @@ class Recorder(NullRecorder):
     def release(self) -> None:
         """Let go of the run folder: what is not delivered yet is anybody's to deliver."""
         self.journal.release()
-        if self.line is not None:
-            self.line.close()
+        if self.sender_link is not None:
+            self.sender_link.close()
 
     def delivered(self, progress: Progress) -> None:
         """Learn what MLflow has of this run."""

@@ -159,7 +159,7 @@ def _connection(spool: Path) -> socket.socket:
             del os.environ[ADDRESS]
     address = str(spool / f"sender-{os.getpid()}-{secrets.token_hex(4)}.sock")
     try:
-        _start(Path(address))
+        _start_sender(Path(address))
         connection = connect_socket(Path(address))
     except OSError as error:
         Path(address).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def _connection(spool: Path) -> socket.socket:
     return connection
 
 
-def _start(address: Path) -> None:
+def _start_sender(address: Path) -> None:
     with listen_at(address, _BACKLOG) as listener:
         # Standard input is the sender's tie to this process; it starts in a session of its own, so that what
         # ends a terminal's processes does not end it. Its modules are found where this process finds its own.

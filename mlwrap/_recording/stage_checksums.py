@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlwrap._journal.records import Checksums, StagedFile, Zip
 from mlwrap._recording.background_save import BackgroundSaver
-from mlwrap._spool.staged_files import LARGE, staged_files, total_size, with_checksums
+from mlwrap._spool.staged_files import LARGE_BYTES, staged_files, total_size, with_checksums
 
 
 class StageChecksums:
@@ -38,7 +38,7 @@ class StageChecksums:
             OSError: A file can't be read.
         """
         files = staged_files(stage, zips)
-        return with_checksums(stage, files) if total_size(files.values()) <= LARGE else files
+        return with_checksums(stage, files) if total_size(files.values()) <= LARGE_BYTES else files
 
     def follow(self, stage: Path, staged: str, files: Mapping[str, StagedFile]) -> None:
         """Have the checksums that are missing follow the record: to read 400 MB takes 0.2 s.

@@ -68,7 +68,7 @@ def leaves_of(value: object, since: float) -> Leaves:
             found.histories.append((path, item))
         elif series := _series(item):
             found.numbers.append((path, series))
-        elif (text := _lines(item, since)) is not None:
+        elif (text := _text_of_lines(item, since)) is not None:
             found.texts.append((path, text))
         elif kind := kind_of(item):
             found.results.append((path, item, kind))
@@ -106,7 +106,7 @@ def _series(item: object) -> list[float]:
     return series
 
 
-def _lines(item: object, since: float) -> str | None:
+def _text_of_lines(item: object, since: float) -> str | None:
     """The text of a list that holds nothing else, an item on each line; ``None`` if one is a path."""
     if not isinstance(item, list) or not item or not all(isinstance(text, str) for text in item):
         return None

@@ -29,8 +29,8 @@ from mlwrap._savers.identify import has_class, imported
 from mlwrap._savers.paths import copy_result
 from mlwrap.errors import SaveError, warn
 
-_PIECE = 1 << 24  # bytes of a tensor that are on their way at a time
-_MOST_CELLS = 5_000_000  # of a table: about ten seconds of writing
+_CHUNK_SIZE = 1 << 24  # bytes of a tensor that are on their way at a time
+_MAX_CELLS = 5_000_000  # of a table: about ten seconds of writing
 
 
 class Output(NamedTuple):
@@ -90,7 +90,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _write_array(value: Any, path: Path) -> None:
     with path.open("wb") as file:
-        imported("numpy").save(file, _plain(value), allow_pickle=False)
+        imported("numpy").save(file, _to_savable_array(value), allow_pickle=False)
 
 
 def _write_tensor(value: Any, path: Path) -> None:
@@ -99,7 +99,7 @@ def _write_tensor(value: Any, path: Path) -> None:
     rows = int(value.shape[0])
     first = _to_numpy(value[:1])
     header = {**layout.header_data_from_array_1_0(first), "shape": tuple(map(int, value.shape))}
-    step = max(1, _PIECE // max(1, first.nbytes))
+    step = max(1, _CHUNK_SIZE // max(1, first.nbytes))
     with path.open("wb") as file:
         layout.write_array_header_1_0(file, {**header, "fortran_order": False})
         for start in range(0, rows, step):
@@ -110,10 +110,10 @@ def _to_numpy(value: Any) -> Any:
     if has_class(value, "Tensor", packages=("torch",)):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    return _plain(imported("numpy").asarray(value))
+    return _to_savable_array(imported("numpy").asarray(value))
 
 
-def _plain(array: Any) -> Any:
+def _to_savable_array(array: Any) -> Any:
     """``array`` in a type that numpy's file format has.
 
     Raises:
@@ -142,7 +142,7 @@ def _is_table(value: object) -> bool:
 
 
 def _write_table(value: Any, path: Path) -> None:
-    rows = max(1, _MOST_CELLS * len(value) // max(1, value.size))
+    rows = max(1, _MAX_CELLS * len(value) // max(1, value.size))
     if len(value) > rows:
         warn(
             f"A table of {len(value):,} rows is logged as its first {rows:,} in {path.name}. To have all "

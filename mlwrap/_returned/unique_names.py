@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 _NOT_IN_PARTS = re.compile(r"[^\w\-. ]+")
-_LONGEST = 60  # characters of one part: 240 bytes where each takes four, and file systems take 255
+_MAX_LENGTH = 60  # characters of one part: 240 bytes where each takes four, and file systems take 255
 
 
 class UniqueNames:
@@ -37,7 +37,7 @@ class ArtifactPaths:
 
     def distinct(self, name: str, suffix: str) -> str:
         """A path for ``name``, whose parts stand between slashes, with the ending ``suffix``."""
-        parts = [part for word in name.split("/") if (part := _plain(word))] or ["_"]
+        parts = [part for word in name.split("/") if (part := _safe_word(word))] or ["_"]
         stem = "/".join(parts)
         if suffix and stem.lower().endswith(suffix.lower()) and len(parts[-1]) > len(suffix):
             stem, suffix = stem[: -len(suffix)], stem[-len(suffix) :]
@@ -54,5 +54,5 @@ class ArtifactPaths:
         return str(path)
 
 
-def _plain(word: str) -> str:
-    return _NOT_IN_PARTS.sub("_", word)[:_LONGEST].strip(" .")
+def _safe_word(word: str) -> str:
+    return _NOT_IN_PARTS.sub("_", word)[:_MAX_LENGTH].strip(" .")

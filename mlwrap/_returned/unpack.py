@@ -28,9 +28,9 @@ _KERAS = "keras"  # the saver of Keras models
 _EVALUATION_NAME = "evaluation"
 _ESTIMATOR, _GLOBAL_STEP = "estimator", "global_step"
 _EVALUATIONS = "eval"  # the folder of an Estimator's evaluations, which its metrics in MLflow begin with
-_MOST_UNNAMED = 100  # a thousand predictions are data, and no metrics
-_MOST_OUTPUTS = 1000  # likewise: each is a request to MLflow
-_MOST_TAGS = 100
+_MAX_UNNAMED = 100  # a thousand predictions are data, and no metrics
+_MAX_OUTPUTS = 1000  # likewise: each is a request to MLflow
+_MAX_TAGS = 100
 _TAG = 250  # characters of a text that is a tag
 _NOT_TAGS = ("mlflow.", "mlwrap.")  # what begins so means something to others
 _TAKEN = ("params.json", "traceback.txt")  # artifacts that a run has of its own
@@ -105,12 +105,12 @@ def unpack(
     if any(model.saver.name == _ESTIMATOR for model in models):
         evaluations, leaves.numbers[:] = _evaluations(leaves.numbers, trainings)
     unnamed = [path for path, _ in leaves.numbers if not _keys(path)]
-    numbers = leaves.numbers if len(unnamed) <= _MOST_UNNAMED else [n for n in leaves.numbers if _keys(n[0])]
+    numbers = leaves.numbers if len(unnamed) <= _MAX_UNNAMED else [n for n in leaves.numbers if _keys(n[0])]
     unknown = _unknown(leaves.unknown)
-    if len(unnamed) > _MOST_UNNAMED:
+    if len(unnamed) > _MAX_UNNAMED:
         unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
-    outputs, tags = _outputs(leaves, models)
-    for found, most, what in ((outputs, _MOST_OUTPUTS, "results"), (tags, _MOST_TAGS, "texts")):
+    outputs, tags = _artifacts_and_tags(leaves, models)
+    for found, most, what in ((outputs, _MAX_OUTPUTS, "results"), (tags, _MAX_TAGS, "texts")):
         if len(found) > most:
             unknown.append(
                 ("the returned value", f"{len(found) - most:,} more {what} than the first {most:,}")
@@ -118,8 +118,8 @@ def unpack(
     return Unpacked(
         models=models,
         metrics=[*trainings, *evaluations, *_results(numbers, trained)],
-        outputs=outputs[:_MOST_OUTPUTS],
-        tags=dict(list(tags.items())[:_MOST_TAGS]),
+        outputs=outputs[:_MAX_OUTPUTS],
+        tags=dict(list(tags.items())[:_MAX_TAGS]),
         unknown=unknown,
     )
 
@@ -261,7 +261,7 @@ def _results(numbers: list[tuple[KeyPath, list[float]]], trained: set[str]) -> I
         yield Metrics.of(values, step=step, time=when)
 
 
-def _outputs(leaves: Leaves, models: list[FoundModel]) -> tuple[list[Output], dict[str, str]]:
+def _artifacts_and_tags(leaves: Leaves, models: list[FoundModel]) -> tuple[list[Output], dict[str, str]]:
     """Artifacts, and tags. No artifact has the name of a model: on some servers models are artifacts, too."""
     paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), UniqueNames()
     outputs, tags = [], {}

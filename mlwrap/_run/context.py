@@ -112,17 +112,17 @@ class RunContext:
         self._settings = chosen
         self._capture = capture
         self._tags, self._function = tags or {}, function
-        self._run_id, self._own = run_id, own_experiment
+        self._run_id, self._has_own_experiment = run_id, own_experiment
         self._entered = False
         self._offline = chosen.delivery == "off"
         warning = chosen.preemption_signal
-        self._warning = None if warning is None else shutdown.signal_number(warning)
+        self._preemption_signal = None if warning is None else shutdown.signal_number(warning)
         self._run: Run | None = None
-        self._handover = RunDelivery(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
-        self._delivering = False
-        self._fluent: ActiveRunBridge | None = None
-        self._announced = contextlib.ExitStack()
-        self._ending: Callable[[Recorder], None] | None = None
+        self._delivery = RunDelivery(self._recorder, wait=chosen.wait, deadline=chosen.deadline)
+        self._is_delivering = False
+        self._active_run_bridge: ActiveRunBridge | None = None
+        self._exported = contextlib.ExitStack()
+        self._on_end: Callable[[Recorder], None] | None = None
 
     def __enter__(self) -> Run:
         """Start the run.
@@ -139,7 +139,7 @@ class RunContext:
             if not self._settings.disabled:
                 self._start()
                 watch_fits(current_fits)
-            run = self._run = Run(self._recorder, current_run(), self._handover)
+            run = self._run = Run(self._recorder, current_run(), self._delivery)
             current.set(run)
         except BaseException as error:  # Ctrl-C among them: what was opened is closed again
             self.__exit__(type(error), error, error.__traceback__)
@@ -173,7 +173,7 @@ class RunContext:
             unsaved = cancelled
         unsaved = unsaved or self._recorder.saved(error)
         if self._end(error or unsaved):
-            if self._handover.blocks:
+            if self._delivery.blocks:
                 await run_in_thread(self._deliver, error)
             else:
                 self._deliver()
@@ -183,8 +183,8 @@ class RunContext:
     def _end(self, error: BaseException | None) -> bool:
         """End the run, and say whether it is to be delivered now."""
         if self._run is not None and current.get() is self._run:
-            current.set(self._run.around)
-        self._announced.close()
+            current.set(self._run.parent)
+        self._exported.close()
         status = status_of(error, self._recorder.signal)
         if not self._recorder.recording:
             self._recorder.status = status
@@ -193,10 +193,10 @@ class RunContext:
             shutdown.unlisten(self)
             return False
         try:
-            if self._fluent is not None:
-                self._fluent.leave(status)
-            if self._ending is not None:
-                self._ending(self._recorder)
+            if self._active_run_bridge is not None:
+                self._active_run_bridge.leave(status)
+            if self._on_end is not None:
+                self._on_end(self._recorder)
             close_run(self._recorder, status, error)
         finally:
             shutdown.unlisten(self)
@@ -213,7 +213,9 @@ class RunContext:
 
     def on_exit(self, signal_name: str | None) -> None:
         """The process ends, by a signal or by itself: close the run while there is time."""
-        if not self._delivering:  # else the run has ended, and what is not delivered yet waits in the spool
+        if (
+            not self._is_delivering
+        ):  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
             close_run(self._recorder, "KILLED", None)
@@ -227,12 +229,12 @@ class RunContext:
             return
         around = parent_in_context()
         where, parent_key, parent_run_id = resolve_destination(
-            self._settings, around, run_id, own_experiment=self._own
+            self._settings, around, run_id, own_experiment=self._has_own_experiment
         )
         tags = dict(self._tags)
         if around is not None:
             self._offline = self._offline or around.offline
-            self._ending = around.ending
+            self._on_end = around.on_end
             tags |= around.tags
         captured = self._captured()  # before any text is written: from now on the secrets in it are known
         first = RunStarted(
@@ -253,14 +255,14 @@ class RunContext:
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)
-        shutdown.listen(self, self._warning)
+        shutdown.listen(self, self._preemption_signal)
         if not worker.chief:
             return
-        self._announced.enter_context(export_parent(recorder.journal.folder))
+        self._exported.enter_context(export_parent(recorder.journal.folder))
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
-            self._fluent = ActiveRunBridge(recorder, first.tracking_uri)
+            self._active_run_bridge = ActiveRunBridge(recorder, first.tracking_uri)
         if not self._settings.quiet:
             console.started(
                 recorder.name, where.experiment or where.experiment_id, where.tracking_uri, run_id
@@ -289,11 +291,11 @@ class RunContext:
             recorder.release()
             folder.remove()
             return
-        self._delivering = True
+        self._is_delivering = True
         try:
-            self._handover.start()
+            self._delivery.start()
         finally:
-            self._delivering = False
+            self._is_delivering = False
         if not self._settings.quiet:
             models = [(m.label, m.uri, m.status, m.registered) for m in recorder.models.logged.values()]
             console.ended(
@@ -303,6 +305,6 @@ class RunContext:
                 run_id=recorder.run_id,
                 models=models,
                 folder=folder.path,
-                delivering=self._handover.is_deferred,
+                delivering=self._delivery.is_deferred,
                 lost=recorder.lost,
             )

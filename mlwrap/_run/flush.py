@@ -25,7 +25,7 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import DeliveryError, JournalError, describe_error, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer is there already
-_LOOKED_AT = 2  # earlier runs, whenever one is left: so that those that are delivered do not pile up
+_CHECKED_AT_ONCE = 2  # earlier runs, whenever one is left: so that those that are delivered do not pile up
 
 
 class RunDelivery:
@@ -52,7 +52,7 @@ class RunDelivery:
     @property
     def blocks(self) -> bool:
         """Whether to :meth:`start` does: where no sender delivers it, this process has to."""
-        return not self.is_done and (self._wait or self._recorder.line is None)
+        return not self.is_done and (self._wait or self._recorder.sender_link is None)
 
     @property
     def is_deferred(self) -> bool:
@@ -69,10 +69,10 @@ class RunDelivery:
                     self._deliver_or_wait(math.inf)
             finally:
                 recorder.release()
-            if self.is_deferred and recorder.line is not None:
+            if self.is_deferred and recorder.sender_link is not None:
                 _add_pending(
                     recorder.key,
-                    _PendingRun(recorder.name, recorder.journal.folder, recorder.line, self._deadline),
+                    _PendingRun(recorder.name, recorder.journal.folder, recorder.sender_link, self._deadline),
                 )
 
     def wait(self, timeout: float | None) -> bool:
@@ -86,20 +86,20 @@ class RunDelivery:
                 try:
                     self._deliver_or_wait(math.inf if timeout is None else timeout)
                 finally:
-                    if recorder.line is not None:
-                        recorder.line.close()
+                    if recorder.sender_link is not None:
+                        recorder.sender_link.close()
         return self._delivered or (recorder.offline and not recorder.lost)
 
     def _deliver_or_wait(self, timeout: float) -> None:
         recorder, folder = self._recorder, self._recorder.journal.folder
         try:
             if folder.exists():
-                if recorder.line is None:
+                if recorder.sender_link is None:
                     from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
                     recorder.delivered(deliver(folder))
                 else:
-                    self._ask(recorder.line, timeout)
+                    self._ask(recorder.sender_link, timeout)
                 self._delivered = True
                 return
         except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
@@ -116,10 +116,10 @@ class RunDelivery:
         if answer is not None:
             self._recorder.delivered(answer.progress)
         if answer is None or not answer.progress.ended:
-            raise DeliveryError((answer and answer.error) or _STILL)
+            raise DeliveryError((answer and answer.error) or _STILL_DELIVERING)
 
 
-_STILL = "the sender is still at it."
+_STILL_DELIVERING = "the sender is still at it."
 
 
 def _not_yet(why: str, folder: RunFolder) -> str:
@@ -149,7 +149,7 @@ _changing = threading.RLock()  # a signal's handler may come in the middle
 def _add_pending(key: str, run: _PendingRun) -> None:
     with _changing:
         _pending[key] = run
-        for other in list(itertools.islice(_pending, _LOOKED_AT)):
+        for other in list(itertools.islice(_pending, _CHECKED_AT_ONCE)):
             earlier = _pending.pop(other)
             if _is_pending(earlier):
                 _pending[other] = earlier
@@ -176,12 +176,16 @@ def _wait_for_pending() -> None:
         why = describe_error(failure)
     waiting = [run for run in _pending.values() if _is_pending(run)]
     if len(waiting) == 1:
-        warn(Redactor().text(f"run {waiting[0].name!r}: {_not_yet(why or _STILL, waiting[0].folder)}"))
+        warn(
+            Redactor().text(
+                f"run {waiting[0].name!r}: {_not_yet(why or _STILL_DELIVERING, waiting[0].folder)}"
+            )
+        )
     elif waiting:
         warn(
             Redactor().text(
-                f"MLflow does not have all of {len(waiting)} runs yet: {why or _STILL} They wait in "
-                f"{waiting[0].folder.path.parent}; 'mlwrap sync' delivers them."
+                f"MLflow does not have all of {len(waiting)} runs yet: {why or _STILL_DELIVERING} "
+                f"They wait in {waiting[0].folder.path.parent}; 'mlwrap sync' delivers them."
             )
         )
 
@@ -215,11 +219,11 @@ def _ask_for_each() -> str | None:
     return why
 
 
-def _forget() -> None:
+def _forget_in_child() -> None:
     """In a child made by ``fork``: the runs are the parent's to wait for."""
     global _changing  # noqa: PLW0603 - another thread of the parent's may have held it
     _changing = threading.RLock()
     _pending.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -18,7 +18,7 @@ class RunInfo:
     """The part of a :class:`mlwrap.Run` that says what became of it."""
 
     _recorder: Recorder
-    _handover: RunDelivery | None = None
+    _delivery: RunDelivery | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
@@ -125,7 +125,7 @@ class RunInfo:
         if self.status == "RUNNING":
             warn(f"wait() was called on run {self.name!r}, which is open. Call it when it has ended.")
             return False
-        return self._handover is None or self._handover.wait(timeout)
+        return self._delivery is None or self._delivery.wait(timeout)
 
 
 def the_model(run: RunInfo) -> LoggedModel | None:

@@ -58,7 +58,7 @@ class ActiveRunBridge:
         except (DeliveryError, JournalError, OSError, AttributeError, mlflow.MlflowException) as error:
             recorder.warn(f"calls of MLflow's own in its body do not land in it: {describe_error(error)}")
         else:
-            _open.append(self)
+            _bridges.append(self)
             stand_back(_noting, self.note)
 
     @property
@@ -108,9 +108,9 @@ class ActiveRunBridge:
 
         Runs that the body started and did not end would take the next one for their child: they end with it.
         """
-        if self not in _open:
+        if self not in _bridges:
             return
-        _open.remove(self)
+        _bridges.remove(self)
         for stack in self._stacks:
             stack[:] = [entry for entry in stack if entry is not self._entry]
         mlflow = sys.modules["mlflow"]
@@ -122,7 +122,7 @@ class ActiveRunBridge:
             sys.modules[_MODULE]._last_active_run_id.set(self.run_id)  # noqa: SLF001
 
 
-_open: list[ActiveRunBridge] = []
+_bridges: list[ActiveRunBridge] = []
 
 
 def without_own_active_run(where: Destination) -> Destination:
@@ -130,24 +130,24 @@ def without_own_active_run(where: Destination) -> Destination:
 
     All tasks of a thread share the stack: its active run does not say then which run is around them.
     """
-    return where._replace(parent_run_id=None) if _of(where.parent_run_id) is not None else where
+    return where._replace(parent_run_id=None) if _bridge_of_run(where.parent_run_id) is not None else where
 
 
-def _of(run_id: str | None) -> ActiveRunBridge | None:
+def _bridge_of_run(run_id: str | None) -> ActiveRunBridge | None:
     """The open run of ours that has this id."""
-    return next((each for each in reversed(_open) if each.run_id == run_id), None) if run_id else None
+    return next((each for each in reversed(_bridges) if each.run_id == run_id), None) if run_id else None
 
 
 def _active() -> ActiveRunBridge | None:
     """MLflow's active run in this thread, if that is ours."""
     active = sys.modules["mlflow"].active_run()
-    return None if active is None else _of(active.info.run_id)
+    return None if active is None else _bridge_of_run(active.info.run_id)
 
 
 def _here() -> ActiveRunBridge | None:
     """The run of ours around this code, if MLflow's calls land in it."""
     run = current_run()
-    return None if run is None else next((each for each in _open if each.key == run.key), None)
+    return None if run is None else next((each for each in _bridges if each.key == run.key), None)
 
 
 def _noting() -> Callable[[str], None] | None:
@@ -161,7 +161,7 @@ def _stack() -> list[Any]:
     return stack
 
 
-def _join() -> None:
+def _join_in_thread() -> None:
     """Where this thread has no active run but belongs to a run of ours, as one of ``asyncio.to_thread``."""
     if sys.modules["mlflow"].active_run() is None and (fluent := _here()) is not None:
         fluent.join()
@@ -189,7 +189,7 @@ def _patch() -> None:
 
     @functools.wraps(_stock.start_run)
     def start_run(*args: Any, **kwargs: Any) -> Any:
-        _join()
+        _join_in_thread()
         ours = _active()
         return (
             _stock.start_run(*args, **kwargs) if ours is None else ours.start(signature.bind(*args, **kwargs))
@@ -201,7 +201,7 @@ def _patch() -> None:
 
     @functools.wraps(_stock.get_or_start_run)
     def get_or_start_run() -> Any:
-        _join()
+        _join_in_thread()
         return _stock.get_or_start_run()
 
     start_run.mlwrap_stock = _stock  # type: ignore[attr-defined]

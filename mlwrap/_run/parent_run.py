@@ -47,7 +47,7 @@ class ParentRun(NamedTuple):
     experiment: str | None = None
     experiment_id: str | None = None
     tags: Mapping[str, str] = {}
-    ending: Callable[[Recorder], None] | None = None
+    on_end: Callable[[Recorder], None] | None = None
 
 
 _parent_given: ContextVar[ParentRun | None] = ContextVar("mlwrap_handed", default=None)

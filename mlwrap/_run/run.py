@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -36,7 +37,7 @@ def current_run() -> Run | None:
     """The run around this code, or ``None``."""
     run = current.get()
     while run is not None and run.status != "RUNNING":  # ended out of order, as generators do, or elsewhere
-        run = run.around
+        run = run.parent
     return run
 
 
@@ -66,15 +67,21 @@ class Run(TrainingMethods, RunInfo):
     after the run has ended, those that log raise :class:`~mlwrap.errors.RunStateError`.
 
     Attributes:
-        around: The run that was open around this one, in the same thread or task, when it began.
+        parent: The run that was open around this one, in the same thread or task, when it began.
     """
 
     def __init__(
-        self, recorder: Recorder, around: Run | None = None, handover: RunDelivery | None = None
+        self, recorder: Recorder, parent: Run | None = None, delivery: RunDelivery | None = None
     ) -> None:
         self._recorder = recorder
-        self._handover = handover
-        self.around = around
+        self._delivery = delivery
+        self.parent = parent
+
+    @property
+    def around(self) -> Run | None:
+        """Deprecated name of ``parent``."""
+        warnings.warn("Run.around is deprecated: use Run.parent.", DeprecationWarning, stacklevel=2)
+        return self.parent
 
     @handle_internal_errors
     def log_params(self, params: Mapping[str, Any]) -> None:

@@ -86,7 +86,8 @@ class TrainingMethods:
             seconds = float(every)
         except Exception as error:  # noqa: BLE001 - how often it is logged ends no training
             warn(
-                f"run {self._recorder.name!r}: steps() logs every second, not every={every!r}: {describe_error(error)}"
+                f"run {self._recorder.name!r}: steps() logs every second, not every={every!r}: "
+                f"{describe_error(error)}"
             )
             seconds = 1.0
         return self._steps(None if endless else int(n), seconds)  # type: ignore[arg-type] # then it is no None

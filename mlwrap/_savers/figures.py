@@ -49,7 +49,7 @@ def is_figure(value: object) -> bool:
 
 def figure_suffix(value: object) -> str:
     """The ending of a figure's file where none was given."""
-    return _kind(value).suffix
+    return _kind_of_figure(value).suffix
 
 
 def write_figure(value: Any, path: Path) -> None:
@@ -62,7 +62,7 @@ def write_figure(value: Any, path: Path) -> None:
     if is_image(value):
         value.save(path)
         return
-    _kind(value).write(value, path)
+    _kind_of_figure(value).write(value, path)
 
 
 def is_image(value: object) -> bool:
@@ -80,7 +80,7 @@ def write_image(value: Any, path: Path) -> None:
     value.save(path, format="PNG" if value.mode in _PNG_MODES else "TIFF")
 
 
-def _kind(value: object) -> FigureKind:
+def _kind_of_figure(value: object) -> FigureKind:
     found = next((kind for kind in _KINDS if kind.matches(value)), None)
     if found is None:
         raise TypeError(

@@ -56,7 +56,8 @@ def keep_example(model: Any, folder: Path, saved: Saved, options: SaveOptions) -
             example = msgspec.structs.replace(example, predicted=predict(model, example))
         except Exception as error:  # noqa: BLE001 - likewise, and the model is the user's code
             warn(
-                f"No prediction will be compared, for the model could not predict its example: {describe_error(error)}"
+                "No prediction will be compared, for the model could not predict its example: "
+                f"{describe_error(error)}"
             )
     example.write(folder)
     return saved
@@ -74,10 +75,10 @@ def _example(given: Any, signature: Signature | None) -> Example:
         kind, given = "array", {"": given}
     if not given:
         raise _Unfit("expected arrays, got an empty mapping.")
-    return Example(kind=kind, inputs={str(name): _array(part) for name, part in given.items()})
+    return Example(kind=kind, inputs={str(name): _named_array(part) for name, part in given.items()})
 
 
-def _array(given: Any) -> Any:
+def _named_array(given: Any) -> Any:
     """A numpy array of what it can name: numbers, booleans, text, times."""
     import numpy as np  # noqa: PLC0415 - only where there is an example
 
@@ -115,7 +116,7 @@ def _fitted(example: Example, given: Any, signature: Signature, *, is_keras: boo
     else:
         named = {str(spec.name): spec for spec in specs}
         if None in {spec.name for spec in specs} or set(named) != set(example.inputs):
-            raise _unfit(specs, example)
+            raise _misfit(specs, example)
         pairs = list(named.items())
     fitted = {}
     for name, spec in pairs:
@@ -125,7 +126,7 @@ def _fitted(example: Example, given: Any, signature: Signature, *, is_keras: boo
             array = array.astype(spec.dtype)
         # Keras tells its outputs only of models that complete their inputs: functional and sequential ones.
         if not (_is_taken(array, spec, completes=bool(signature.outputs)) if is_keras else _is(array, spec)):
-            raise _unfit(specs, example)
+            raise _misfit(specs, example)
         fitted[name] = array
     return msgspec.structs.replace(example, inputs=fitted)
 
@@ -169,12 +170,14 @@ def _as_fed(signature: Signature, example: Example, given: Any) -> Signature:
     return msgspec.structs.replace(signature, inputs=tuple(inputs), columns=())
 
 
-def _unfit(specs: tuple[TensorSpec, ...], example: Example) -> _Unfit:
-    expected = ", ".join(_spelled(spec.name, spec.dtype, spec.shape) for spec in specs)
-    got = ", ".join(_spelled(name, array.dtype.name, array.shape) for name, array in example.inputs.items())
+def _misfit(specs: tuple[TensorSpec, ...], example: Example) -> _Unfit:
+    expected = ", ".join(_describe_input(spec.name, spec.dtype, spec.shape) for spec in specs)
+    got = ", ".join(
+        _describe_input(name, array.dtype.name, array.shape) for name, array in example.inputs.items()
+    )
     return _Unfit(f"the model takes {expected}, and the example is {got}.")
 
 
-def _spelled(name: str | None, dtype: str, shape: tuple[int, ...]) -> str:
+def _describe_input(name: str | None, dtype: str, shape: tuple[int, ...]) -> str:
     axes = ", ".join("any" if size < 0 else str(size) for size in shape)
     return (f"{name!r}: " if name else "") + f"{dtype} ({axes})"

@@ -154,7 +154,7 @@ class FlavorSaver:
         return Saved(
             flavors=flavors,
             pyfunc=pyfunc,
-            signature=_signature(model.signature),
+            signature=_from_mlflow_signature(model.signature),
             packages=tuple(dict.fromkeys((*self.requires, *others))),
         )
 
@@ -256,7 +256,7 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _signature(signature: Any) -> Signature | None:
+def _from_mlflow_signature(signature: Any) -> Signature | None:
     """MLflow's signature in the journal's words, where it is one of tensors."""
     if signature is None or signature.inputs is None or not signature.inputs.is_tensor_spec():
         return None

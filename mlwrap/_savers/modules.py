@@ -17,23 +17,23 @@ from typing import Any
 from mlwrap.errors import LoadError, describe_error
 
 _PIN = re.compile(r"[\w.-]+==[\w.!+-]+")
-_CURE = "Move it to a module of its own, import it from there, and save again."
+_HINT = "Move it to a module of its own, import it from there, and save again."
 
 
 def import_problem(value: Any) -> str | None:
     """Why importing ``value``'s module would not bring a registered class or function back, with the cure."""
     module, name = str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", ""))
     if module == "__main__":
-        return f"it is of __main__ (a script or a notebook), which no other process has. {_CURE}"
+        return f"it is of __main__ (a script or a notebook), which no other process has. {_HINT}"
     if "<locals>" in name:
-        return f"it is made inside a function, so that importing {module} does not register it. {_CURE}"
+        return f"it is made inside a function, so that importing {module} does not register it. {_HINT}"
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not value:
         return f"{module}.{name} is something else by now. Save it where it was registered last."
-    if _spec(module) is None:
-        return f"no module {module} is on Python's path. {_CURE}"
+    if _spec_of_package(module) is None:
+        return f"no module {module} is on Python's path. {_HINT}"
     return None
 
 
@@ -42,7 +42,7 @@ def is_installed(module: str) -> bool:
 
     One that is being developed (installed as editable) is not: its files are somewhere else.
     """
-    spec = _spec(module)
+    spec = _spec_of_package(module)
     places = [str(place) for place in (spec.submodule_search_locations or (spec.origin,))] if spec else []
     return bool(places) and all(_is_below(place, _packages()) for place in places)
 
@@ -90,7 +90,7 @@ def import_modules(
             f"This model's MLmodel names the modules {', '.join(idle)}, of which the model itself has "
             "nothing. Import them yourself first, or pass trust=True if you trust where it comes from."
         )
-    if absent := [name for name in wanted if _spec(name) is None]:
+    if absent := [name for name in wanted if _spec_of_package(name) is None]:
         known = distributions or {}
         pins = {known[top] for name in absent if (top := name.partition(".")[0]) in known}
         cure = "Install the package that it is in, or put the file on Python's path (PYTHONPATH)."
@@ -115,7 +115,7 @@ def import_modules(
 
 def source_of(module: str) -> str:
     """The source of a module that is not imported; empty where it can't be read."""
-    spec = _spec(module)
+    spec = _spec_of_package(module)
     if spec is None:
         return ""
     places = [Path(place) for place in spec.submodule_search_locations or ()]
@@ -129,7 +129,7 @@ def source_of(module: str) -> str:
     return ""
 
 
-def _spec(module: str) -> ModuleSpec | None:
+def _spec_of_package(module: str) -> ModuleSpec | None:
     """Where the package that ``module`` is in would come from; nothing is imported to tell."""
     top = module.partition(".")[0]
     if not all(part.isidentifier() for part in module.split(".")):

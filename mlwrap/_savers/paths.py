@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import LoadError, SaveError
 
-_LONGEST = 4096  # characters; no file system takes more
-_MOST_BYTES = 1 << 30
-_MOST_FILES = 10_000
+_MAX_PATH_LENGTH = 4096  # characters; no file system takes more
+_MAX_BYTES = 1 << 30
+_MAX_FILES = 10_000
 
 
 def named_path(value: object) -> Path | None:
@@ -21,7 +21,7 @@ def named_path(value: object) -> Path | None:
         text = os.fsdecode(value)
     except Exception:  # noqa: BLE001  # somebody's own __fspath__, or bytes that are no text
         return None
-    return Path(text) if text and len(text) <= _LONGEST and "\0" not in text else None
+    return Path(text) if text and len(text) <= _MAX_PATH_LENGTH and "\0" not in text else None
 
 
 def inside(folder: Path, name: object) -> Path:
@@ -79,9 +79,9 @@ def copy_result(source: Path, target: Path) -> None:
         SpoolError: It is not there, can't be read, or holds what is no regular file.
     """
     size, count = _measured(source)
-    if size > _MOST_BYTES or count > _MOST_FILES:
+    if size > _MAX_BYTES or count > _MAX_FILES:
         raise SaveError(
-            f"{source} holds more than {_MOST_BYTES >> 30} GiB or {_MOST_FILES:,} files, which is not copied "
+            f"{source} holds more than {_MAX_BYTES >> 30} GiB or {_MAX_FILES:,} files, which is not copied "
             "for having been returned. run.log_artifact() logs it, whatever its size."
         )
     if not count and source.is_dir():
@@ -100,7 +100,7 @@ def _measured(source: Path) -> tuple[int, int]:
             except OSError:  # removed in this moment: copying it will say so
                 continue
             count += 1
-        if size > _MOST_BYTES or count > _MOST_FILES:
+        if size > _MAX_BYTES or count > _MAX_FILES:
             break
     if not source.is_dir() and source.is_file():
         size = source.stat().st_size

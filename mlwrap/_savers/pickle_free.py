@@ -69,7 +69,7 @@ def pt2(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, An
             value,
         )
     given = options.input_example
-    arrays = [_array(item) for item in (given if isinstance(given, list | tuple) else [given])]
+    arrays = [_column_array(item) for item in (given if isinstance(given, list | tuple) else [given])]
     modes = [(module, module.training) for module in value.modules()]
     value.eval()
     try:
@@ -83,7 +83,7 @@ def pt2(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, An
             module.training = training
 
 
-def _array(item: Any) -> Any:
+def _column_array(item: Any) -> Any:
     return item.detach().cpu().numpy() if hasattr(item, "detach") else import_module("numpy").asarray(item)
 
 

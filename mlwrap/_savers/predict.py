@@ -25,7 +25,7 @@ def predict(model: Any, example: Example) -> dict[str, Any] | None:
     if has_class(model, "Model", packages=_KERAS):
         return arrays(model.predict(_for_keras(model, example), verbose=0))
     if has_class(model, "Layer", packages=_KERAS):
-        return arrays(_of_layer(model, example))
+        return arrays(_predict_with_layer(model, example))
     if has_class(model, "Module", "AutoTrackable", packages=("tensorflow.python",)) and callable(model):
         constant = imported("tensorflow").constant
         if example.kind == "array":
@@ -36,7 +36,7 @@ def predict(model: Any, example: Example) -> dict[str, Any] | None:
     return None
 
 
-def _of_layer(layer: Any, example: Example) -> Any:
+def _predict_with_layer(layer: Any, example: Example) -> Any:
     tf = sys.modules.get("tensorflow")  # Keras 3 takes no text of numpy's
 
     def tensor(array: Any) -> Any:
@@ -45,11 +45,11 @@ def _of_layer(layer: Any, example: Example) -> Any:
     fed = {name: tensor(array) for name, array in example.inputs.items()}
     result = layer(fed if example.kind != "array" else fed[""])
     if isinstance(result, Mapping):
-        return {name: _plain(part) for name, part in result.items()}
-    return _plain(result)
+        return {name: _to_array(part) for name, part in result.items()}
+    return _to_array(result)
 
 
-def _plain(tensor: Any) -> Any:
+def _to_array(tensor: Any) -> Any:
     return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor  # PyTorch's
 
 

@@ -63,7 +63,13 @@ _ATTRIBUTES: dict[str, tuple[type, str]] = {
 _METHODS = ("matches", "save", "metrics", "load")
 
 _GROUP = "mlwrap.savers"
-_NOBODYS = (dict, list, tuple, set, frozenset)  # every training returns one: no reason to look for plugins
+_BUILTIN_CONTAINERS = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+)  # every training returns one: no reason to look for plugins
 _plugins: list[Saver] | None = None  # until somebody needs them
 _origins: dict[int, str] = {}  # of savers that are not ours, by their id: they live as long as the process
 _discovering = threading.RLock()
@@ -71,9 +77,9 @@ _discovering = threading.RLock()
 
 def find(value: object) -> Saver | None:
     """The saver for ``value``, or ``None``; never raises, and imports nothing but savers' own packages."""
-    found = _first(_savers, value)
-    if found is None and type(value) not in _NOBODYS:
-        found = _first(_discovered(), value)
+    found = _first_match(_savers, value)
+    if found is None and type(value) not in _BUILTIN_CONTAINERS:
+        found = _first_match(_discovered(), value)
     return found
 
 
@@ -101,7 +107,7 @@ def register(saver: Saver) -> None:
     Raises:
         OptionError: It is not a saver: says what is missing or wrong.
     """
-    _check(saver)
+    _check_saver(saver)
     _origins[id(saver)] = type(saver).__module__
     _savers[:] = [saver, *(other for other in _savers if other.name != saver.name)]
 
@@ -126,7 +132,7 @@ def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
             raise TypeError(f"expected save() to return a mlwrap.savers.Saved, got {type(saved).__name__}")  # noqa: TRY301
         msgspec.json.encode(saved)
     except Exception as error:
-        raise SaveError(f"{_called(saver)} failed: {describe_error(error)}", value) from error
+        raise SaveError(f"{_describe_saver(saver)} failed: {describe_error(error)}", value) from error
     return saved
 
 
@@ -139,8 +145,8 @@ def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
         return take(value)
     except Exception as error:  # noqa: BLE001 - it can still be saved as ever
         warn(
-            f"{_called(saver)} could not take a snapshot of a {type(value).__qualname__}, and the training "
-            f"waits while it is saved: {describe_error(error)}"
+            f"{_describe_saver(saver)} could not take a snapshot of a {type(value).__qualname__}, and "
+            f"the training waits while it is saved: {describe_error(error)}"
         )
         return None
 
@@ -151,7 +157,8 @@ def training_metrics(saver: Saver, value: Any) -> list[Metrics]:
         return list(saver.metrics(value))
     except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a foreign saver
         warn(
-            f"{_called(saver)} could not read the metrics of a {type(value).__qualname__}: {describe_error(error)}"
+            f"{_describe_saver(saver)} could not read the metrics of a {type(value).__qualname__}: "
+            f"{describe_error(error)}"
         )
         return []
 
@@ -197,17 +204,17 @@ def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, t
     except LoadError:
         raise
     except Exception as error:
-        raise LoadError(f"{_called(saver)} failed: {describe_error(error)}") from error
+        raise LoadError(f"{_describe_saver(saver)} failed: {describe_error(error)}") from error
 
 
-def _first(savers: list[Saver], value: object) -> Saver | None:
+def _first_match(savers: list[Saver], value: object) -> Saver | None:
     for saver in tuple(savers):
         try:
             if any(framework in sys.modules for framework in saver.frameworks) and saver.matches(value):
                 return saver
         except Exception as error:  # noqa: BLE001 - a foreign saver's bug must not end a training
             warn(
-                f"{_called(saver)} failed to tell whether it fits a {type(value).__qualname__}, "
+                f"{_describe_saver(saver)} failed to tell whether it fits a {type(value).__qualname__}, "
                 f"and was passed over: {describe_error(error)}. Its matches() must never raise.",
             )
     return None
@@ -229,7 +236,7 @@ def _add_plugin(plugins: list[Saver], point: importlib.metadata.EntryPoint) -> N
     try:
         loaded = point.load()
         saver: Saver = loaded() if isinstance(loaded, type) else loaded
-        _check(saver)
+        _check_saver(saver)
     except Exception as error:  # noqa: BLE001 - one package's fault is not another's
         warn(
             f"The saver {point.name!r} ({point.value}) that the package {by} brings can't be used: "
@@ -240,9 +247,11 @@ def _add_plugin(plugins: list[Saver], point: importlib.metadata.EntryPoint) -> N
     plugins.append(saver)
 
 
-def _check(saver: object) -> None:
+def _check_saver(saver: object) -> None:
     if problems := _problems(saver):
-        raise OptionError(f"{_called(saver)} is no saver: {'; '.join(problems)}. See mlwrap.savers.Saver.")
+        raise OptionError(
+            f"{_describe_saver(saver)} is no saver: {'; '.join(problems)}. See mlwrap.savers.Saver."
+        )
 
 
 def _problems(saver: object) -> list[str]:
@@ -260,7 +269,7 @@ def _problems(saver: object) -> list[str]:
     return problems + [f"it has no method {name}()" for name in missing]
 
 
-def _called(saver: object) -> str:
+def _describe_saver(saver: object) -> str:
     name = getattr(saver, "name", None)
     cls = saver if isinstance(saver, type) else type(saver)
     if not isinstance(name, str):

@@ -36,21 +36,21 @@ def of_keras(model: Any) -> Signature | None:
 
 def input_structure(model: Any) -> Any:
     """The inputs of a Keras model as they are nested, each with shape and type; ``None`` if not known."""
-    inputs = _first(model, "_inputs_struct", "_nested_inputs")
+    inputs = _first_attribute(model, "_inputs_struct", "_nested_inputs")
     if inputs is None and (flat := getattr(model, "inputs", None)) is not None:
         inputs = flat[0] if len(flat) == 1 else flat  # a sequential model is called with the tensor itself
     return _of_calls(model) if inputs is None else inputs
 
 
 def _of_keras(model: Any) -> Signature | None:
-    inputs = _first(model, "_inputs_struct", "_nested_inputs", "inputs")
+    inputs = _first_attribute(model, "_inputs_struct", "_nested_inputs", "inputs")
     if inputs is None:
         inputs = _of_calls(model)
         if inputs is None:
             return None
         inputs = as_fed(model, specs(inputs))
         return Signature(inputs=inputs, columns=columns_of(fed_to(model), inputs))
-    outputs = _first(model, "_outputs_struct", "_nested_outputs", "outputs")
+    outputs = _first_attribute(model, "_outputs_struct", "_nested_outputs", "outputs")
     inputs = as_fed(model, specs(inputs, getattr(model, "input_names", None)))
     return Signature(
         inputs=inputs,
@@ -71,7 +71,7 @@ def as_fed(model: Any, declared: tuple[TensorSpec, ...], example: Any = None) ->
     """
     # Of a frame MLflow's own loaders bring the columns together.
     example = None if has_class(example, "DataFrame", packages=("pandas",)) else example
-    completes = _first(model, "_outputs_struct", "_nested_outputs", "outputs") is not None
+    completes = _first_attribute(model, "_outputs_struct", "_nested_outputs", "outputs") is not None
     for fed in (fed_by(example), fed_to(model), _traced_once(model)):
         if fed is None:
             continue
@@ -161,7 +161,7 @@ def _shapes(structure: Any) -> Any:
     return tuple(structure)[1:]
 
 
-def _first(model: Any, *names: str) -> Any:
+def _first_attribute(model: Any, *names: str) -> Any:
     # `inputs` is flat in every Keras; the structure that says which key feeds which input is kept beside it.
     return next((found for name in names if (found := getattr(model, name, None)) is not None), None)
 
@@ -186,8 +186,8 @@ def specs(structure: Any, names: Any = None) -> tuple[TensorSpec, ...]:
         if len(structure) < len(known) or None in structure:
             raise Unknown(known)
     if isinstance(structure, Mapping):
-        return tuple(_spec("/".join(path), tensor) for path, tensor in _leaves(structure))
-    return (_spec(None, structure),)
+        return tuple(_spec_of_tensor("/".join(path), tensor) for path, tensor in _leaves(structure))
+    return (_spec_of_tensor(None, structure),)
 
 
 def _own_names(structure: Sequence[Any]) -> list[Any]:
@@ -206,7 +206,7 @@ def _leaves(structure: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
         yield from _leaves(item, (*path, str(key)))
 
 
-def _spec(name: str | None, tensor: Any) -> TensorSpec:
+def _spec_of_tensor(name: str | None, tensor: Any) -> TensorSpec:
     dtype, shape = tensor.dtype, tensor.shape
     # Keras 3 has flags for it, Keras 2 and TensorFlow have classes: RaggedKerasTensor, SparseTensorSpec.
     kind = type(tensor).__name__.lower()

@@ -26,7 +26,7 @@ from mlwrap.errors import JournalError, Unreachable
 from mlwrap.errors import describe_error as description
 
 _LOOK_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 5.0
+_MAX_PAUSE_SECONDS = 5.0
 _FULL_BYTES = 100_000  # in the journal; about a thousand points, which is what one request takes
 _OPENING_SECONDS = 60  # that MLflow may take to make the tables of a new sqlite store
 _CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
@@ -73,7 +73,7 @@ def next_delivery_time(woken: float, last: float, joined: float, waiting: int) -
     """
     if waiting >= _FULL_BYTES:
         return max(woken, last + _LOOK_SECONDS)
-    return max(woken + _LOOK_SECONDS, last + min(2 * (last - joined), _LONGEST_PAUSE_SECONDS))
+    return max(woken + _LOOK_SECONDS, last + min(2 * (last - joined), _MAX_PAUSE_SECONDS))
 
 
 class ServedRun:

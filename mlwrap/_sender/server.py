@@ -54,7 +54,7 @@ def run_sender(listener: int, address: str) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each line is a descriptor
     sender = Sender(socket.socket(fileno=listener))
-    abandoned = threading.Thread(target=_start, args=(sender, Path(address).parent), daemon=True)
+    abandoned = threading.Thread(target=_start_up, args=(sender, Path(address).parent), daemon=True)
     abandoned.start()
     try:
         sender.serve()
@@ -66,7 +66,7 @@ def run_sender(listener: int, address: str) -> None:
         os._exit(0)
 
 
-def _start(sender: Sender, spool: Path) -> None:
+def _start_up(sender: Sender, spool: Path) -> None:
     """Import MLflow, and say so to whoever waits; then deliver what dead processes have left."""
     with contextlib.suppress(Exception):  # each run finds out for itself, and says it
         warm_up()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlwrap.errors import SpoolError
 
-_PIECE = 1 << 20  # bytes
+_CHUNK_SIZE = 1 << 20  # bytes
 
 
 def copy_regular(source: Path, target: Path, rename: Callable[[str], str] = str) -> None:
@@ -40,7 +40,7 @@ def copy_regular(source: Path, target: Path, rename: Callable[[str], str] = str)
     if target.resolve().is_relative_to(real):
         raise SpoolError(f"{source} holds the spool, which would be copied into itself. Log what is in it.")
     try:
-        _copy(real, target, rename)
+        _copy_entry(real, target, rename)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         target.unlink(missing_ok=True)
@@ -56,14 +56,14 @@ def _explained(source: Path, error: OSError) -> SpoolError:
     return SpoolError(f"{at} can't be copied ({error.strerror or error}).")
 
 
-def _copy(source: Path, target: Path, rename: Callable[[str], str]) -> None:
+def _copy_entry(source: Path, target: Path, rename: Callable[[str], str]) -> None:
     if source.is_dir():
         target.mkdir()
         with os.scandir(source) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     raise _refused(entry.path)
-                _copy(Path(entry.path), target / rename(entry.name), rename)
+                _copy_entry(Path(entry.path), target / rename(entry.name), rename)
         return
     try:
         # NONBLOCK: to open a pipe would wait for its writer. NOFOLLOW: it may have become a link by now.
@@ -104,7 +104,7 @@ def _copy_bytes(opened: int, target: Path, found: os.stat_result) -> None:
                     raise
                 break  # nothing but a hole up to its end
             hole = os.lseek(opened, at, os.SEEK_HOLE)
-            while at < hole and (piece := os.pread(opened, min(_PIECE, hole - at), at)):
+            while at < hole and (piece := os.pread(opened, min(_CHUNK_SIZE, hole - at), at)):
                 at += os.pwrite(written, piece, at)
         os.ftruncate(written, os.fstat(opened).st_size)
         os.fchmod(written, stat.S_IMODE(found.st_mode) & 0o777)

@@ -13,7 +13,7 @@ from mlwrap._spool.descriptors import above_standard_descriptors
 from mlwrap._spool.run_folder import RESERVED, RunFolder, spool_error
 from mlwrap.errors import SpoolError
 
-_TRIES = 3
+_MAX_TRIES = 3
 
 
 class OpenRun:
@@ -104,7 +104,7 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
     """
     folder = RunFolder(root / first.key)
     failure = OSError()
-    for _ in range(_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
+    for _ in range(_MAX_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
         try:
             folder.path.mkdir(mode=0o700)
             with above_standard_descriptors():

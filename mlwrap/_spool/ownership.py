@@ -57,7 +57,7 @@ def check_run_folder(folder: Path) -> None:
             )
         with os.scandir(folder) as entries:
             for entry in entries:
-                _check(entry.stat(follow_symlinks=False), Path(entry.path))
+                _check_entry(entry.stat(follow_symlinks=False), Path(entry.path))
     except (FileNotFoundError, NotADirectoryError):
         raise JournalError(f"{folder} is gone: it was delivered, or removed.") from None
 
@@ -84,7 +84,7 @@ def check_own_stage(folder: Path, staged: str) -> Path:
                 found = os.stat(name, dir_fd=here, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 break
-            _check(found, folder.joinpath(*path.parts[: depth + 1]))
+            _check_entry(found, folder.joinpath(*path.parts[: depth + 1]))
             if not stat.S_ISDIR(found.st_mode):
                 break
             there = os.open(name, _FOLDER, dir_fd=here)
@@ -102,7 +102,7 @@ def _check_tree(here: int, path: Path, depth: int) -> None:
         raise JournalError(f"{path} lies more than {_MAX_DEPTH} folders deep; it was not touched.")
     for name in os.listdir(here):
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
-        _check(found, path / name)
+        _check_entry(found, path / name)
         if stat.S_ISDIR(found.st_mode):
             there = os.open(name, _FOLDER, dir_fd=here)
             try:
@@ -111,7 +111,7 @@ def _check_tree(here: int, path: Path, depth: int) -> None:
                 os.close(there)
 
 
-def _check(found: os.stat_result, path: Path) -> None:
+def _check_entry(found: os.stat_result, path: Path) -> None:
     """Make sure that something is a folder or a regular file of this user's, under one name."""
     if found.st_uid != os.getuid():
         why = f"belongs to another user (uid {found.st_uid})"

@@ -114,7 +114,7 @@ def spool_roots(configured: str | None = None) -> list[Path]:
     return [root, root.parent] if root.name == _own_name() else [root]
 
 
-def vain_root(root: Path) -> Path:
+def discarded_root(root: Path) -> Path:
     """Where, in a spool, run folders lie that nobody delivers: of workers that only take part in saving."""
     (root / _IN_VAIN).mkdir(mode=0o700, exist_ok=True)
     return root / _IN_VAIN

@@ -15,7 +15,7 @@ from pathlib import Path
 from mlwrap._journal.records import StagedFile, Zip
 from mlwrap.errors import Refused
 
-LARGE = 8 << 20
+LARGE_BYTES = 8 << 20
 """Bytes of one stage from which its checksums are made while the training goes on."""
 
 _CHUNK_SIZE = 1 << 20  # bytes

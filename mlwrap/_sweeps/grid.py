@@ -32,7 +32,7 @@ def expand_grid(points: SweepInput, function: Callable[..., Any], name: str) -> 
         raise OptionError(f"{name}.sweep() got no points at all. Give it a grid, as {{'units': [8, 16]}}.")
     parameters = inspect.signature(function).parameters
     for number, point in enumerate(each):
-        _check(point, parameters, name, f"point {number}")
+        _check_trial(point, parameters, name, f"point {number}")
     return each
 
 
@@ -54,7 +54,7 @@ def _trials_of_grid(grid: Mapping[str, Iterable[Any]], name: str) -> list[dict[s
             values[parameter] = list(several)
         except TypeError:
             raise OptionError(
-                f"{name}.sweep() got {_kind(several)} for {parameter!r}: expected a list of values, as "
+                f"{name}.sweep() got {_type_name(several)} for {parameter!r}: expected a list of values, as "
                 f"{{{parameter!r}: [value]}}."
             ) from None
         if not values[parameter]:
@@ -69,14 +69,16 @@ def _listed_trials(points: Iterable[Mapping[str, Any]], name: str) -> list[dict[
     try:
         each = list(points)
     except TypeError:
-        raise OptionError(f"{name}.sweep() got {_kind(points)}: {expected}.") from None
+        raise OptionError(f"{name}.sweep() got {_type_name(points)}: {expected}.") from None
     for point in each:
         if not isinstance(point, Mapping):
-            raise OptionError(f"{name}.sweep() got {_kind(point)} for a point: {expected}.")
+            raise OptionError(f"{name}.sweep() got {_type_name(point)} for a point: {expected}.")
     return [dict(point) for point in each]
 
 
-def _check(point: Mapping[str, Any], parameters: Mapping[str, Parameter], name: str, where: str) -> None:
+def _check_trial(
+    point: Mapping[str, Any], parameters: Mapping[str, Parameter], name: str, where: str
+) -> None:
     named = [p.name for p in parameters.values() if p.kind in _NAMED]
     any_name = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
     for given in point:
@@ -96,6 +98,6 @@ def _check(point: Mapping[str, Any], parameters: Mapping[str, Parameter], name: 
             )
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     """What to call a value that may be a secret."""
     return f"a value of type {type(value).__name__}"

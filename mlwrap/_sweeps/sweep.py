@@ -62,7 +62,7 @@ def sweep(what: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: 
     """See :meth:`mlwrap._decorator.tracked_training.TrackedFunction.sweep`."""
     each = expand_grid(points, what.call, what.name)
     chosen = config.settings(**what.options)
-    parallel = _engine(n_jobs)
+    parallel = _joblib_engine(n_jobs)
     _check_travels(what, each, parallel)
     texts = [what.arguments.capture(what.instance, (), point, Redactor()).values for point in each]
     digests = _digests(what, texts)
@@ -88,11 +88,11 @@ def sweep(what: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: 
         todo = [(number, each[number], digests[number]) for number in range(len(each)) if number not in rows]
         with _report_progress(chosen, run.name, len(each)) as tell:
             for number, row in rows.items():
-                tell(f"{_line(row, texts[number])}  (in an earlier sweep)")
+                tell(f"{_trial_line(row, texts[number])}  (in an earlier sweep)")
             try:
                 for number, outcome in _outcomes(parallel, job, todo):
                     rows[number] = SweepPoint(each[number], *outcome)
-                    tell(_line(rows[number], texts[number]))
+                    tell(_trial_line(rows[number], texts[number]))
             except BaseException:  # Ctrl-C among them
                 _warn_how_to_resume(run, len(rows), len(each))
                 raise
@@ -103,7 +103,7 @@ def sweep(what: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: 
     return SweepTable(table, run_id=run.run_id, key=run.key if run.recorded else None)
 
 
-def _engine(n_jobs: int | None) -> Any:
+def _joblib_engine(n_jobs: int | None) -> Any:
     """The ``Parallel`` of joblib's for the engine that ``joblib.parallel_config`` chose."""
     import joblib  # noqa: PLC0415 - only a sweep needs it
 
@@ -138,8 +138,8 @@ def _check_travels(what: SweepTarget, points: Iterable[Mapping[str, Any]], paral
             cloudpickle.CloudPickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
         except Exception as error:
             raise OptionError(
-                f"{part} can't travel to another process: {describe_error(error)}. Make it inside the function, or "
-                "sweep in this process, with joblib.parallel_config(backend='threading')."
+                f"{part} can't travel to another process: {describe_error(error)}. Make it inside the "
+                "function, or sweep in this process, with joblib.parallel_config(backend='threading')."
             ) from error
 
 
@@ -245,7 +245,7 @@ def _report_progress(chosen: Settings, name: str, total: int) -> Iterator[Callab
             yield tell
 
 
-def _line(row: SweepPoint, texts: Mapping[str, str]) -> str:
+def _trial_line(row: SweepPoint, texts: Mapping[str, str]) -> str:
     """What is told of a point: its arguments without secrets, for they are as they are logged."""
     params = ", ".join(f"{name}={texts[name][:20]}" for name in row.params if name in texts)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())

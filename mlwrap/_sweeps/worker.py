@@ -33,7 +33,7 @@ class SweepWorker:
         seen = _OutcomeReader()
         around = self._around
         if around is not None:
-            around = around._replace(tags={**around.tags, POINT: digest}, ending=seen.ending)
+            around = around._replace(tags={**around.tags, POINT: digest}, on_end=seen.on_end)
         token = current.set(None)  # it was handed over, also to where it is this thread's own
         failure: BaseException | None = None
         try:
@@ -55,7 +55,7 @@ class _OutcomeReader:
         self._recorder: Recorder | None = None
         self._metrics: dict[str, float] = {}
 
-    def ending(self, recorder: Recorder) -> None:
+    def on_end(self, recorder: Recorder) -> None:
         """Read what it logged, while its folder is there; the first run is the point's own."""
         if self._recorder is not None:
             return

@@ -316,7 +316,7 @@ def test_what_is_saved_while_it_trains_is_what_was(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Row 56. These write into the memory of what was there before, so a snapshot is a copy; by hash."""
-    monkeypatch.setattr(snapshot, "LEAST", 0)
+    monkeypatch.setattr(snapshot, "MIN_BYTES", 0)
     went_on, real = threading.Event(), snapshot.Snapshot.write_folder
 
     def late(self, folder):

@@ -17,11 +17,11 @@ from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Model, StagedFile
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import run_folders
-from mlwrap._spool.staged_files import LARGE
+from mlwrap._spool.staged_files import LARGE_BYTES
 from mlwrap.errors import MlwrapWarning
 from tests.faults.weights import Weights, register
 
-SMALL, BIG = 1000, LARGE + 1000  # bytes; what is big gets its checksum beside the training
+SMALL, BIG = 1000, LARGE_BYTES + 1000  # bytes; what is big gets its checksum beside the training
 
 
 def _remove(file: Path) -> None:

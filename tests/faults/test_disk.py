@@ -19,7 +19,7 @@ import pytest
 from mlflow.entities import LoggedModel, Run
 
 import mlwrap
-from mlwrap._journal.writer import KEPT
+from mlwrap._journal.writer import MAX_WAITING_RECORDS
 from mlwrap._mlflow.client import Client
 from mlwrap.errors import MlwrapWarning, SaveError, SpoolError
 from tests.faults.weights import Weights, register
@@ -124,7 +124,7 @@ def test_a_spool_that_is_full_to_the_end(mount, store: str):
     ):
         run.log_metric("loss", 0.0, step=0)
         ballast = fill(spool)
-        for step in range(1, KEPT + 500):
+        for step in range(1, MAX_WAITING_RECORDS + 500):
             run.log_metric("loss", 1.0, step=step)
         run.log_params({"late": 1})
     there = steps()
@@ -133,7 +133,7 @@ def test_a_spool_that_is_full_to_the_end(mount, store: str):
     assert there == list(range(len(there)))
     lost = int(found.data.tags["mlwrap.lost_records"])
     # The parameters, too, came when the memory was full.
-    assert lost == KEPT + 500 + 1 - len(there)
+    assert lost == MAX_WAITING_RECORDS + 500 + 1 - len(there)
     assert waiting_in(spool) == [ballast]
 
 

@@ -30,7 +30,7 @@ Y = X[:, :1]
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch):
     """Small models are worth it, too."""
-    monkeypatch.setattr("mlwrap._savers.keras.snapshot.LEAST", 0)
+    monkeypatch.setattr("mlwrap._savers.keras.snapshot.MIN_BYTES", 0)
 
 
 def dense(**options):

@@ -263,7 +263,7 @@ def test_checkpoints_are_models_with_metrics(store: str, model):
 def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: pytest.MonkeyPatch):
     """In a thread of its own with Keras 3, in the training's with Keras 2; the returned model comes last."""
     threads = []
-    monkeypatch.setattr(snapshot, "LEAST", 0)
+    monkeypatch.setattr(snapshot, "MIN_BYTES", 0)
     real = registry.save
 
     def save(*args):

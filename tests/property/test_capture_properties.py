@@ -106,7 +106,7 @@ def test_every_capture_fits_mlflow_and_the_journal(values):
     for name, text in captured.values.items():
         assert len(text) <= 6000
         _validate_param(name, text)
-    assert set(captured.whole) <= set(captured.values)
+    assert set(captured.full_values) <= set(captured.values)
     assert json.loads(msgspec.json.encode(captured))["values"] == captured.values
 
 

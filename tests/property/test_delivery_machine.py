@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     def kill(self):
         """The writer is gone without a word; the kernel gives its lease back."""
         mlwrap._process.shutdown.unlisten(self.context)
-        mlwrap._run.run.current.set(self.context._run.around)
+        mlwrap._run.run.current.set(self.context._run.parent)
         self.run._recorder.release()
         self._gone("KILLED")
 

@@ -23,10 +23,10 @@ from mlwrap._spool.staged_files import check_content, check_staged, damaged
 from mlwrap.errors import Unreachable
 
 MLMODEL = "MLmodel"
-_PIECE = 1 << 20  # bytes
+_CHUNK_SIZE = 1 << 20  # bytes
 _PADDING = struct.Struct("<HHH")  # begins that of a header: its kind, its length, and to what is aligned
 _ZIPALIGN = 0xD935  # the kind that Android's zipalign writes
-_AT_ONCE = 4  # files; what hashes and copies them lets go of the interpreter
+_MAX_WORKERS = 4  # files; what hashes and copies them lets go of the interpreter
 
 
 def local_path(location: str) -> Path | None:
@@ -46,7 +46,7 @@ def _digest_and_checksum(file: Path) -> tuple[str, int]:
     """SHA-256 of a file, in hexadecimal, and its CRC-32."""
     found, crc = hashlib.sha256(), 0
     with file.open("rb", buffering=0) as stream:
-        while piece := stream.read(_PIECE):
+        while piece := stream.read(_CHUNK_SIZE):
             found.update(piece)
             crc = zlib.crc32(piece, crc)
     return found.hexdigest(), crc
@@ -85,7 +85,7 @@ class _Hashed(io.RawIOBase):
         if self._hashing is not None:
             self._hashing.result()
             self._hashing = None
-        if len(data) < _PIECE:
+        if len(data) < _CHUNK_SIZE:
             self._hash.update(data)
         else:
             self._hashing = self._thread.submit(self._hash.update, data)
@@ -164,12 +164,12 @@ def assemble(
         if into == staged:
             sha256, crc = _digest_and_checksum(staged / path)
         else:
-            sha256, crc = _copy(staged / path, into / path)
+            sha256, crc = _copy_and_hash(staged / path, into / path)
         check_content(path, single.get(path), crc)
         return sha256
 
-    large = {path for path in others if (staged / path).stat().st_size > _PIECE}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # a small one takes less than to hand it over does
+    large = {path for path in others if (staged / path).stat().st_size > _CHUNK_SIZE}
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:  # a small one takes less than to hand it over does
         taken = {path: pool.submit(take, path) for path in large}
         found |= {path: take(path) for path in others if path not in large}
         found |= {path: future.result() for path, future in taken.items()}
@@ -227,19 +227,19 @@ def _add(archive: zipfile.ZipFile, path: Path, content: range, name: str) -> Non
         source.seek(content.start)
         left = len(content)
         while left:
-            piece = source.read(min(left, _PIECE))
+            piece = source.read(min(left, _CHUNK_SIZE))
             if not piece:
                 raise damaged(name, f"is {left:,} bytes shorter than it was when it had been saved")
             member.write(piece)
             left -= len(piece)
 
 
-def _copy(source: Path, target: Path) -> tuple[str, int]:
+def _copy_and_hash(source: Path, target: Path) -> tuple[str, int]:
     """Copy a file; its SHA-256 and CRC-32."""
     target.parent.mkdir(parents=True, exist_ok=True)
     crc = 0
     with source.open("rb", buffering=0) as content, _Hashed(target, 0o600) as stream:
-        while piece := content.read(_PIECE):
+        while piece := content.read(_CHUNK_SIZE):
             crc = zlib.crc32(piece, crc)
             stream.write(piece)
         found = stream.digest()
@@ -282,7 +282,7 @@ def check_copied(folder: Path, manifest: Mapping[str, str]) -> None:
     Raises:
         Unreachable: A file is not as it should be.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
         for path, there in zip(manifest, pool.map(lambda path: digest(folder / path), manifest), strict=True):
             if there != manifest[path]:
                 raise Unreachable(f"{path} was not written to {folder} as it is, so the model stays here.")

@@ -30,12 +30,12 @@ def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
     if mlflow.pyfunc.FLAVOR_NAME not in MLmodel.load(str(folder)).flavors:
         return None
     if not trust:
-        _require_plain(folder)
+        _require_no_code(folder)
     model = mlflow.pyfunc.load_model(str(folder))
     return None if value is None else model.predict(value)
 
 
-def _require_plain(folder: Path) -> None:
+def _require_no_code(folder: Path) -> None:
     """See that stock MLflow runs nothing that came with a model, whose description it trusts.
 
     Raises:

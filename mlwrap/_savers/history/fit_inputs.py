@@ -43,11 +43,11 @@ def fed_to_fit(model: Any) -> dict[str, FedArray] | None:
     """
     for frame, _ in islice(traceback.walk_stack(inspect.currentframe()), _FRAMES):
         if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            return fed_by(_given(frame, model))
+            return fed_by(_data_argument(frame, model))
     return None
 
 
-def _given(fit: FrameType, model: Any) -> Any:
+def _data_argument(fit: FrameType, model: Any) -> Any:
     """The data that a ``fit`` was called with."""
     outer = fit.f_back
     if outer is not None and outer.f_code.co_name == _ENTRANCE:
@@ -71,15 +71,15 @@ def fed_by(data: Any) -> dict[str, FedArray] | None:
         if (batches := getattr(data, "element_spec", None)) is not None:  # a tf.data.Dataset
             data = batches[0] if isinstance(batches, tuple) else batches
         if isinstance(data, Mapping):
-            return {str(name): _array(part) for name, part in data.items()}
+            return {str(name): _describe_data(part) for name, part in data.items()}
         if isinstance(data, list | tuple):
-            return {str(place): _array(part) for place, part in enumerate(data)}
-        return {"": _array(data)}
+            return {str(place): _describe_data(part) for place, part in enumerate(data)}
+        return {"": _describe_data(data)}
     except Exception:  # noqa: BLE001 - whatever a foreign thing does when it is looked at
         return None
 
 
-def _array(data: Any) -> FedArray:
+def _describe_data(data: Any) -> FedArray:
     if has_class(data, "DataFrame", packages=("pandas",)):
         # What to_numpy() makes of it, which is what stock MLflow hands on.
         dtype = imported("numpy").result_type(*data.dtypes)

@@ -26,7 +26,7 @@ from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import LoadError, SaveError
 
 _DATA = "data"
-_MOST_JSON = 1 << 26  # bytes of a model's configuration; a large one has a megabyte
+_MAX_JSON_BYTES = 1 << 26  # bytes of a model's configuration; a large one has a megabyte
 _LAYER_HOMES = ("layers", "utils")  # FeatureSpace is in the second
 _LAST_OF_KERAS_2 = 15  # the minor version; of 2.16 and later it is tf_keras
 
@@ -88,9 +88,9 @@ class KerasFileSaver(KerasSaver):
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:
     with archive.open(name) as member:
-        text = member.read(_MOST_JSON + 1)
-    if len(text) > _MOST_JSON:
-        raise ValueError(f"{name} has more than {_MOST_JSON >> 20} MiB")
+        text = member.read(_MAX_JSON_BYTES + 1)
+    if len(text) > _MAX_JSON_BYTES:
+        raise ValueError(f"{name} has more than {_MAX_JSON_BYTES >> 20} MiB")
     return json.loads(text)
 
 
@@ -115,16 +115,20 @@ def declared_inputs(config: Any) -> Signature | None:
         if layer["class_name"] == "InputLayer"
     }
     if config["class_name"] == "Sequential":
-        return Signature(inputs=tuple(_spec(None, found) for found in known.values())) if known else None
+        return (
+            Signature(inputs=tuple(_spec_of_layer(None, found) for found in known.values()))
+            if known
+            else None
+        )
     inputs = inner["input_layers"]
     if isinstance(inputs, dict):
-        return Signature(inputs=tuple(_spec(name, known[at[0]]) for name, at in inputs.items()))
+        return Signature(inputs=tuple(_spec_of_layer(name, known[at[0]]) for name, at in inputs.items()))
     names = [inputs[0]] if isinstance(inputs[0], str) else [at[0] for at in inputs]
     several = len(names) > 1
-    return Signature(inputs=tuple(_spec(name if several else None, known[name]) for name in names))
+    return Signature(inputs=tuple(_spec_of_layer(name if several else None, known[name]) for name in names))
 
 
-def _spec(name: str | None, layer: Mapping[str, Any]) -> TensorSpec:
+def _spec_of_layer(name: str | None, layer: Mapping[str, Any]) -> TensorSpec:
     if layer.get("ragged") or layer.get("sparse"):
         raise Unknown(name)
     dtype = layer["dtype"]

@@ -23,8 +23,8 @@ from typing import Any
 from mlwrap._journal.records import Zip
 from mlwrap._savers.keras_checks.archive import WEIGHTS
 
-_ROOM = 512  # bytes; a header takes 66, and its padding 6 at least
-_PIECE = 1 << 20  # bytes; a write of 20 MB took ten times as long where the page cache had to grow
+_HEADER_SIZE = 512  # bytes; a header takes 66, and its padding 6 at least
+_CHUNK_SIZE = 1 << 20  # bytes; a write of 20 MB took ten times as long where the page cache had to grow
 _LIBRARY = "keras.src.saving.saving_lib"
 _KINDS = ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer", "Loss")
 _PARTS = ("H5IOStore", "DiskIOStore", "_serialize_model_as_json", "_save_state")
@@ -46,8 +46,8 @@ def write_folder(model: Any, folder: Path) -> Zip:
     library: Any = import_module(_LIBRARY)
     with _telling_what_is_left_out():
         if _is_known(library) and _saves_as_keras_does(model):
-            length = _write(model, folder, library)
-            return Zip(folder=path, around=WEIGHTS, start=_ROOM, length=length)
+            length = _write_model(model, folder, library)
+            return Zip(folder=path, around=WEIGHTS, start=_HEADER_SIZE, length=length)
         model.save(str(folder), zipped=False)
         return Zip(folder=path)
 
@@ -89,7 +89,7 @@ def _saves_as_keras_does(model: Any) -> bool:
     return save is None or str(getattr(save, "__module__", "")).partition(".")[0] == "keras"
 
 
-def _write(model: Any, folder: Path, library: Any) -> int:
+def _write_model(model: Any, folder: Path, library: Any) -> int:
     """What ``save_model`` does with ``zipped=False``; how long the weights are."""
     folder.mkdir()
     config, metadata = library._serialize_model_as_json(model)  # noqa: SLF001
@@ -103,11 +103,11 @@ def _write(model: Any, folder: Path, library: Any) -> int:
                 raise
     if file.trouble is not None:
         raise file.trouble
-    return (folder / WEIGHTS).stat().st_size - _ROOM
+    return (folder / WEIGHTS).stat().st_size - _HEADER_SIZE
 
 
 def _write_state(model: Any, file: _Behind, folder: Path, library: Any) -> None:
-    weights = _store(library, file)
+    weights = _weights_store(library, file)
     try:
         assets = library.DiskIOStore(str(folder / "assets"), mode="w")
         try:
@@ -118,7 +118,7 @@ def _write_state(model: Any, file: _Behind, folder: Path, library: Any) -> None:
         weights.close()
 
 
-def _store(library: Any, file: _Behind) -> Any:
+def _weights_store(library: Any, file: _Behind) -> Any:
     """Keras's store of weights, in this file."""
     h5py: Any = import_module("h5py")  # which Keras brings
 
@@ -138,23 +138,23 @@ class _Behind(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+", opener=lambda path, flags: os.open(path, flags, 0o600))
-        super().truncate(_ROOM)
+        super().truncate(_HEADER_SIZE)
         self.trouble: OSError | None = None
 
     def tell(self) -> int:
-        return super().tell() - _ROOM
+        return super().tell() - _HEADER_SIZE
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return super().seek(offset + _ROOM if whence == io.SEEK_SET else offset, whence) - _ROOM
+        return super().seek(offset + _HEADER_SIZE if whence == io.SEEK_SET else offset, whence) - _HEADER_SIZE
 
     def truncate(self, size: int | None = None) -> int:
-        return super().truncate((self.tell() if size is None else size) + _ROOM) - _ROOM
+        return super().truncate((self.tell() if size is None else size) + _HEADER_SIZE) - _HEADER_SIZE
 
     def write(self, data: Any) -> int:
         left = memoryview(data)
         try:
             while left and self.trouble is None:
-                left = left[super().write(left[:_PIECE]) :]
+                left = left[super().write(left[:_CHUNK_SIZE]) :]
         except OSError as error:
             self.trouble = error
         return len(data)

@@ -56,7 +56,7 @@ from mlwrap.errors import LoadError, SaveError, describe_error
 
 FILE = f"{DATA}/model.keras"
 _FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
-_MOST_FOR_A_BYTE = 8
+_MAX_BYTES_PER_BYTE = 8
 
 
 class KerasSaver:
@@ -204,7 +204,7 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
         raise
     except Exception as error:
         raise SaveError(
-            f"Keras can't write {_called(model)}: {describe_error(error)}\n"
+            f"Keras can't write {_name_of_class(model)}: {describe_error(error)}\n"
             "Expected that each of its layers, losses and metrics has a get_config() that gives back "
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
@@ -212,7 +212,7 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
     return {}
 
 
-def _called(value: Any) -> str:
+def _name_of_class(value: Any) -> str:
     kind = "layer" if is_layer(value) else "model"
     # Keras 2 makes feature spaces that have no name.
     return f"the {kind} {getattr(value, 'name', kind)!r} ({class_name(value)})"
@@ -226,7 +226,7 @@ def require_no_pickle(value: Any, names: ConfigNames) -> None:
     """
     if names.pickled:
         raise SaveError(
-            f"The {_called(value).removeprefix('the ')} has PyTorch modules in it "
+            f"The {_name_of_class(value).removeprefix('the ')} has PyTorch modules in it "
             f"({', '.join(names.pickled)}), which Keras can only pickle, and pickles are not written. Build "
             "them of Keras's layers.",
             value,
@@ -280,7 +280,7 @@ def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
         size: Bytes of its weights; of a quantized one half a byte for each.
     """
     weights = declared(config)
-    if weights > max(_FEW_WEIGHTS, _MOST_FOR_A_BYTE * size):
+    if weights > max(_FEW_WEIGHTS, _MAX_BYTES_PER_BYTE * size):
         raise LoadError(
             f"This Keras model is refused: its configuration declares {weights:,} weights, and its file "
             f"holds {size:,} bytes. Load only what a training wrote, and if this is, download it again."

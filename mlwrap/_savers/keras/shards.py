@@ -38,8 +38,9 @@ def joined(model: Any) -> Any:
     except Exception as error:
         raise SaveError(
             f"The variables of the Keras model {model.name!r} ({class_name(model)}) are cut into shards by "
-            f"its strategy's variable_partitioner, and it can't be built without that: {describe_error(error)}. Build "
-            "it of layers (functional or Sequential), or train without variable_partitioner.",
+            "its strategy's variable_partitioner, and it can't be built without that: "
+            f"{describe_error(error)}. Build it of layers (functional or Sequential), or train "
+            "without variable_partitioner.",
             model,
         ) from error
     if getattr(model, "optimizer", None) is not None:

@@ -28,7 +28,7 @@ from mlwrap._savers.keras.folder_writer import left_out, write_folder
 from mlwrap._savers.keras.free_memory import free_memory
 from mlwrap.errors import SaveError
 
-LEAST = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
+MIN_BYTES = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
 _ELEMENT = 4  # bytes; nearly all variables are of 32 bits
 _PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")
 _unfit: WeakSet[Any] = WeakSet()  # models that could not be saved this way
@@ -103,7 +103,7 @@ def take_snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
             variables[id(item)] = item
         elif not all(_keras_writes(item, method) for method in ("save_own_variables", "save_assets")):
             return None
-    size = _size(variables.values())
+    size = _bytes_of_variables(variables.values())
     if not (free or free_memory() >= 2 * size):
         return None
     with _internal("saving.serialization_lib").ObjectSharingScope():
@@ -128,10 +128,10 @@ def _is_alone(model: Any, keras: Any) -> bool:
 def _is_large(model: Any) -> bool:
     """By what the model and its optimizer say of themselves; to look at all of their parts takes longer."""
     optimizer = getattr(model, "optimizer", None)
-    return _size([*model.variables, *getattr(optimizer, "variables", ())]) >= LEAST
+    return _bytes_of_variables([*model.variables, *getattr(optimizer, "variables", ())]) >= MIN_BYTES
 
 
-def _size(variables: Iterable[Any]) -> int:
+def _bytes_of_variables(variables: Iterable[Any]) -> int:
     """Of their values, in bytes."""
     return sum(_ELEMENT * math.prod(variable.shape) for variable in variables)
 

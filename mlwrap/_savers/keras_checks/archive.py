@@ -23,11 +23,11 @@ WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
 _KNOWN = {_CONFIG, "metadata.json", WEIGHTS}
 _ASSETS = "assets/"
-_MOST_MEMBERS = 10_000  # an asset for each layer that has one
-_MOST_CONFIG = 256 << 20  # bytes; vocabularies can be in it
-_ROOM = 1 << 20  # bytes that a compressed array may grow to, whatever it is stored in
-_MOST_GROWTH = 100
-_MOST_TEXTS = 10_000  # names of layers, or of weights
+_MAX_MEMBERS = 10_000  # an asset for each layer that has one
+_MAX_CONFIG_BYTES = 256 << 20  # bytes; vocabularies can be in it
+_MIN_INFLATED_BYTES = 1 << 20  # bytes that a compressed array may grow to, whatever it is stored in
+_MAX_GROWTH = 100
+_MAX_NAMES = 10_000  # names of layers, or of weights
 _LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of name and extra field; the data come behind them
 
 
@@ -41,7 +41,7 @@ def check_archive(file: Path) -> None:
             is compressed or unknown, there is more in them than the file is long, or the weights are
             no HDF5 file that stands for itself.
     """
-    with _open(file) as archive:
+    with _open_zip(file) as archive:
         _check_members(archive, file)
         with file.open("rb") as raw:
             _check_weights(archive, raw, file)
@@ -55,7 +55,7 @@ def read_config(file: Path) -> Any:
     """
     if file.is_dir():
         return json.loads((file / _CONFIG).read_bytes())
-    with _open(file) as archive:
+    with _open_zip(file) as archive:
         try:
             return json.loads(archive.read(_CONFIG))
         except (ValueError, RecursionError, zipfile.BadZipFile) as error:
@@ -64,7 +64,7 @@ def read_config(file: Path) -> Any:
 
 def weights_size(file: Path) -> int:
     """Bytes of the weights in a ``.keras`` file that :func:`check_archive` let pass."""
-    with _open(file) as archive:
+    with _open_zip(file) as archive:
         return archive.getinfo(WEIGHTS).file_size
 
 
@@ -95,7 +95,7 @@ def check_hdf5(file: Path | io.BufferedReader, name: str) -> None:
         )
 
 
-def _open(file: Path) -> zipfile.ZipFile:
+def _open_zip(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -106,8 +106,8 @@ def _open(file: Path) -> zipfile.ZipFile:
 
 def _check_members(archive: zipfile.ZipFile, file: Path) -> None:
     members = archive.infolist()
-    if len(members) > _MOST_MEMBERS:
-        raise _refusal(file, f"it has {len(members):,} members, more than {_MOST_MEMBERS:,}")
+    if len(members) > _MAX_MEMBERS:
+        raise _refusal(file, f"it has {len(members):,} members, more than {_MAX_MEMBERS:,}")
     seen: set[str] = set()
     for member in members:
         if trouble := _member_trouble(member, seen):
@@ -136,8 +136,8 @@ def _member_trouble(member: zipfile.ZipInfo, seen: set[str]) -> str | None:
         return "is encrypted"
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         return "is compressed, and could grow to any size"
-    if name == _CONFIG and member.file_size > _MOST_CONFIG:
-        return f"is {member.file_size:,} bytes long, more than {_MOST_CONFIG:,}"
+    if name == _CONFIG and member.file_size > _MAX_CONFIG_BYTES:
+        return f"is {member.file_size:,} bytes long, more than {_MAX_CONFIG_BYTES:,}"
     return None
 
 
@@ -202,7 +202,7 @@ def _attribute_trouble(item: Any) -> str | None:
     """Whether an attribute holds more texts than Keras writes: of one text there can be many copies."""
     for name in item.attrs:
         attribute = item.attrs.get_id(name)
-        if attribute.dtype.hasobject and math.prod(attribute.shape) > _MOST_TEXTS:
+        if attribute.dtype.hasobject and math.prod(attribute.shape) > _MAX_NAMES:
             return f"has {math.prod(attribute.shape):,} texts in its attribute {name!r}"
     return None
 
@@ -216,7 +216,7 @@ def _dataset_trouble(h5py: Any, item: Any) -> str | None:
         return "is put together from other files"
     if item.dtype.hasobject:
         return "holds text, references or arrays of any length, of which a few bytes can stand for gigabytes"
-    if item.nbytes > max(_ROOM, _MOST_GROWTH * item.id.get_storage_size()):
+    if item.nbytes > max(_MIN_INFLATED_BYTES, _MAX_GROWTH * item.id.get_storage_size()):
         return f"would be {item.nbytes:,} bytes in memory, and is {item.id.get_storage_size():,} in the file"
     return None
 

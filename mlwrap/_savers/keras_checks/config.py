@@ -133,7 +133,7 @@ def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:
 def needs_module(config: Any, module: str) -> bool:
     """Whether objects of a configuration are of a module, as far as it tells: of functions it does not."""
     functions = set()
-    for node in _nodes(config):
+    for node in _iter_nodes(config):
         if node.get("module") == module:
             return True
         if node["class_name"] == "function":
@@ -143,10 +143,10 @@ def needs_module(config: Any, module: str) -> bool:
 
 def declared(config: Any) -> int:
     """The number of weights that a configuration declares."""
-    return declared_weights(_nodes(config))
+    return declared_weights(_iter_nodes(config))
 
 
-def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
+def _iter_nodes(config: Any) -> Iterator[Mapping[str, Any]]:
     """Every object that a configuration describes; with a stack of our own, for a file may nest at will."""
     stack = [config]
     while stack:
@@ -180,9 +180,9 @@ def _found(
     config: Any, keras: Any, find: Callable[[str], Any]
 ) -> Iterator[tuple[Mapping[str, Any], Any, list[str]]]:
     """Every object that is described, what Keras takes for it, and what that would run or read."""
-    for node in _nodes(config):
+    for node in _iter_nodes(config):
         if node["class_name"] in _VALUES and node.get("module") is None:
-            yield node, _VALUE, list(_unsafe(node))
+            yield node, _VALUE, list(_unsafe_parts(node))
             continue
         value = resolve(node, keras, find)
         if _is_type(node):
@@ -194,7 +194,7 @@ def _found(
         ):
             # Keras 2 takes whatever a module holds.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
-        yield node, value, [*_unsafe(node), *(dangers(value, node) if value is not None else ())]
+        yield node, value, [*_unsafe_parts(node), *(dangers(value, node) if value is not None else ())]
 
 
 def _why_unbuildable(cls: Any, config: Any) -> str | None:
@@ -246,7 +246,7 @@ def _is_registered(value: Any, keras: Any, node: Mapping[str, Any], find: Callab
     return any(value is one for one in registered)
 
 
-def _unsafe(node: Mapping[str, Any]) -> Iterator[str]:
+def _unsafe_parts(node: Mapping[str, Any]) -> Iterator[str]:
     config = node["config"]
     name = config.get("name", "") if isinstance(config, Mapping) else ""
     if "__lambda__" in (node["class_name"], node.get("registered_name")):

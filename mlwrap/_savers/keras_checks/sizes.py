@@ -23,8 +23,8 @@ def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
     features: dict[int, int] = {}  # by the id of the description
     for node in layers:
         built = node.get("build_config")
-        if isinstance(built, Mapping) and (shape := _list(built.get("input_shape"))) != [None]:
-            features[id(node)] = _number(shape[-1]) or 1
+        if isinstance(built, Mapping) and (shape := _as_list(built.get("input_shape"))) != [None]:
+            features[id(node)] = _as_size(shape[-1]) or 1
             # Keras 2 tells it of a wrapper, and not of the layer in it.
             for inner in node["config"].values():
                 features.setdefault(id(inner), features[id(node)])
@@ -37,35 +37,37 @@ def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
 
 def _weights(node: Mapping[str, Any], features: int) -> int:
     config, kind = node["config"], node["class_name"]
-    units = _number(config.get("units"))
+    units = _as_size(config.get("units"))
     if kind == "Dense":
         return features * units
     if kind == "EinsumDense":
-        return features * _number(_list(config.get("output_shape"))[-1])
+        return features * _as_size(_as_list(config.get("output_shape"))[-1])
     if kind == "Embedding":
-        return _number(config.get("input_dim")) * _number(config.get("output_dim"))
+        return _as_size(config.get("input_dim")) * _as_size(config.get("output_dim"))
     if kind in _GATES:
         return _GATES[kind] * units * (features + units)
     if kind.startswith("Conv"):
-        size = math.prod(map(_number, _list(config.get("kernel_size"))))
+        size = math.prod(map(_as_size, _as_list(config.get("kernel_size"))))
         return (
-            size * _number(config.get("filters")) * max(features // max(_number(config.get("groups")), 1), 1)
+            size
+            * _as_size(config.get("filters"))
+            * max(features // max(_as_size(config.get("groups")), 1), 1)
         )
     if kind in ("MultiHeadAttention", "GroupQueryAttention"):
-        return _number(config.get("num_heads")) * _number(config.get("key_dim")) * features
+        return _as_size(config.get("num_heads")) * _as_size(config.get("key_dim")) * features
     return 0
 
 
 def _width(config: Mapping[str, Any]) -> int:
     """How wide what a layer gives out may be: of an input all of its values."""
     shape = config.get("batch_shape") or config.get("batch_input_shape") or ()
-    values = math.prod(max(_number(size), 1) for size in _list(shape))
-    return max(values, *(_number(config.get(key)) for key in _WIDTHS))
+    values = math.prod(max(_as_size(size), 1) for size in _as_list(shape))
+    return max(values, *(_as_size(config.get(key)) for key in _WIDTHS))
 
 
-def _number(value: Any) -> int:
+def _as_size(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return (list(value) or [None]) if isinstance(value, list | tuple) else [value]

@@ -48,7 +48,7 @@ def warn_of_forms(
         said += cures
         said.append("As it is, load_model(uri, into=model) restores its weights into a model that you built.")
     if problem is not None:
-        said.append(f"Stock MLflow can't predict with it where your code is not: {_plain(problem)}.")
+        said.append(f"Stock MLflow can't predict with it where your code is not: {_first_sentence(problem)}.")
     warn(" ".join(said))
 
 
@@ -60,7 +60,7 @@ def warn_of_weights(trouble: SaveError, *, serves: bool, problem: SaveError | No
     if serves:
         said.append(_anywhere())
     elif problem is not None:
-        said.append(f"Stock MLflow can't predict with it: {_plain(problem)}.")
+        said.append(f"Stock MLflow can't predict with it: {_first_sentence(problem)}.")
     said.append(f"To keep all of it: {trouble}")
     warn(" ".join(said))
 
@@ -70,7 +70,7 @@ def _anywhere() -> str:
     return f"Stock MLflow predicts with it in any process, from {form} that is kept with it."
 
 
-def _plain(problem: SaveError) -> str:
+def _first_sentence(problem: SaveError) -> str:
     return str(problem).rstrip(".")
 
 

@@ -98,7 +98,7 @@ def has_serving_form(folder: Path) -> bool:
     return (folder / FOLDER).is_dir()
 
 
-def _contents(target: Path, model: Any) -> Contents:
+def _exported_contents(target: Path, model: Any) -> Contents:
     contents = read_saved_model(target)
     if contents.python:
         raise SaveError(
@@ -120,7 +120,7 @@ def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> Serv
         warnings.simplefilter("ignore")  # that the format is old, and that no metrics were compiled
         # Without the optimizer: MLflow compiles what it loads, and losses of the script's are not there.
         model.save(str(target), save_format="tf", include_optimizer=False)
-    contents = _contents(target, model)
+    contents = _exported_contents(target, model)
     (target.parent / "keras_module.txt").write_text(package)
     (target.parent / "save_format.txt").write_text("tf")
     known = of_keras(model)
@@ -145,7 +145,7 @@ def _write_graph(model: Any, target: Path, example: Any, package: str) -> Servin
     tf: Any = imported("tensorflow")
     structure = serving_inputs(model, example)
     inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
-    held, function = tf.Module(), _function(model, structure, inputs, tf)
+    held, function = tf.Module(), _serving_function(model, structure, inputs, tf)
     several_out = len(function.get_concrete_function().outputs) > 1
     is_new = is_keras_3(package, str(imported(package).__version__))  # which mlflow.keras imports
     columns = columns_of(fed_by(example) or fed_to(model), inputs) if is_new and not several_out else ()
@@ -157,8 +157,8 @@ def _write_graph(model: Any, target: Path, example: Any, package: str) -> Servin
     held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
     flat = serving(held, tf)
     tf.saved_model.save(held, str(target), signatures={_SIGNATURE: flat} if flat is not None else None)
-    contents = _contents(target, model)
-    signature = Signature(inputs=inputs, outputs=_outputs(model, contents), columns=columns)
+    contents = _exported_contents(target, model)
+    signature = Signature(inputs=inputs, outputs=_output_specs(model, contents), columns=columns)
     if flat is not None and (several_out or (by_serve and not is_new)):
         pyfunc = ship_loader(target.parents[1], f"{FOLDER}/{_MODEL}", _SIGNATURE)
         _, flavors = _stock_loader(by_serve=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
@@ -183,7 +183,7 @@ def _stock_loader(
     return {"loader_module": "mlflow.tensorflow", "data": FOLDER}, {"tensorflow": config}
 
 
-def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
+def _serving_function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
     """The model as a function of one tensor, or of a dictionary of them by name."""
     wanted = [_tensor_spec(spec, tf) for spec in inputs]
 
@@ -191,8 +191,8 @@ def _function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: An
         fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
         packed = _pack(structure, fitted)
         if is_layer(model) and not _takes_training(model):
-            return _named(model(packed), model)
-        return _named(model(packed, training=False), model)
+            return _flat_outputs(model(packed), model)
+        return _flat_outputs(model(packed, training=False), model)
 
     def one(x: Any) -> Any:
         return call([x])
@@ -230,7 +230,7 @@ def _pack(structure: Any, tensors: Iterator[Any]) -> Any:
     return next(tensors)
 
 
-def _named(result: Any, model: Any) -> Any:
+def _flat_outputs(result: Any, model: Any) -> Any:
     """A single output as it is; several by their names, at one level."""
     while isinstance(result, list | tuple) and len(result) == 1:
         result = result[0]
@@ -243,7 +243,7 @@ def _named(result: Any, model: Any) -> Any:
         return result
     flat: dict[str, Any] = {}
     for name, part in result.items():
-        inner = _named(part, None)
+        inner = _flat_outputs(part, None)
         if isinstance(inner, Mapping):
             flat.update({f"{name}_{key}": each for key, each in inner.items()})
         else:
@@ -251,7 +251,7 @@ def _named(result: Any, model: Any) -> Any:
     return flat
 
 
-def _outputs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
+def _output_specs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
     known = of_keras(model)
     if known is not None and known.outputs:
         return known.outputs

@@ -45,7 +45,7 @@ def serving_inputs(model: Any, example: Any) -> Any:
         SaveError: It is not known, for the model was never called.
     """
     if is_layer(model):
-        return _of_layer(model, example)
+        return _inputs_of_layer(model, example)
     known = input_structure(model)
     if known is not None:
         return known
@@ -84,7 +84,7 @@ def _of_shapes(shape: Any, dtype: str, name: str) -> Any:
     return [_of_shapes(item, dtype, f"{name}_{number}") for number, item in enumerate(shape)]
 
 
-def _of_layer(layer: Any, example: Any) -> Any:
+def _inputs_of_layer(layer: Any, example: Any) -> Any:
     """The inputs of a layer that is not part of a model.
 
     Raises:

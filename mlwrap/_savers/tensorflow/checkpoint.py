@@ -107,7 +107,8 @@ class CheckpointSaver:
             ) from error
         except Exception as error:
             raise LoadError(
-                f"The checkpoint can't be read. Download the whole model folder again. {describe_error(error)}"
+                "The checkpoint can't be read. Download the whole model folder again. "
+                f"{describe_error(error)}"
             ) from error
         if unbuilt:
             raise LoadError(

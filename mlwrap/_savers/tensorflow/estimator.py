@@ -74,7 +74,7 @@ class EstimatorSaver:
         if options.serving_input_receiver_fn is not None:
             saved = _export(value, folder, prefix, options)
         if saved is None and exports:
-            saved = _described(value, folder, exports[-1])
+            saved = _saved_export(value, folder, exports[-1])
         details: dict[str, Any] = {"checkpoint": f"{_FOLDER}/{name}"}
         if best:
             details["best"] = best
@@ -149,7 +149,8 @@ def _best(model_dir: str) -> BestExport | None:
         return best_evaluation(model_dir)
     except Exception as error:  # noqa: BLE001  # event files are anybody's to write
         warn(
-            f"The evaluations in {model_dir} can't be read, so no checkpoint is the best: {describe_error(error)}"
+            f"The evaluations in {model_dir} can't be read, so no checkpoint is the best: "
+            f"{describe_error(error)}"
         )
         return None
 
@@ -168,9 +169,11 @@ def _copy_exports(model_dir: str, folder: Path) -> list[str]:
     if not files.isdir(root):
         return []
     newest = {}
-    for exporter in map(_plain, files.listdir(root)):
+    for exporter in map(_tensor_name, files.listdir(root)):
         # TensorFlow names an export by its time in seconds; what it is still writing is "temp-…".
-        times = [int(name) for name in map(_plain, files.listdir(f"{root}/{exporter}")) if name.isdigit()]
+        times = [
+            int(name) for name in map(_tensor_name, files.listdir(f"{root}/{exporter}")) if name.isdigit()
+        ]
         if times:
             newest[exporter] = max(times)
     for exporter, time in newest.items():
@@ -187,7 +190,7 @@ def _copy_tree(source: str, target: Path) -> None:
             files.copy(f"{where.rstrip('/')}/{name}", str(here / name))
 
 
-def _plain(name: str) -> str:
+def _tensor_name(name: str) -> str:
     return name.rstrip("/")  # a remote file system lists folders with a slash at their end
 
 
@@ -208,10 +211,10 @@ def _export(value: Any, folder: Path, prefix: str, options: SaveOptions) -> Save
         return None
     finally:
         shutil.rmtree(exports, ignore_errors=True)
-    return _described(value, folder, _EXPORT)
+    return _saved_export(value, folder, _EXPORT)
 
 
-def _described(value: Any, folder: Path, export: str) -> Saved | None:
+def _saved_export(value: Any, folder: Path, export: str) -> Saved | None:
     try:
         contents = read_saved_model(folder / export)
     except Exception as error:  # noqa: BLE001  # an exporter of the user's own may write anything

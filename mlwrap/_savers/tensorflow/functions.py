@@ -79,7 +79,7 @@ def serving(value: Any, tf: Any) -> Any:
         covers, or something in it is no plain tensor.
     """
     try:
-        functions = {name: found for name, found in _attributes(value) if is_function(found)}
+        functions = {name: found for name, found in _readable_attributes(value) if is_function(found)}
         ways = [functions[name] for name in _WAYS_IN if name in functions] or list(functions.values())
         if len(ways) == 1 or any(name in functions for name in _WAYS_IN):
             general = _general(traces(ways[0]), tf)
@@ -89,7 +89,7 @@ def serving(value: Any, tf: Any) -> Any:
     return None
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+def _readable_attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """All attributes that can be read, as TensorFlow reads them when it saves."""
     for name in dir(value):
         with contextlib.suppress(Exception):  # a property of the user's own may raise anything

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 MOST_VALUES = 100_000_000
-_MOST_CONSTANT = 256 << 20  # bytes of a constant that the file does not hold: of one value, repeated
+_MAX_CONSTANT_BYTES = 256 << 20  # bytes of a constant that the file does not hold: of one value, repeated
 _SIZED = {"Fill": (0,), "Range": (0, 1, 2)}  # the inputs that say how large a value becomes
-_MOST_AXES = 32
+_MAX_AXES = 32
 
 
 def assets(graph: Any) -> list[Any]:
@@ -47,7 +47,7 @@ def bloated_constants(node: Any, where: str) -> Iterator[str]:
     if node.op == "Const":
         value = node.attr["value"].tensor
         size = 8 * _count(value)
-        if size > max(_MOST_CONSTANT, 100 * value.ByteSize()):
+        if size > max(_MAX_CONSTANT_BYTES, 100 * value.ByteSize()):
             yield f"a constant in {where} would be {size:,} bytes in memory, and is not in the file"
 
 
@@ -70,7 +70,7 @@ def _is_small(size: Any) -> bool:
     from tensorflow import make_ndarray  # noqa: PLC0415  # heavy, and here already
 
     tensor = size.attr["value"].tensor
-    if _count(tensor) > _MOST_AXES:
+    if _count(tensor) > _MAX_AXES:
         return False
     values = [max(abs(int(value)), 1) for value in make_ndarray(tensor).ravel().tolist()]
     return math.prod(values) <= MOST_VALUES

@@ -61,7 +61,7 @@ class SavedModelFolderSaver(SavedModelSaver):
             )
         if (target / "variables").is_dir():
             require_whole(target / "variables" / "variables", value)
-        contents = _contents(target, source, value)
+        contents = _contents_of_folder(target, source, value)
         if contents is None:  # there is no TensorFlow to read it with
             return saved_from_contents(Contents({}, calls=False, call=None), folder, _SAVED_MODEL)
         if not contents.calls and contents.default_signature is None:
@@ -72,7 +72,7 @@ class SavedModelFolderSaver(SavedModelSaver):
         return saved_from_contents(contents, folder, _SAVED_MODEL)
 
 
-def _contents(folder: Path, source: Path, value: object) -> Contents | None:
+def _contents_of_folder(folder: Path, source: Path, value: object) -> Contents | None:
     if "tensorflow" not in sys.modules and find_spec("tensorflow") is None:
         return None
     try:

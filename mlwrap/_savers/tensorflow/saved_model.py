@@ -62,12 +62,13 @@ class SavedModelSaver:
         """
         target = folder / _FOLDER
         try:
-            _write(value, target)
+            _write_saved_model(value, target)
         except (AssertionError, KeyError) as error:  # as TensorFlow says that something is "untracked"
             raise SaveError(
                 f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
                 "on it (or is gone), and only what does is saved. Assign that to an attribute (self.table = "
-                f"table); instead of a function alone return a tf.Module. TensorFlow says: {describe_error(error)}",
+                "table); instead of a function alone return a tf.Module. TensorFlow says: "
+                f"{describe_error(error)}",
                 value,
             ) from error
         contents = read_saved_model(target)
@@ -103,7 +104,7 @@ def _is_archive(value: object) -> bool:
     return has_class(value, *_ARCHIVES, packages=_KERAS)
 
 
-def _write(value: Any, target: Path) -> None:
+def _write_saved_model(value: Any, target: Path) -> None:
     tf: Any = imported("tensorflow")
     if _is_archive(value):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its endpoints

@@ -21,7 +21,7 @@ from mlwrap.errors import LoadError, describe_error
 _PREFERRED = ("serving_default", "predict", "serve")
 _PLAIN = ("none_value", "float64_value", "int64_value", "string_value", "bool_value")
 _PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # call back into the process that traced them
-_MOST_NAMED = 5  # of what needs trust, in one message
+_MAX_NAMED = 5  # of what needs trust, in one message
 
 
 class Contents(NamedTuple):
@@ -69,7 +69,7 @@ def read_saved_model(folder: Path) -> Contents:
         for name, definition in graph.signature_def.items()
         if not name.startswith("__")  # TensorFlow's own bookkeeping
     }
-    functions = dict(_functions(graph.object_graph_def))
+    functions = dict(_traced_functions(graph.object_graph_def))
     traced = [graph.object_graph_def.concrete_functions[name] for name in functions.get("__call__", ())]
     calls = [call for function in traced if (call := _single_tensor_call(function))]
     general = next((one for one in calls if all(_covers(one.tensor, other.tensor) for other in calls)), None)
@@ -81,7 +81,7 @@ def read_saved_model(folder: Path) -> Contents:
         functions=tuple(name for name, forms in functions.items() if forms and "." not in name),
         untraced=tuple(name for name, forms in functions.items() if not forms),
         python=tuple(sorted(set(_with_python(graph.graph_def)))),
-        unsafe=tuple(_unsafe(graphs)),
+        unsafe=tuple(_needing_trust(graphs)),
     )
 
 
@@ -100,7 +100,7 @@ def check_saved_model(folder: Path, *, trust: bool) -> None:
         graphs = _meta_graphs(folder)
         lost = _damage(folder, graphs[0])
         outside = sorted({name for graph in graphs for name in _outside(graph)})
-        unsafe = [] if trust else _unsafe(graphs)
+        unsafe = [] if trust else _needing_trust(graphs)
     except Exception as error:  # anybody can have written the file
         raise _damaged(
             folder, str(error) if isinstance(error, ValueError) else describe_error(error)
@@ -118,9 +118,9 @@ def check_saved_model(folder: Path, *, trust: bool) -> None:
     if lost:
         raise _damaged(folder, lost)
     if unsafe:
-        more = f", and {len(unsafe) - _MOST_NAMED} more" if len(unsafe) > _MOST_NAMED else ""
+        more = f", and {len(unsafe) - _MAX_NAMED} more" if len(unsafe) > _MAX_NAMED else ""
         raise LoadError(
-            f"The SavedModel {folder} was not loaded: {'; '.join(unsafe[:_MOST_NAMED])}{more}. Without "
+            f"The SavedModel {folder} was not loaded: {'; '.join(unsafe[:_MAX_NAMED])}{more}. Without "
             "trust a SavedModel may only compute, and read its own files. Pass trust=True only if you trust "
             "where it comes from."
         )
@@ -130,7 +130,7 @@ def _damaged(folder: Path, why: str) -> LoadError:
     return LoadError(f"The SavedModel {folder} can't be read: {why}. Download the whole model folder again.")
 
 
-def _unsafe(graphs: Any) -> list[str]:
+def _needing_trust(graphs: Any) -> list[str]:
     # As objects TensorFlow loads only what is alone in its file.
     alone = len(graphs) == 1 and graphs[0].HasField("object_graph_def")
     return list(dict.fromkeys(what for graph in graphs for what in needs_trust(graph, as_objects=alone)))
@@ -167,7 +167,7 @@ def _meta_graphs(folder: Path) -> Any:
     return graphs
 
 
-def _functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _traced_functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Functions by their path from the object itself, with the names of their traced forms.
 
     Keras's own objects are passed over: what they hold of functions is Keras's business.
@@ -225,29 +225,31 @@ def _covers(one: Any, other: Any) -> bool:
 
 
 def _of_call(call: _Call) -> Signature:
-    return Signature(inputs=(_spec(None, call.tensor, call.tensor.shape),), outputs=_outputs(call.result))
+    return Signature(
+        inputs=(_traced_spec(None, call.tensor, call.tensor.shape),), outputs=_returned_specs(call.result)
+    )
 
 
-def _outputs(result: Any) -> tuple[TensorSpec, ...]:
+def _returned_specs(result: Any) -> tuple[TensorSpec, ...]:
     kind = result.WhichOneof("kind")
     if kind == "tensor_spec_value":
         tensor = result.tensor_spec_value
-        return (_spec(None, tensor, tensor.shape),)
+        return (_traced_spec(None, tensor, tensor.shape),)
     if kind == "dict_value":
         fields = {name: item.tensor_spec_value for name, item in result.dict_value.fields.items()}
-        return tuple(_spec(name, fields[name], fields[name].shape) for name in sorted(fields))
+        return tuple(_traced_spec(name, fields[name], fields[name].shape) for name in sorted(fields))
     return ()
 
 
 def _of_signature(definition: Any) -> Signature:
-    return Signature(inputs=_named(definition.inputs), outputs=_named(definition.outputs))
+    return Signature(inputs=_tensor_specs(definition.inputs), outputs=_tensor_specs(definition.outputs))
 
 
-def _named(tensors: Any) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(name, tensors[name], tensors[name].tensor_shape) for name in sorted(tensors))
+def _tensor_specs(tensors: Any) -> tuple[TensorSpec, ...]:
+    return tuple(_traced_spec(name, tensors[name], tensors[name].tensor_shape) for name in sorted(tensors))
 
 
-def _spec(name: str | None, tensor: Any, shape: Any) -> TensorSpec:
+def _traced_spec(name: str | None, tensor: Any, shape: Any) -> TensorSpec:
     """A spec with the sizes that the graph was traced for: what has another one it does not take."""
     from tensorflow import dtypes  # noqa: PLC0415  # as above
 

@@ -272,21 +272,21 @@ def test_a_long_text_is_cut_with_a_digest_and_kept_whole():
     captured = params({"v": "ab" * 5000})
     assert len(captured.values["v"]) == 6000
     assert re.search(r"…\[10000 chars, sha256:[0-9a-f]{12}\]$", captured.values["v"])
-    assert captured.whole == {"v": ("v", "ab" * 5000)}
+    assert captured.full_values == {"v": ("v", "ab" * 5000)}
 
 
 def test_a_long_list_is_kept_whole():
     """As a list, with words for what JSON has none for."""
     captured = params({"v": [float("nan"), 2**70, *range(3000)]})
     assert len(captured.values["v"]) == 6000
-    assert captured.whole["v"] == ("v", ["NaN", str(2**70), *range(3000)])
+    assert captured.full_values["v"] == ("v", ["NaN", str(2**70), *range(3000)])
 
 
 def test_a_secret_at_the_edge_of_a_huge_text_goes():
     """Redaction comes before every cut, also before the one for texts that are out of all measure."""
     token = "ghp_" + "a1" * 20
     captured = params({"v": " " * 999_990 + token + " " * 2_000_000})
-    assert token[:10] not in captured.whole["v"][1]
+    assert token[:10] not in captured.full_values["v"][1]
 
 
 def test_a_renamed_parameter_keeps_its_own_name():

@@ -52,8 +52,8 @@ def told(records: list[Metrics], after: int, cuts: frozenset[int] = frozenset())
         if number in cuts:
             progress = msgspec.json.decode(msgspec.json.encode(progress), type=Progress)
             thinning = Thinning(after, progress.seen)
-        found += thinning.chosen(record)
-    return found + thinning.held()
+        found += thinning.select(record)
+    return found + thinning.deferred()
 
 
 def most(count: int, after: int) -> int:
@@ -105,7 +105,7 @@ def test_how_many_are_told(count: int, after: int):
     """The first ``after``, every second of as many again, every fourth of twice as many after them."""
     thinning = Thinning(after, {})
     record = Metrics(values={"loss": 1.0}, step=0, time=0)
-    assert sum(len(thinning.chosen(record)) for _ in range(count)) == by_number(count, after)
+    assert sum(len(thinning.select(record)) for _ in range(count)) == by_number(count, after)
     assert by_number(count, after) <= most(count, after)
 
 
@@ -114,14 +114,14 @@ def test_ten_million_points():
     assert by_number(10_000_000, 1_000_000) == 2_625_000
     progress = Progress()
     thinning = Thinning(1_000_000, progress.seen)
-    thinning.chosen(Metrics(values={"loss": 5.0}, step=0, time=0))
+    thinning.select(Metrics(values={"loss": 5.0}, step=0, time=0))
     progress.seen["loss"].count = 9_999_840  # as if all those had come
     last = [
-        thinning.chosen(Metrics(values={"loss": value}, step=step, time=step))
+        thinning.select(Metrics(values={"loss": value}, step=step, time=step))
         for step, value in enumerate([3.0] * 80 + [1.0, 9.0] + [3.0] * 78, start=9_999_840)
     ]
     assert [step for points in last for *_, step in points] == list(range(9_999_840, 10_000_000, 16))
-    assert sorted(step for *_, step in thinning.held()) == [
+    assert sorted(step for *_, step in thinning.deferred()) == [
         9_999_921,
         9_999_999,
     ]  # 1.0 was told by its number
@@ -142,7 +142,7 @@ def test_memory_is_flat(tmp_path: Path):
         tracemalloc.start()
         try:
             for step in range(count):
-                thinning.chosen(Metrics(values={"loss": -float(step)}, step=step, time=step))
+                thinning.select(Metrics(values={"loss": -float(step)}, step=step, time=step))
             write_points(journal, thinning.thinned, tmp_path / FILE, lambda: None)
             return tracemalloc.get_traced_memory()[1]
         finally:

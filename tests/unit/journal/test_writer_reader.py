@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import FORMAT, Metrics, RunEnded, RunStarted, Tags
-from mlwrap._journal.writer import KEPT, PatientWriter, Writer
+from mlwrap._journal.writer import MAX_WAITING_RECORDS, PatientWriter, Writer
 from mlwrap.errors import JournalError
 
 FIRST = RunStarted(format=FORMAT, key="k", name="n", time=1, tracking_uri="sqlite:///x", folder="/")
@@ -194,12 +194,12 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path, monkey
     writer = PatientWriter(path)
     writer.append(FIRST)
     disk.room = 0
-    for step in range(KEPT + 7):
+    for step in range(MAX_WAITING_RECORDS + 7):
         writer.write(Metrics.of({"loss": 1.0}, step=step, time=1))
     assert writer.lost == 7
     disk.room = None
     assert writer.flush()
-    assert steps(path) == list(range(KEPT))
+    assert steps(path) == list(range(MAX_WAITING_RECORDS))
 
 
 def test_a_disk_that_fills_and_empties_loses_no_threads_order(

@@ -162,7 +162,7 @@ def test_what_is_signed_or_large_is_mlflows_to_send(
     """Its client works all of it out for each."""
     one, two, three, *_ = made(tmp_path)
     store = HttpArtifactRepository(f"{server.uri}/ours")
-    monkeypatch.setattr(small_uploads, "_LARGEST", 10)
+    monkeypatch.setattr(small_uploads, "_MAX_SIZE", 10)
     large = SmallFileUploader(store)
     for file in (one, two, three):
         large.upload(file, file.name)

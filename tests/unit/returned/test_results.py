@@ -98,7 +98,7 @@ def test_text_that_no_encoding_has(written):
 
 def test_a_large_table_is_cut_with_a_warning(written, monkeypatch):
     """By its values: two columns of four rows are eight."""
-    monkeypatch.setattr(results, "_MOST_CELLS", 8)
+    monkeypatch.setattr(results, "_MAX_CELLS", 8)
     whole = pd.DataFrame({"a": range(4), "b": range(4)})
     assert len(pd.read_csv(written({"t": whole}))) == 4
     with pytest.warns(MlwrapWarning, match=r"table of 5 rows is logged as its first 4 in u\.csv"):
@@ -274,7 +274,7 @@ class TestTensors:
     def test_piece_by_piece(self, written, monkeypatch):
         """A tensor of more than one piece is whole in its file."""
         tf = pytest.importorskip("tensorflow")
-        monkeypatch.setattr(results, "_PIECE", 100)
+        monkeypatch.setattr(results, "_CHUNK_SIZE", 100)
         value = tf.random.stateless_uniform((37, 5), (1, 2))
         np.testing.assert_array_equal(np.load(written(value)), value.numpy())
 
