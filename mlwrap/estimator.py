@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mlwrap._recording.metrics import MetricLog
+from mlwrap._recording.metrics.metric_log import MetricLog
 from mlwrap._run.run import Run, check_run, current_run
 from mlwrap.errors import Diverged, OptionError, describe_error, warn
 
@@ -62,7 +62,7 @@ class MetricsHook(tf.estimator.SessionRunHook):  # type: ignore[misc] # TensorFl
         elif run.status != "RUNNING":
             warn(f"MetricsHook logs nothing, for run {run.name!r} has ended ({run.status}).")
         elif run.recording:
-            self._points = run._recorder.points  # noqa: SLF001 - what a run is for us
+            self._points = run._recorder.metrics  # noqa: SLF001 - what a run is for us
         self._global_step = tf.compat.v1.train.get_global_step()
         losses = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.LOSSES)
         self._asked = {"loss": losses[-1]} if losses else {}  # the last is the EstimatorSpec's own

@@ -19,8 +19,8 @@ from mlwrap._fit.learning_rates import learning_rates
 from mlwrap._fit.tuner_trial import tuner_trial
 from mlwrap._journal.records import Metrics
 from mlwrap._process.workers import role
-from mlwrap._recording.metrics import MetricLog
-from mlwrap._recording.throughput import Throughput
+from mlwrap._recording.metrics.metric_log import MetricLog
+from mlwrap._recording.metrics.throughput import Throughput
 from mlwrap._run.run import Run, check_run, current_run
 from mlwrap._savers.history.fits import mark_logged_live
 from mlwrap.errors import Diverged, describe_error, warn
@@ -144,7 +144,7 @@ class MetricsCallback:
         elif run.status != "RUNNING":
             warn(f"MetricsCallback logs nothing, for run {run.name!r} has ended ({run.status}).")
         elif (recorder := run._recorder).recording:  # noqa: SLF001 - a worker that only takes part in saving, too
-            self._run, self._points = run, recorder.points
+            self._run, self._points = run, recorder.metrics
         self._alone = role().source is None
         self._offset, self._rescued, self._epoch = None, False, 0
         if self._best is not None:
@@ -158,7 +158,7 @@ class MetricsCallback:
             self._offset = max(0, counts.get(self._prefix, 0) - epoch)
             self._pace = Throughput(int(self.params.get("epochs") or 0) - epoch or None)
             asked = fit_params(self.model, self.params, self._batch_size, self._prefix)
-            self._run._recorder.missing_params(asked)  # type: ignore[union-attr] # noqa: SLF001 - see hook()
+            self._run._recorder.params.log_missing(asked)  # type: ignore[union-attr] # noqa: SLF001 - see hook()
             history = getattr(self.model, "history", None)
             log = self._run and self._run._recorder.fits  # noqa: SLF001 - the run's own part
             if log and getattr(history, "epoch", None) in (None, []):  # else it is of an earlier fit

@@ -10,9 +10,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlwrap._capture.arguments import Arguments
+from mlwrap._process.outcome import outcome_of
 from mlwrap._recording.null_recorder import NullRecorder
 from mlwrap._run.context import RunContext
-from mlwrap._run.ending import status_of
 from mlwrap._run.run import Run, current, current_run
 from mlwrap._sweeps.sweep import SweepTarget
 from mlwrap.config import is_disabled, is_own_option, settings
@@ -76,7 +76,7 @@ class TrackedCall:
                 result = wrapped(*args, **kwargs)
                 untracked.status = "FINISHED"
             except BaseException as error:
-                untracked.status = status_of(error)
+                untracked.status = outcome_of(error).status
                 raise
             return result  # nobody takes the run for the current one: it has ended
         context = RunContext(
@@ -127,7 +127,7 @@ class TrackedCall:
             return
         recorder = run._recorder  # noqa: SLF001 - what a run is for us
         try:
-            recorder.params(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
+            recorder.params.log(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
         except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
             recorder.warn(f"what its arguments were in the end could not be read: {describe_error(error)}")
 

@@ -1,7 +1,8 @@
 """What a run and the sender say to each other, on the line between them.
 
 The run begins with one line of JSON, a :class:`Handshake`. After that it sends single bytes: ``WAKE`` for
-"there is more", ``ASK`` for "tell me how far you are". The sender answers with a :class:`SenderStatus` in each line.
+"there is more", ``ASK`` for "tell me how far you are". The sender answers with a :class:`SenderStatus` in each
+line.
 """
 
 from __future__ import annotations

@@ -1,217 +1,121 @@
-"""One run's record while it is open: its journal, its staged files, and what MLflow said of it since.
-
-The only thing that the training half knows of a run. In a child made by ``fork`` it records nothing.
-It is some lines over the limit: each method writes one kind of record, or learns what became of it.
-"""
+"""One run while it is open: the parts that record it, its end, and what MLflow says of it afterwards."""
 
 from __future__ import annotations
 
-import functools
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from mlwrap._capture.flatten import Captured
-from mlwrap._capture.flatten import params as capture_params
-from mlwrap._capture.mlflow_names import to_mlflow_name
-from mlwrap._capture.redact import Redactor
 from mlwrap._journal.progress import Progress
-from mlwrap._journal.records import AnyRecord, Metrics, Params, RunEnded, RunStarted, Status, Tags, now
+from mlwrap._journal.records import Metrics, RunEnded, RunStarted, now
 from mlwrap._journal.writer import MAX_WAITING_RECORDS
 from mlwrap._process.console import lost_folder
-from mlwrap._recording.artifacts import ArtifactLog
-from mlwrap._recording.logged_before import LoggedParams
+from mlwrap._process.outcome import Outcome
+from mlwrap._recording.artifact_log import ArtifactLog
 from mlwrap._recording.logged_model import LoggedModel
-from mlwrap._recording.metrics import MetricLog
-from mlwrap._recording.models import ModelLog
-from mlwrap._recording.null_recorder import NullRecorder
+from mlwrap._recording.metrics.metric_log import MetricLog
+from mlwrap._recording.model_log import ModelLog
+from mlwrap._recording.param_log import ParamLog
+from mlwrap._recording.run_log import RunLog
 from mlwrap._recording.sender_link import WAKE_SECONDS, SenderLink
 from mlwrap._recording.stage_checksums import StageChecksums
 from mlwrap._savers import registry
 from mlwrap._savers.history.fits import FitLog
 from mlwrap._savers.saver import SaveOptions, Saver
 from mlwrap._spool.delivered_runs import find_delivered
-from mlwrap._spool.open_run import OpenRun, open_run
-from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.open_run import open_run
 from mlwrap._spool.spool import discarded_root
 from mlwrap.config import Nonfinite
-from mlwrap.errors import DeliveryError, Diverged, RunStateError, SaveError, describe_error, warn
-
-MAX_TAG = 5000  # characters; what every store of MLflow's takes
-MODEL_PARAMS = 100  # that MLflow takes with the request that makes a model
+from mlwrap.errors import DeliveryError, Diverged, SaveError, describe_error
 
 
-class Recorder(NullRecorder):
-    """Writes one run down.
+class Recorder(RunLog):
+    """Records one run. In a child that ``fork`` made it records nothing.
 
     Args:
         name: The run's name in MLflow.
         strict: Raise ``SaveError`` where a model can't be saved.
-        nonfinite: What becomes of metrics that are not finite.
+        nonfinite: How metrics are treated that are NaN or infinite.
 
     Attributes:
-        ready: Whether something can be recorded at once: the run is open, this process writes it down, and
-            nothing has to be told first.
+        params: Writes parameters.
+        metrics: Writes metrics.
+        artifacts: Writes artifacts.
+        models: Saves models and writes them.
+        fits: What is known of each ``fit`` in the run.
+        signal: The name of a signal that came while the run was open.
+        sender_link: The connection to the sender, if one delivers the run.
     """
 
     def __init__(self, name: str, *, strict: bool, nonfinite: Nonfinite = "tag") -> None:
         super().__init__(name)
-        self.redactor = Redactor()
         self.signal: str | None = None
         self.sender_link: SenderLink | None = None
-        self._journal: OpenRun | None = None
-        self._params = LoggedParams()
-        checksums = StageChecksums(self.append)
-        self.points = MetricLog(self.append, self.warn, self.tags, nonfinite)
         self.fits = FitLog()
-        folder: Callable[[], RunFolder] = lambda: self.journal.folder  # noqa: E731 - of a run that is open
-        self._artifacts = ArtifactLog(folder, self.append, self.warn, self.redactor, checksums)
-        self.models = ModelLog(
-            name,
-            folder,
-            self.append,
-            self.warn,
-            self.redactor,
-            checksums=checksums,
-            state=lambda: (self._params.first(MODEL_PARAMS), self.points.newest()),
-            failing=functools.partial(setattr, self, "ready", False),
-            strict=strict,
-        )
-        self._full_values: dict[str, tuple[str, Any]] = {}
-        self._full = self._gone = False
+        checksums = StageChecksums(self)
+        self.artifacts = ArtifactLog(self, checksums)
+        self.params = ParamLog(self, self.artifacts)
+        self.metrics = MetricLog(self, nonfinite)
+        self.models = ModelLog(self, self.params, self.metrics, checksums, strict=strict)
+        self._warned_full = self._looked_lost = False
 
-    @property
-    def recorded(self) -> bool:
-        """Whether there is a journal, whoever's it is to write."""
-        return self._journal is not None
-
-    @property
-    def journal(self) -> OpenRun:
-        """The open journal.
-
-        Raises:
-            RunStateError: There is none.
-        """
-        if self._journal is None:
-            raise RunStateError(f"run {self.name!r} records nothing.")
-        return self._journal
-
-    def open(self, root: Path, first: RunStarted, *, line: bool, in_vain: bool = False) -> None:
+    def open(self, root: Path, first: RunStarted, *, has_sender: bool, is_discarded: bool = False) -> None:
         """Open the journal, in the spool ``root``.
 
         Args:
             root: Where the run folder is made.
             first: The journal's first record.
-            line: Whether a sender is to deliver it from now on.
-            in_vain: Whether it is thrown away at the end: of a worker that only takes part in saving.
+            has_sender: Whether a sender is to deliver it from now on.
+            is_discarded: Whether the run folder is removed at the end: of a worker that only takes part in
+                saving.
 
         Raises:
             SpoolError: The spool can't be written.
         """
-        self.in_vain = in_vain
-        self._journal = open_run(discarded_root(root) if in_vain else root, first)
+        self.is_discarded = is_discarded
+        self._journal = open_run(discarded_root(root) if is_discarded else root, first)
         self.recording = self.ready = True
         _recording.add(self)
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
         self.run_id = first.run_id
         self.experiment, self.experiment_id = first.experiment, first.experiment_id
-        if line:
+        if has_sender:
             try:
-                self.sender_link = SenderLink(self._journal.folder, first.tracking_uri)
+                self.sender_link = SenderLink(self.folder, first.tracking_uri)
             except DeliveryError as error:
                 self.warn(f"MLflow will be told at its end, by this process: {error}")
-        self._journal.watch(self._warn_kept, self._look, WAKE_SECONDS)
-        self.points.write = self._journal.append  # looked up once, for it is called at every step
+        self._journal.watch(self._warn_full, self._look, WAKE_SECONDS)
+        self.metrics.write = self._journal.append  # looked up once, because every step calls it
 
-    def append(self, record: AnyRecord) -> None:
-        """Write one record; one that the disk does not take is kept for later, said once."""
-        self.journal.append(record)
-
-    def _warn_kept(self, trouble: OSError) -> None:
-        if not self._full and self.status == "RUNNING":  # else a thread came too late
-            self._full = True
+    def _warn_full(self, error: OSError) -> None:
+        if not self._warned_full and self.status == "RUNNING":  # else a thread came too late
+            self._warned_full = True
             self.warn(
-                f"{self.journal.folder.path} can't be written ({trouble.strerror}). Training goes on; until "
+                f"{self.folder.path} can't be written ({error.strerror}). Training goes on; until "
                 f"it can, the next {MAX_WAITING_RECORDS:,} records wait in memory, and those beyond "
                 "are lost. Make room."
             )
 
     def _look(self) -> None:
-        """Wake the sender, and see that there still is something to deliver."""
+        """Wake the sender, and check that the run folder is still there."""
         if self.sender_link is not None:
             self.sender_link.wake()
         self.find_lost()
 
     def find_lost(self) -> bool:
-        """Whether the run folder is gone and was not delivered, which is said once."""
-        if self._journal is not None and not self._gone and not self._journal.folder.exists():
-            self._gone = True
-            if (progress := find_delivered(self._journal.folder)) is not None:
+        """Tell whether the run folder is gone and was not delivered; warn once."""
+        if self._journal is not None and not self._looked_lost and not self.folder.exists():
+            self._looked_lost = True
+            if (progress := find_delivered(self.folder)) is not None:
                 self.delivered(progress)
             else:
                 self.lost = True
-                self.warn(lost_folder(self._journal.folder.path))
+                self.warn(lost_folder(self.folder.path))
         return self.lost
 
-    def warn(self, message: str) -> None:
-        """Say what went wrong, secrets left out."""
-        text = self.redactor.text(message)
-        warn(f"run {self.name!r}: {text if len(text) <= MAX_TAG else text[:MAX_TAG] + ' …'}")
-
-    def params(self, captured: Captured) -> None:
-        """Write parameters down, each the first time that it comes."""
-        fresh, changed = self._params.fresh(captured.values)
-        for name, before, now_called in changed:
-            self.warn(
-                f"parameter {name!r} was {before!r} and can't change; the new value is logged as "
-                f"{now_called!r}. Log what changes as a metric."
-            )
-        if fresh:
-            self.append(Params(values=fresh))
-        if captured.full_values:
-            self._full_values |= captured.full_values
-            table = {name: {"name": own, "value": value} for name, (own, value) in self._full_values.items()}
-            self.text(msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), "params.json")
-
-    def missing_params(self, values: Mapping[str, Any]) -> None:
-        """Write those parameters down whose names the run does not have yet."""
-        captured = capture_params(values, redactor=self.redactor)
-        missing = self._params.missing(captured.values)
-        whole = {name: each for name, each in captured.full_values.items() if name in missing}
-        self.params(Captured(missing, whole))
-
-    def tags(self, tags: Mapping[str, Any]) -> None:
-        """Write tags down."""
-        self.append(Tags(values=self.tag_texts(tags)))
-
-    def tag_texts(self, tags: Mapping[str, Any]) -> dict[str, str]:
-        """Tags as MLflow takes them: text, without secrets, at most ``MAX_TAG`` characters."""
-        texts = {}
-        for name, value in tags.items():
-            try:
-                text = self.redactor.text(str(self.redactor.value(str(name), value)))
-            except Exception as error:  # noqa: BLE001 - whatever a value's own __str__ raises
-                text = f"not readable: {type(error).__name__}"
-            texts[to_mlflow_name(str(name))] = text[:MAX_TAG]
-        return texts
-
-    def copy(self, source: Path, folder: str | None) -> None:
-        """Stage a copy of a file or folder as an artifact."""
-        self._artifacts.copy(source, folder)
-
-    def text(self, text: str, artifact_file: str) -> None:
-        """Stage text as an artifact, secrets left out."""
-        self._artifacts.text(text, artifact_file)
-
-    def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
-        """Stage the file that ``write`` makes as an artifact."""
-        self._artifacts.file(artifact_file, write)
-
-    def model(
+    def save_model(
         self,
         model: Any,
         name: str,
@@ -225,12 +129,12 @@ class Recorder(NullRecorder):
         call: int | None = None,
         others: Collection[str] = (),
     ) -> LoggedModel:
-        """Save a model and write it down, or that it could not be saved; see :meth:`Models.save`.
+        """Save a model and write it, or that it could not be saved; see :meth:`ModelLog.save`.
 
         Raises:
             SaveError: It could not be saved, and the run is strict.
         """
-        if self.in_vain and not getattr(saver, "collective", False):
+        if self.is_discarded and not getattr(saver, "collective", False):
             return LoggedModel(name, "STAGED")
         return self.models.save(
             model,
@@ -252,70 +156,76 @@ class Recorder(NullRecorder):
         return self.models.logged
 
     @property
-    def saving(self) -> bool:
-        """Whether a model is being saved in the background, by this process."""
+    def is_saving(self) -> bool:
+        """Whether this process saves a model in the background."""
         return self.recording and self.models.busy
 
-    def tell_failures(self) -> None:
-        """Tell which models could not be saved in the background; see :meth:`Models.report`."""
-        self.ready = True  # before they are told: another one may fail in the meantime
+    def report_failed_saves(self) -> None:
+        """Report which models could not be saved in the background; see :meth:`ModelLog.report`."""
+        self.ready = True  # before the report: another save may fail in the meantime
         try:
             self.models.report()
         except SaveError:
-            self.ready = False  # for there may be more
+            self.ready = False  # because there may be more
             raise
 
-    def saved(self, error: BaseException | None) -> BaseException | None:
-        """Wait for the models that are being saved, before the end of the run; see :meth:`Models.finish`."""
+    def finish_saves(self, error: BaseException | None) -> BaseException | None:
+        """Wait for the models that are being saved, before the run's end; see :meth:`ModelLog.finish`."""
         return self.models.finish(error) if self.recording and self.status == "RUNNING" else None
 
-    def unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
-        """Say that nobody knows how to save something: where it was found, and its type."""
+    def warn_unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
+        """Warn of objects that no saver knows: where each was found, and its type."""
         what = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
             f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
             f"There are savers for: {', '.join(registry.saver_names())}. mlwrap.register_saver() adds one."
         )
 
-    def close(self, status: Status, error: str | None) -> None:
-        """Write the run's end down and close the journal; a second call does nothing."""
+    def close(self, outcome: Outcome) -> None:
+        """Write the run's end and close the journal; a second call does nothing."""
         if self.status != "RUNNING":
             return
-        self._settle()
-        self.status, self.ready = status, False
-        last = RunEnded(status=status, time=now(), error=self.redactor.text(error) if error else None)
+        self._try("why it ended could not be written down", self._write_why, outcome)
+        self._try("its last metrics could not be written", self.metrics.flush_pending)
+        self._try("the names of its artifacts could not be written", self.artifacts.finish)
+        self.status, self.ready = outcome.status, False
+        error = self.redactor.text(outcome.error) if outcome.error else None
+        last = RunEnded(status=outcome.status, time=now(), error=error)
         try:
             if lost := self.journal.end(last):
-                self.warn(f"{lost:,} records are lost, for {self.journal.folder.path} could not be written.")
-        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            self.warn(f"its end could not be written to {self.journal.folder.path}: {failure}")
+                self.warn(f"{lost:,} records are lost, for {self.folder.path} could not be written.")
+        except Exception as failure:  # noqa: BLE001 - the user's result comes before a fault of mlwrap's
+            self.warn(f"its end could not be written to {self.folder.path}: {failure}")
 
-    def _settle(self) -> None:
+    def _write_why(self, outcome: Outcome) -> None:
+        if outcome.traceback:
+            self.artifacts.text(outcome.traceback, "traceback.txt")
+        if outcome.tags:
+            self.tags(outcome.tags)
+
+    def _try(self, problem: str, work: Any, *args: Any) -> None:
+        """Do a part of the end; a failure is a warning, because the user's result comes first."""
         try:
-            self.points.flush_pending()
+            work(*args)
         except Diverged:
             pass  # the training is over
-        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
-            self.warn(f"its last metrics could not be written: {describe_error(failure)}")
-        try:
-            self._artifacts.finish()
-        except Exception as failure:  # noqa: BLE001 - likewise
-            self.warn(f"the names of its artifacts could not be written: {describe_error(failure)}")
+        except Exception as failure:  # noqa: BLE001 - see above
+            self.warn(f"{problem}: {describe_error(failure)}")
 
     def release(self) -> None:
-        """Let go of the run folder: what is not delivered yet is anybody's to deliver."""
+        """Let go of the run folder: any process may deliver the rest."""
         self.journal.release()
         if self.sender_link is not None:
             self.sender_link.close()
 
     def delivered(self, progress: Progress) -> None:
-        """Learn what MLflow has of this run."""
+        """Take over what MLflow has of this run: ids, models and their status."""
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
-        for staged, known in progress.models.items():
-            where = f"models:/{known.model_id}" if known.model_id else f"runs:/{self.run_id}/{known.name}"
-            self.models.logged[staged].delivered(known.status, where, known.registered)
-            for trouble in known.troubles:
-                self.warn(f"the model {known.name!r}: {trouble}")
+        for staged, model in progress.models.items():
+            uri = f"models:/{model.model_id}" if model.model_id else f"runs:/{self.run_id}/{model.name}"
+            self.models.logged[staged].delivered(model.status, uri, model.registered)
+            for trouble in model.troubles:
+                self.warn(f"the model {model.name!r}: {trouble}")
         if progress.degraded:
             self.warn(progress.degraded)
 

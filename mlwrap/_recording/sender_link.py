@@ -174,7 +174,7 @@ def _start_sender(address: Path) -> None:
         # ends a terminal's processes does not end it. Its modules are found where this process finds its own.
         source = (
             f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._sender.server import run_sender; "
-            f"main({listener.fileno()}, {str(address)!r})"
+            f"run_sender({listener.fileno()}, {str(address)!r})"
         )
         sender = subprocess.Popen(  # noqa: S603 - this very interpreter
             [sys.executable, "-c", source],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlwrap._journal.records import Checksums, StagedFile, Zip
 from mlwrap._recording.background_save import BackgroundSaver
+from mlwrap._recording.run_log import RunLog
 from mlwrap._spool.staged_files import LARGE_BYTES, staged_files, total_size, with_checksums
 
 
@@ -15,11 +16,11 @@ class StageChecksums:
     """Looks at the stages of one run.
 
     Args:
-        append: Writes a record down.
+        run: The run.
     """
 
-    def __init__(self, append: Callable[[Checksums], None]) -> None:
-        self._append = append
+    def __init__(self, run: RunLog) -> None:
+        self._run = run
         self._background = BackgroundSaver()
 
     @property
@@ -53,7 +54,7 @@ class StageChecksums:
 
         def work() -> None:
             with contextlib.suppress(OSError):  # it has been delivered, and is gone; or delivery will say
-                self._append(Checksums(staged=staged, files=with_checksums(stage, files)))
+                self._run.append(Checksums(staged=staged, files=with_checksums(stage, files)))
 
         try:
             self._background.do(staged, work, replaced=lambda: None)

@@ -14,12 +14,12 @@ from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import RunStarted, now
 from mlwrap._process import console, shutdown
 from mlwrap._process.mlflow_settings import current_directory
+from mlwrap._process.outcome import outcome_of, outcome_of_exit
 from mlwrap._process.provenance import provenance
 from mlwrap._process.run_in_thread import run_in_thread
 from mlwrap._process.system_metrics import system_metrics
 from mlwrap._process.workers import Role, role
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.ending import close_run, status_of
 from mlwrap._run.flush import RunDelivery
 from mlwrap._run.mlflow_active_run import ActiveRunBridge
 from mlwrap._run.parent_run import existing_run, export_parent, parent_in_context, resolve_destination
@@ -150,7 +150,7 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run as ``error`` says; the error goes on to the caller."""
-        unsaved = self._recorder.saved(error)
+        unsaved = self._recorder.finish_saves(error)
         if self._end(error or unsaved):
             self._deliver()
         if unsaved is not None:
@@ -166,12 +166,12 @@ class RunContext:
         """End the run likewise; other tasks go on while it waits for delivery."""
         unsaved = None
         try:
-            if self._recorder.saving:
+            if self._recorder.is_saving:
                 await run_in_thread(self._recorder.models.wait, error)
         except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
             self._recorder.models.abandon_all(f"cut short by {describe_error(cancelled)}")
             unsaved = cancelled
-        unsaved = unsaved or self._recorder.saved(error)
+        unsaved = unsaved or self._recorder.finish_saves(error)
         if self._end(error or unsaved):
             if self._delivery.blocks:
                 await run_in_thread(self._deliver, error)
@@ -185,19 +185,19 @@ class RunContext:
         if self._run is not None and current.get() is self._run:
             current.set(self._run.parent)
         self._exported.close()
-        status = status_of(error, self._recorder.signal)
+        outcome = outcome_of(error, self._recorder.signal)
         if not self._recorder.recording:
-            self._recorder.status = status
+            self._recorder.status = outcome.status
             return False
         if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
             shutdown.unlisten(self)
             return False
         try:
             if self._active_run_bridge is not None:
-                self._active_run_bridge.leave(status)
+                self._active_run_bridge.leave(outcome.status)
             if self._on_end is not None:
                 self._on_end(self._recorder)
-            close_run(self._recorder, status, error)
+            self._recorder.close(outcome)
         finally:
             shutdown.unlisten(self)
         return True
@@ -218,7 +218,7 @@ class RunContext:
         ):  # else the run has ended, and what is not delivered yet waits in the spool
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
-            close_run(self._recorder, "KILLED", None)
+            self._recorder.close(outcome_of_exit(signal_name))
             self._deliver()
 
     def _start(self) -> None:
@@ -254,11 +254,13 @@ class RunContext:
             system_metrics=system_metrics(self._settings),
         )
         sender = self._settings.delivery == "sender" and not self._offline and worker.chief
-        recorder.open(spool_root(self._settings.spool), first, line=sender, in_vain=not worker.chief)
+        recorder.open(
+            spool_root(self._settings.spool), first, has_sender=sender, is_discarded=not worker.chief
+        )
         shutdown.listen(self, self._preemption_signal)
         if not worker.chief:
             return
-        self._exported.enter_context(export_parent(recorder.journal.folder))
+        self._exported.enter_context(export_parent(recorder.folder))
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
@@ -279,15 +281,15 @@ class RunContext:
 
     def _write_params(self, captured: Captured) -> None:
         try:
-            self._recorder.params(captured)
+            self._recorder.params.log(captured)
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder.warn(
                 f"its parameters could not be written, and training goes on: {describe_error(error)}"
             )
 
     def _deliver(self) -> None:
-        recorder, folder = self._recorder, self._recorder.journal.folder
-        if recorder.in_vain:
+        recorder, folder = self._recorder, self._recorder.folder
+        if recorder.is_discarded:
             recorder.release()
             folder.remove()
             return

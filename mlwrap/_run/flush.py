@@ -72,7 +72,7 @@ class RunDelivery:
             if self.is_deferred and recorder.sender_link is not None:
                 _add_pending(
                     recorder.key,
-                    _PendingRun(recorder.name, recorder.journal.folder, recorder.sender_link, self._deadline),
+                    _PendingRun(recorder.name, recorder.folder, recorder.sender_link, self._deadline),
                 )
 
     def wait(self, timeout: float | None) -> bool:
@@ -91,7 +91,7 @@ class RunDelivery:
         return self._delivered or (recorder.offline and not recorder.lost)
 
     def _deliver_or_wait(self, timeout: float) -> None:
-        recorder, folder = self._recorder, self._recorder.journal.folder
+        recorder, folder = self._recorder, self._recorder.folder
         try:
             if folder.exists():
                 if recorder.sender_link is None:

@@ -70,7 +70,7 @@ def check_open(recorder: Recorder, method: str) -> bool:
             f"({recorder.status}). Call it while the run is open."
         )
     if recorder.recording:
-        recorder.tell_failures()
+        recorder.report_failed_saves()
     return recorder.recording
 
 

@@ -55,7 +55,7 @@ class RunInfo:
     @property
     def recording(self) -> bool:
         """Whether this process records this run: not if disabled, no chief, or a child made by ``fork``."""
-        return self._recorder.recording and not self._recorder.in_vain
+        return self._recorder.recording and not self._recorder.is_discarded
 
     @property
     def recorded(self) -> bool:

@@ -49,7 +49,7 @@ class ActiveRunBridge:
         try:
             from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
-            recorder.delivered(deliver(recorder.journal.folder))
+            recorder.delivered(deliver(recorder.folder))
             _patch()
             # Not by mlflow.start_run(run_id=…): that refuses a run of another experiment than the one that
             # mlflow.set_experiment() named.

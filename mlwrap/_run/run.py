@@ -89,7 +89,7 @@ class Run(TrainingMethods, RunInfo):
 
         MLflow never changes a parameter: a second, different value is logged as ``<name>.2``, with a warning.
         """
-        self._recorder.params(capture_params(params, redactor=self._recorder.redactor))
+        self._recorder.params.log(capture_params(params, redactor=self._recorder.redactor))
 
     @handle_internal_errors
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -99,12 +99,12 @@ class Run(TrainingMethods, RunInfo):
     @handle_internal_errors
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Log a file or folder as it is now, under its own name, in the artifact folder ``artifact_path``."""
-        self._recorder.copy(Path(path), artifact_path)
+        self._recorder.artifacts.copy(Path(path), artifact_path)
 
     @handle_internal_errors
     def log_text(self, text: str, artifact_file: str) -> None:
         """Log text as the file ``artifact_file``, secrets left out."""
-        self._recorder.text(text, artifact_file)
+        self._recorder.artifacts.text(text, artifact_file)
 
     @handle_internal_errors
     def log_figure(self, figure: Any, artifact_file: str) -> None:
@@ -113,7 +113,7 @@ class Run(TrainingMethods, RunInfo):
         Figures are those of matplotlib, plotly (``.html``; pictures need its kaleido), Altair and Bokeh
         (``.html``), images of Pillow, and whatever has a ``savefig``.
         """
-        self._recorder.file(artifact_file, functools.partial(write_figure, figure))
+        self._recorder.artifacts.file(artifact_file, functools.partial(write_figure, figure))
 
     @handle_internal_errors
     def log_model(
@@ -167,10 +167,10 @@ class Run(TrainingMethods, RunInfo):
             kind = f"{type(model).__module__}.{type(model).__qualname__}"
             if isinstance(model, str | os.PathLike):
                 kind = f"a model at {str(model)!r}, which is none or is not there"
-            self._recorder.unknown([("log_model()", kind)])
+            self._recorder.warn_unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
-        self._recorder.points.log_found(registry.training_metrics(saver, model), name)
+        self._recorder.metrics.log_found(registry.training_metrics(saver, model), name)
         self._log_params_of(model, name, saver)
         options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,
@@ -183,8 +183,8 @@ class Run(TrainingMethods, RunInfo):
         for trouble in troubles:
             self._recorder.warn(trouble)
         if metrics is not None and not isinstance(metrics, Metrics):
-            metrics = self._recorder.points.log(metrics, step)
-        return self._recorder.model(
+            metrics = self._recorder.metrics.log(metrics, step)
+        return self._recorder.save_model(
             model,
             name,
             saver,
@@ -224,9 +224,9 @@ class Run(TrainingMethods, RunInfo):
             SaveError: A model could not be saved and the run is strict; carries ``value``.
         """
         recorder, failed = self._recorder, None
-        began = recorder.journal.folder.began() / 1e9 - _CLOCK_SKEW
+        began = recorder.folder.began() / 1e9 - _CLOCK_SKEW
         found = unpack(value, since=began, fits=recorder.fits)
-        recorder.points.log_found(found.metrics)
+        recorder.metrics.log_found(found.metrics)
         if found.tags:
             recorder.tags(found.tags)
         for output in found.outputs:
@@ -243,16 +243,16 @@ class Run(TrainingMethods, RunInfo):
             recorder.warn(trouble)
         if found.models:
             with contextlib.suppress(Diverged):  # what has come back was trained already
-                recorder.points.flush_pending()  # for it carries the newest metrics
+                recorder.metrics.flush_pending()  # for it carries the newest metrics
         call, names = recorder.models.next_call(), {name for name, _, _ in found.models}
         for (name, model, saver), options in zip(found.models, each, strict=True):
             self._log_params_of(model, name, saver)
             try:
-                recorder.model(model, name, saver, options, call=call, others=names - {name})
+                recorder.save_model(model, name, saver, options, call=call, others=names - {name})
             except SaveError as error:
                 failed = failed or error
         if found.unknown:
-            recorder.unknown(found.unknown)
+            recorder.warn_unknown(found.unknown)
         if failed is not None:
             failed.value = value
             raise failed
@@ -261,9 +261,9 @@ class Run(TrainingMethods, RunInfo):
         path, content = output
         try:
             if isinstance(content, str):
-                self._recorder.text(content, path)
+                self._recorder.artifacts.text(content, path)
             else:
-                self._recorder.file(path, content)
+                self._recorder.artifacts.file(path, content)
         except Exception as error:  # noqa: BLE001 - one result that can't be written costs no other
             self._recorder.warn(f"{path!r} is not logged: {describe_error(error)}")
 
@@ -281,4 +281,4 @@ class Run(TrainingMethods, RunInfo):
         tell = getattr(saver, "params", None)
         if tell is not None and (params := tell(model)):
             own = "params" if name == saver.default_name else f"{name}.params"
-            self._recorder.params(capture_params({own: params}, redactor=self._recorder.redactor))
+            self._recorder.params.log(capture_params({own: params}, redactor=self._recorder.redactor))

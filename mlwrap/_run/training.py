@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from mlwrap._recording.metrics.throughput import Throughput
 from mlwrap._recording.recorder import Recorder
-from mlwrap._recording.throughput import Throughput
 from mlwrap._run.internal_errors import check_open, handle_internal_errors, never_raises, warn_or_reraise
 from mlwrap._savers.tensorflow.event_files import folder_metrics
 from mlwrap.errors import describe_error, warn
@@ -31,7 +31,7 @@ class TrainingMethods:
         self, name: str, value: Any, *, step: int | None = None, timestamp: float | None = None
     ) -> None:
         """Log one metric at a step; see :meth:`log_metrics`."""
-        self._recorder.points.log({name: value}, step, timestamp)
+        self._recorder.metrics.log({name: value}, step, timestamp)
 
     @handle_internal_errors
     def log_metrics(
@@ -51,7 +51,7 @@ class TrainingMethods:
         """
         if not isinstance(metrics, Mapping):  # an iterator may have no end
             raise TypeError(f"expected a mapping of names to numbers, not {type(metrics).__name__}.")
-        self._recorder.points.log(metrics, step, timestamp)
+        self._recorder.metrics.log(metrics, step, timestamp)
 
     @handle_internal_errors
     def log_event_files(self, path: str | os.PathLike[str], *, prefix: str = "") -> None:
@@ -63,7 +63,7 @@ class TrainingMethods:
             prefix: What stands before all names.
         """
         records = folder_metrics(Path(path))
-        self._recorder.points.log_found(
+        self._recorder.metrics.log_found(
             msgspec.structs.replace(record, values={f"{prefix}{n}": v for n, v in record.values.items()})
             for record in records
         )
@@ -122,7 +122,7 @@ def _log_metric(
     recorder = self._recorder
     if recorder.ready or check_open(recorder, "log_metric"):
         try:
-            recorder.points.log({name: value}, step, timestamp)
+            recorder.metrics.log({name: value}, step, timestamp)
         except Exception as error:  # noqa: BLE001 - see harmless()
             warn_or_reraise(recorder, _log_metric, error)
 
@@ -142,7 +142,7 @@ def _log_metrics(
     recorder = self._recorder
     if recorder.ready or check_open(recorder, "log_metrics"):
         try:
-            recorder.points.log(metrics, step, timestamp)
+            recorder.metrics.log(metrics, step, timestamp)
         except Exception as error:  # noqa: BLE001 - see harmless()
             warn_or_reraise(recorder, _log_metrics, error)
 

@@ -61,7 +61,7 @@ class _OutcomeReader:
             return
         self._recorder = recorder
         try:
-            self._metrics = last_values(recorder.journal.folder)
+            self._metrics = last_values(recorder.folder)
         except (JournalError, OSError) as error:
             recorder.warn(f"its metrics are not in the sweep's table: {describe_error(error)}")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 import mlwrap
-from mlwrap._recording import clock
+from mlwrap._recording.metrics import clock
 
 HOUR = 3_600_000_000_000
 

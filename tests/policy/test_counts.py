@@ -34,7 +34,7 @@ def logged(python, values: str, delivery: str = "off") -> dict[str, int]:
     """What so many calls of ``log_metrics`` did, after some that made what is made once."""
     return told(
         python(
-            COUNTING + "from mlwrap._recording import sender_link as line\n"
+            COUNTING + "from mlwrap._recording import sender_link\n"
             "with mlwrap.model_run('r') as run:\n"
             "    for step in range(10):\n"
             f"        run.log_metrics({values}, step=step)\n"
@@ -42,7 +42,7 @@ def logged(python, values: str, delivery: str = "off") -> dict[str, int]:
             f"    for step in range(10, 10 + {CALLS}):\n"
             f"        run.log_metrics({values}, step=step)\n"
             "    print(json.dumps(counts), flush=True)\n"
-            "    for sender in line._started:\n"
+            "    for sender in sender_link._started:\n"
             "        sender.kill()\n"  # it need not deliver them
             "    os._exit(0)\n",
             MLWRAP_DELIVERY=delivery,

@@ -190,7 +190,7 @@ def test_a_busy_tensor_waits_no_longer_than_a_second(monkeypatch: pytest.MonkeyP
     """Then the next call asks for it."""
     busy, now = Busy(0.5), [0.0]
     with captured() as (run, runs):
-        monkeypatch.setattr("mlwrap._recording.metrics.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("mlwrap._recording.metrics.metric_log.time.monotonic", lambda: now[0])
         run.log_metric("loss", busy)
         now[0] = 1.5
         run.log_metric("other", 1.0)
@@ -270,8 +270,8 @@ def test_a_point_that_was_logged_live_is_not_found_again():
             Metrics.of({"loss": loss, "val": 1.0}, step=step, time=1)
             for step, loss in enumerate((0.5, 0.3, math.nan))
         ]
-        run._recorder.points.log_found(remembered)
-        run._recorder.points.log_found(remembered)
+        run._recorder.metrics.log_found(remembered)
+        run._recorder.metrics.log_found(remembered)
     found = [(step, str(value)) for step, value in runs[0].metrics["loss"]]
     assert found == [(0, "0.5"), (1, "0.25"), (2, "nan"), (1, "0.3")]
     assert len(runs[0].metrics["val"]) == 3
@@ -282,7 +282,7 @@ def test_very_many_names_do_not_pile_up():
     with captured() as (run, runs):
         for step in range(1000):
             run.log_metric(f"loss_{step}", 1.0, step=step)
-        assert len(run._recorder.points._streams) <= 256
+        assert len(run._recorder.metrics._streams) <= 256
     assert len(runs[0].metrics) == 1000
 
 
@@ -291,7 +291,7 @@ def test_what_is_remembered_has_an_end():
     with captured() as (run, _):
         for step in range(12_000):
             run.log_metric("loss", 1.0, step=step)
-        (stream,) = run._recorder.points._streams.values()
+        (stream,) = run._recorder.metrics._streams.values()
         assert len(stream.recent) == 5_000
 
 
@@ -316,7 +316,7 @@ def test_all_that_is_held_has_an_end():
             run.log_metric("loss", np.float32(step))
             run.log_metric("busy", Ready(step / 2))
             if step in {6_000, 17_999}:
-                sizes.append(held(run._recorder.points))
+                sizes.append(held(run._recorder.metrics))
     assert sizes[0] > 10_000  # it was counted
     assert abs(sizes[1] - sizes[0]) < 100
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from mlwrap import model_run
-from mlwrap._recording.throughput import Throughput
+from mlwrap._recording.metrics.throughput import Throughput
 from mlwrap.testing import capture_runs
 
 
@@ -15,7 +15,7 @@ from mlwrap.testing import capture_runs
 def clock(monkeypatch: pytest.MonkeyPatch):
     """The time, in a list of one."""
     now = [100.0]
-    monkeypatch.setattr("mlwrap._recording.throughput.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mlwrap._recording.metrics.throughput.time.monotonic", lambda: now[0])
     return now
 
 

@@ -1,52 +1,11 @@
-"""What a run has logged already: a parameter never changes, and a point counts once."""
+"""The data points that a run has logged: one that is met again counts once."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import Metrics, Number
-
-
-class ChangedParam(NamedTuple):
-    """A parameter that came again with another value."""
-
-    name: str
-    before: str
-    now_called: str
-
-
-class LoggedParams:
-    """The parameters of a run so far."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, str] = {}
-
-    def first(self, count: int) -> dict[str, str]:
-        """The first ``count`` of them, name to text."""
-        return dict(itertools.islice(self._values.items(), count))
-
-    def missing(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Those whose names there are not yet."""
-        return {name: text for name, text in values.items() if name not in self._values}
-
-    def fresh(self, values: Mapping[str, str]) -> tuple[dict[str, str], list[ChangedParam]]:
-        """Those of ``values`` that are to be written, and those of them under another name."""
-        fresh: dict[str, str] = {}
-        changed: list[ChangedParam] = []
-        for name, text in values.items():
-            before = self._values.get(name)
-            if before is None:
-                fresh[name] = text
-            elif before != text:
-                others = (to_mlflow_name(f"{name}.{number}") for number in itertools.count(2))
-                free = next(other for other in others if other not in self._values and other not in values)
-                fresh[free] = text
-                changed.append(ChangedParam(name, before, free))
-        self._values |= fresh
-        return fresh, changed
 
 
 class SeenPoints:

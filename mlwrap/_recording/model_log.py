@@ -10,26 +10,28 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from mlwrap._capture.redact import Redactor
-from mlwrap._journal.records import AnyRecord, Metrics, Model, now
+from mlwrap._journal.records import Metrics, Model, now
 from mlwrap._process.provenance import pins
 from mlwrap._recording.background_save import BackgroundSaver
 from mlwrap._recording.logged_model import LoggedModel, plain_name
+from mlwrap._recording.metrics.metric_log import MetricLog
+from mlwrap._recording.metrics.throughput import is_speed
+from mlwrap._recording.param_log import ParamLog
+from mlwrap._recording.run_log import RunLog
 from mlwrap._recording.stage_checksums import StageChecksums
-from mlwrap._recording.throughput import is_speed
 from mlwrap._savers import registry
 from mlwrap._savers.input_example import keep_example
 from mlwrap._savers.saver import SaveOptions, Saver, naming
-from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import SaveError, describe_error
 
 MAX_ERROR = 5000  # characters
+MODEL_PARAMS = 100  # that MLflow takes with the request that makes a model
 
 
 class _Save(NamedTuple):
@@ -45,41 +47,21 @@ class ModelLog:
     """Saves the models of one run.
 
     Args:
-        run: The run's name.
-        folder: Gives the run's folder.
-        append: Writes a record down.
-        warn: Says what went wrong.
-        redactor: Takes secrets out.
-        checksums: Looks at what was staged.
-        state: Gives the run's parameters and its newest metrics, which a model carries.
-        failing: Called when a model could not be saved in the background, which is to be told.
+        run: The run. It is not ``ready`` once a background save has failed, which is then to be reported.
+        params: The run's parameters, which a model carries.
+        metrics: The run's metrics, of which a model carries the newest.
+        checksums: Makes the checksums of staged files.
         strict: Raise ``SaveError`` where a model can't be saved.
     """
 
     def __init__(
-        self,
-        run: str,
-        folder: Callable[[], RunFolder],
-        append: Callable[[AnyRecord], None],
-        warn: Callable[[str], None],
-        redactor: Redactor,
-        *,
-        checksums: StageChecksums,
-        state: Callable[[], tuple[dict[str, str], tuple[Metrics, ...]]],
-        failing: Callable[[], None],
-        strict: bool,
+        self, run: RunLog, params: ParamLog, metrics: MetricLog, checksums: StageChecksums, *, strict: bool
     ) -> None:
         self.logged: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
         self.seconds = 0.0  # that the last save took
-        self._run = run
-        self._folder = folder
-        self._append = append
-        self._warn = warn
-        self._redactor = redactor
+        self._run, self._params, self._metrics = run, params, metrics
         self._checksums = checksums
-        self._state = state
         self._calls = 0
-        self._failing = failing
         self._strict = strict
         self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
         self._writing = threading.RLock()
@@ -130,9 +112,9 @@ class ModelLog:
             SaveError: It could not be saved, and the run is strict.
         """
         if (plain := plain_name(name)) != name:
-            self._warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
+            self._run.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
             name = plain
-        params, newest = self._state()
+        params, newest = self._params.first(MODEL_PARAMS), self._metrics.newest()
         record = Model(
             name=name,
             staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
@@ -151,8 +133,8 @@ class ModelLog:
         )
         logged = LoggedModel(name, step=step, checkpoint=checkpoint, call=call)
         try:
-            stage = self._folder().stage(name)
-            record = msgspec.structs.replace(record, staged=self._folder().relative(stage))
+            stage = self._run.folder.stage(name)
+            record = msgspec.structs.replace(record, staged=self._run.folder.relative(stage))
             self.logged[record.staged], self._saving[record.staged] = logged, record
             save = _Save(record, saver, options, stage)
             snapshot = registry.snapshot(saver, model, options) if background else None
@@ -215,7 +197,7 @@ class ModelLog:
         """Let a saver write a model, or a snapshot of one, and write it down."""
         record, saver, options, stage = save
         began = time.monotonic()
-        with naming(self._run, record.name):
+        with naming(self._run.name, record.name):
             saved = registry.save(saver, value, stage, options)
         saved = keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
@@ -223,7 +205,9 @@ class ModelLog:
         self.seconds = time.monotonic() - began
         with self._writing:
             if record.staged in self._saving:
-                self._append(msgspec.structs.replace(record, saved=saved, requirements=pinned, files=files))
+                self._run.append(
+                    msgspec.structs.replace(record, saved=saved, requirements=pinned, files=files)
+                )
                 self._checksums.follow(stage, record.staged, files)
                 self.logged[record.staged].status = "STAGED"
                 del self._saving[record.staged]
@@ -241,7 +225,7 @@ class ModelLog:
                 with self._writing:
                     if record.staged in self._saving:
                         self._failed.append((record, describe_error(error), model))
-                        self._failing()
+                        self._run.ready = False
                         self._abandon(record, describe_error(error))
 
         def replaced() -> None:
@@ -261,14 +245,14 @@ class ModelLog:
     ) -> None:
         message = f"the model {record.name!r} could not be saved: {why}"
         if strict:
-            raise SaveError(self._redactor.text(f"run {self._run!r}: {message}"), model) from cause
-        self._warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
+            raise SaveError(self._run.redactor.text(f"run {self._run.name!r}: {message}"), model) from cause
+        self._run.warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
 
     def _abandon(self, record: Model, why: str) -> None:
         self._saving.pop(record.staged, None)
-        shutil.rmtree(self._folder().path / record.staged, ignore_errors=True)
+        shutil.rmtree(self._run.folder.path / record.staged, ignore_errors=True)
         self.logged[record.staged].status = "FAILED"
-        self._append(msgspec.structs.replace(record, error=self._redactor.text(why)[:MAX_ERROR]))
+        self._run.append(msgspec.structs.replace(record, error=self._run.redactor.text(why)[:MAX_ERROR]))
 
 
 def _own_metrics(metrics: Metrics, others: Collection[str]) -> Metrics:

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import Metrics, Number
-from mlwrap._recording.clock import Clock
-from mlwrap._recording.logged_before import SeenPoints, first_nonfinite, newest
-from mlwrap._recording.metric_values import is_ready, to_number
+from mlwrap._recording.metrics.clock import Clock
+from mlwrap._recording.metrics.metric_values import is_ready, to_number
+from mlwrap._recording.metrics.seen_points import SeenPoints, first_nonfinite, newest
+from mlwrap._recording.run_log import RunLog
 from mlwrap.config import Nonfinite
 from mlwrap.errors import Diverged, describe_error
 
@@ -68,25 +69,18 @@ class MetricLog:
     """The metrics of one run.
 
     Args:
-        write: Writes a record down.
-        warn: Says what is wrong with a value.
-        tag: Tags the run.
-        nonfinite: What becomes of NaN and the infinities: they are logged and the run is tagged, they are
-            left out and it is tagged, or they are logged, it is tagged, and ``Diverged`` is raised.
+        run: The run.
+        nonfinite: How NaN and the infinities are treated: ``"tag"`` logs them and tags the run; ``"skip"``
+            leaves them out and tags it; ``"stop"`` logs them, tags the run and raises ``Diverged``.
 
     Attributes:
-        write: Writes a record down.
-        counts: Where what goes on over several trainings has got to, by its name.
+        write: Writes a record.
+        step_offsets: The next step of what continues over several fits, by its name.
     """
 
-    def __init__(
-        self,
-        write: Callable[[Metrics], object],
-        warn: Callable[[str], None],
-        tag: Callable[[Mapping[str, Any]], None],
-        nonfinite: Nonfinite,
-    ) -> None:
-        self.write, self._warn, self._tag = write, warn, tag
+    def __init__(self, run: RunLog, nonfinite: Nonfinite) -> None:
+        self.write: Callable[[Metrics], object] = run.append
+        self._run = run
         self._nonfinite = nonfinite
         self._clock = Clock()
         self._streams: dict[tuple[str, ...], _Stream] = {}
@@ -207,7 +201,7 @@ class MetricLog:
         if "nonfinite" not in self._warned:
             self._warned.add("nonfinite")
             first = {"first_nonfinite_step": step, "first_nonfinite_metric": odd}
-            self._tag(
+            self._run.tags(
                 {"mlwrap.diverged": "true", **{f"mlwrap.{name}": value for name, value in first.items()}}
             )
         if self._nonfinite != "skip":
@@ -301,4 +295,4 @@ class MetricLog:
         """Once in a run: a training makes the same mistake at every step."""
         if what not in self._warned:
             self._warned.add(what)
-            self._warn(message)
+            self._run.warn(message)

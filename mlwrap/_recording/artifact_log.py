@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from mlwrap._capture.artifact_names import ArtifactNames, storable_name
-from mlwrap._capture.redact import Redactor
 from mlwrap._journal.names import artifact_path
-from mlwrap._journal.records import AnyRecord, Artifact
+from mlwrap._journal.records import Artifact
+from mlwrap._recording.run_log import RunLog
 from mlwrap._recording.stage_checksums import StageChecksums
-from mlwrap._spool.run_folder import RunFolder
 
 _NAMES = "artifact_names.json"
 
@@ -21,23 +20,12 @@ class ArtifactLog:
     """Stages the artifacts of one run.
 
     Args:
-        folder: Gives the run's folder.
-        append: Writes a record down.
-        warn: Says what went wrong.
-        redactor: Takes secrets out.
-        checksums: Looks at what was staged.
+        run: The run.
+        checksums: Makes the checksums of staged files.
     """
 
-    def __init__(
-        self,
-        folder: Callable[[], RunFolder],
-        append: Callable[[AnyRecord], None],
-        warn: Callable[[str], None],
-        redactor: Redactor,
-        checksums: StageChecksums,
-    ) -> None:
-        self._folder, self._append, self._warn = folder, append, warn
-        self._redactor, self._checksums = redactor, checksums
+    def __init__(self, run: RunLog, checksums: StageChecksums) -> None:
+        self._run, self._checksums = run, checksums
         self._names = ArtifactNames()
 
     def copy(self, source: Path, folder: str | None) -> None:
@@ -45,18 +33,20 @@ class ArtifactLog:
         under = artifact_path(folder) if folder else PurePosixPath()
         wanted = under / source.absolute().name
         path = self._names.storable(wanted, is_folder=source.is_dir())
-        self._write_down(self._folder().stage_copy(source.absolute(), path.name, storable_name), path, wanted)
+        self._write_down(
+            self._run.folder.stage_copy(source.absolute(), path.name, storable_name), path, wanted
+        )
 
     def text(self, text: str, artifact_file: str) -> None:
         """Stage text as an artifact, secrets left out."""
-        data = self._redactor.text(text).encode("utf-8", "backslashreplace")
+        data = self._run.redactor.text(text).encode("utf-8", "backslashreplace")
         self.file(artifact_file, lambda path: path.write_bytes(data))
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
         """Stage the file that ``write`` makes as an artifact."""
         wanted = artifact_path(artifact_file)
         path = self._names.storable(wanted)
-        file = self._folder().stage(path.name) / path.name
+        file = self._run.folder.stage(path.name) / path.name
         try:
             write(file)
         except BaseException:
@@ -70,16 +60,16 @@ class ArtifactLog:
             self.text(json.dumps(renamed, indent=2), _NAMES)  # which writes what is no UTF-8, too
 
     def _write_down(self, staged: Path, path: PurePosixPath, wanted: PurePosixPath) -> None:
-        name = self._folder().relative(staged)
+        name = self._run.folder.relative(staged)
         files = self._checksums.files(staged.parent)
-        self._append(Artifact(staged=name, path=str(path), files=files))
+        self._run.append(Artifact(staged=name, path=str(path), files=files))
         self._checksums.follow(staged.parent, name, files)
         first = not self._names.renamed
         self._names.add(path, wanted)
         for inner in files if staged.is_dir() else ():
             self._names.add(path.parent / inner, wanted.parent / inner)
         if first and self._names.renamed:
-            self._warn(
+            self._run.warn(
                 f"the artifact {str(wanted)!r} is stored as {str(path)!r}, for not every store takes its "
                 f"name, or a file and a folder would have the same one. {_NAMES} lists the artifacts of this "
                 "run that are stored under another name."
