@@ -1,4 +1,4 @@
-"""Settings: default < environment (``MLWRAP_*``) < ``configure()`` < the call itself."""
+"""Settings, where each source overrides the one before: default, ``MLWRAP_*``, ``configure()``, the call."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ Nonfinite = Literal["tag", "skip", "stop"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may be told; each field is also an environment variable ``MLWRAP_<FIELD>``.
+    """Settings of a run; each field is also an environment variable ``MLWRAP_<FIELD>``.
 
     Attributes:
-        spool: Folder that run folders live in; ``None`` for the user's state folder.
-        delivery: ``"sender"``: a process of its own tells MLflow, while training goes on and after it has
-            died; ``"inline"``: the training process does, when the run ends; ``"off"``: the run folder waits
-            for ``mlwrap sync``.
-        deadline: Seconds without progress after which the end of a run stops waiting for delivery.
-        wait: Whether the end of a run waits until MLflow has all of it. If not, ``run.wait()`` does, or the
-            end of the process; where the process itself delivers, its runs wait in any case.
-        tracking_uri: MLflow's tracking URI; ``None`` asks MLflow (``mlflow.set_tracking_uri``,
-            ``MLFLOW_TRACKING_URI``), whose own default is ``sqlite:///mlflow.db``.
-        experiment: Name of the experiment; ``None`` asks MLflow likewise.
-        cache_size: Gigabytes that downloaded models may take; the least recently used ones go first.
-        strict: Raise ``SaveError`` where a returned model can't be saved, instead of warning.
-        quiet: Say nothing on standard error when runs start and end. Warnings still come.
-        disabled: Run every body untracked.
-        chief: Whether this process is the one of several workers that records; ``None`` finds out, from
-            ``TF_CONFIG``, Slurm, MPI, ``RANK`` or JAX.
-        preemption_signal: A signal that says that the process will be ended soon, such as ``"SIGUSR1"`` for
-            Slurm's ``--signal=USR1@60``. It ends nothing then: ``run.preempted`` becomes true, and the body
-            decides.
-        nonfinite: What becomes of a metric that is NaN or infinite. ``"tag"``: it is logged as it is, and the
-            run tagged with the first (``mlwrap.diverged``). ``"skip"``: only tagged. ``"stop"``: logged and
-            tagged, and the training ends: ``Diverged`` is raised where it was logged, and Keras and
-            Estimators are asked to stop.
-        thin_after: How many points of one metric MLflow is told before it is told fewer: every second one of
-            as many again, every fourth of twice as many after those, and so on, but always the first, the
-            last, the least and the greatest. All of them are in the run's artifact
-            ``thinned_metrics.csv.gz`` then. 0: it is told all, however many.
-        system_metrics: Log what the machine does (processors, memory, disk, network, GPUs) as MLflow does;
-            ``None`` asks MLflow (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING``). The sender does it, so it takes
-            ``delivery="sender"``.
+        spool: Folder for run folders; default ``None``, the user's state folder.
+        delivery: ``"sender"`` (default): a background process uploads to MLflow, while the training continues
+            and after it has ended; ``"inline"``: the training process uploads when the run ends; ``"off"``:
+            the run folder waits for ``mlwrap sync``.
+        deadline: Seconds without upload progress after which the end of a run stops waiting (default 10).
+        wait: Whether the end of a run waits until MLflow has all of it (default true). If false,
+            ``run.wait()`` or the end of the process waits. If the training process itself delivers, its runs
+            always wait.
+        tracking_uri: MLflow's tracking URI; default ``None`` uses MLflow's (``mlflow.set_tracking_uri``,
+            ``MLFLOW_TRACKING_URI``), which defaults to ``sqlite:///mlflow.db``.
+        experiment: Name of the experiment; default ``None`` uses MLflow's (``mlflow.set_experiment``,
+            ``MLFLOW_EXPERIMENT_NAME``).
+        cache_size: Gigabytes for the cache of downloaded models (default 10); the least recently used models
+            are removed first.
+        strict: Raise ``SaveError`` if a returned model can't be saved, instead of warning (default false).
+        quiet: Print nothing when runs start and end, except warnings (default false).
+        disabled: Run every training function untracked (default false).
+        chief: Whether this process is the chief (rank 0), the one of several workers that records; default
+            ``None`` detects it from ``TF_CONFIG``, Slurm, MPI, ``RANK`` or JAX.
+        preemption_signal: Signal that announces the end of the process, such as ``"SIGUSR1"`` for Slurm's
+            ``--signal=USR1@60``; default ``None``. The signal then ends nothing: ``run.preempted`` becomes
+            true, and the training function decides.
+        nonfinite: How to treat a NaN or infinite metric. ``"tag"`` (default): log it, and tag the run with
+            the first one (``mlwrap.diverged``). ``"skip"``: only tag the run. ``"stop"``: log it, tag the run
+            and end the training: the logging call raises ``Diverged``, and Keras and Estimators stop.
+        thin_after: Points of one metric after which MLflow gets a down-sampled metric (default 1,000,000):
+            every second point of as many again, every fourth of twice as many after those, and so on, always
+            including the first, last, min and max. The run's artifact ``thinned_metrics.csv.gz`` then has all
+            points. 0: never down-sample.
+        system_metrics: Log system metrics (processors, memory, disk, network, GPUs) as MLflow does; default
+            ``None`` uses MLflow's setting (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING``). Needs
+            ``delivery="sender"``, since the background uploader logs them.
     """
 
     spool: str | None = None
@@ -76,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(TypedDict, total=False):
-    """:class:`Settings` as options of a call, for static types; ``None`` means "not given"."""
+    """The fields of :class:`Settings` as options of a call, for static types; ``None`` means "not given"."""
 
     spool: str | os.PathLike[str] | None
     delivery: Delivery | None
@@ -97,35 +99,35 @@ class Options(TypedDict, total=False):
 
 _TYPES: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 _VARIABLES = {name: f"MLWRAP_{name.upper()}" for name in _TYPES}
-_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside 1, 0, true and false
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # in addition to 1, 0, true and false
 _configured: dict[str, Any] = {}
-_forced: dict[str, Any] = {}
+_overrides: dict[str, Any] = {}
 
 
 class EffectiveSettings(NamedTuple):
-    """What a process was told, for another one that works for it.
+    """The settings of a process, in a form that it passes to another process which works for it.
 
     Attributes:
-        below: Settings that a call's own options go before.
-        above: Settings that go before these, too.
+        defaults: Settings that a call's own options override.
+        overrides: Settings that override a call's own options.
     """
 
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Any]
 
 
-_NOTHING = EffectiveSettings({}, {})
-_adopted: ContextVar[EffectiveSettings] = ContextVar("mlwrap_adopted", default=_NOTHING)
+_EMPTY = EffectiveSettings({}, {})
+_scope: ContextVar[EffectiveSettings] = ContextVar("mlwrap_adopted", default=_EMPTY)
 
 
 def configure(**options: Unpack[Options]) -> None:
-    """Set settings for this process, over the environment and under each call's own options.
+    """Set settings for this process; they override the environment, and a call's own options override them.
 
     Args:
-        **options: Fields of :class:`Settings`; ``None`` takes a setting back to what lies below.
+        **options: Fields of :class:`Settings`; ``None`` resets a setting to the environment or the default.
 
     Raises:
-        OptionError: A name that is no setting, or a value of the wrong type; nothing is changed.
+        OptionError: A name is not a setting, or a value has the wrong type; nothing is changed.
     """
     checked = {name: checked_option(name, value) for name, value in options.items()}
     for name, value in checked.items():
@@ -136,42 +138,42 @@ def configure(**options: Unpack[Options]) -> None:
 
 
 def settings(**options: Unpack[Options]) -> Settings:
-    """The settings in force for one call.
+    """Return the effective settings for one call.
 
     Args:
-        **options: The call's own; ``None`` means "not given".
+        **options: The call's own options; ``None`` means "not given".
 
     Raises:
-        OptionError: A wrong name or type, here or in the environment.
+        OptionError: A name or type is wrong, in ``options`` or in the environment.
     """
-    below, above = effective_settings()
-    merged = dict(below)
+    defaults, overrides = effective_settings()
+    merged = dict(defaults)
     for name, value in options.items():
         if value is not None:
             merged[name] = checked_option(name, value)
-    return Settings(**merged | dict(above))
+    return Settings(**merged | dict(overrides))
 
 
 def is_own_option(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether a call's own options say a setting, or what goes before them does."""
-    return options.get(name) is not None or name in _forced or name in _adopted.get().overrides
+    """Return whether a call's own options, or settings that override them, set ``name``."""
+    return options.get(name) is not None or name in _overrides or name in _scope.get().overrides
 
 
 def is_disabled(own: bool | None) -> bool:
-    """``settings(disabled=own).disabled``, without asking for anything else.
+    """Return ``settings(disabled=own).disabled`` without reading any other setting.
 
     Raises:
-        OptionError: A wrong type in the environment.
+        OptionError: The environment variable has a wrong type.
     """
-    adopted = _adopted.get()
-    if adopted is not _NOTHING and "disabled" in adopted.overrides:
-        return bool(adopted.overrides["disabled"])
-    if _forced and "disabled" in _forced:
-        return bool(_forced["disabled"])
+    scope = _scope.get()
+    if scope is not _EMPTY and "disabled" in scope.overrides:
+        return bool(scope.overrides["disabled"])
+    if _overrides and "disabled" in _overrides:
+        return bool(_overrides["disabled"])
     if own is not None:
         return own
-    if adopted is not _NOTHING and "disabled" in adopted.defaults:
-        return bool(adopted.defaults["disabled"])
+    if scope is not _EMPTY and "disabled" in scope.defaults:
+        return bool(scope.defaults["disabled"])
     if "disabled" in _configured:
         return bool(_configured["disabled"])
     try:
@@ -182,55 +184,59 @@ def is_disabled(own: bool | None) -> bool:
 
 
 def effective_settings() -> EffectiveSettings:
-    """What is in force here, for :func:`settings_scope` where another process, or thread, works for this one.
+    """Return this context's settings, for :func:`settings_scope` in a process or thread that works for it.
 
     Raises:
-        OptionError: A wrong type in the environment.
+        OptionError: An environment variable has a wrong type.
     """
     merged: dict[str, Any] = {}
     for name, variable in _VARIABLES.items():
         text = os.environ.get(variable)
-        if text:  # set but empty means unset, as a shell user expects
+        if text:  # an empty variable counts as unset, as shell users expect
             merged[name] = _from_environment(name, text)
-    adopted = _adopted.get()
-    return EffectiveSettings({**merged, **_configured, **adopted.defaults}, {**_forced, **adopted.overrides})
+    scope = _scope.get()
+    return EffectiveSettings({**merged, **_configured, **scope.defaults}, {**_overrides, **scope.overrides})
 
 
 @functools.cache
 def _from_environment(name: str, text: str) -> Any:
-    """What the environment says of a setting."""
+    """Convert an environment variable's text to the setting's type."""
     hint = _TYPES[name]
-    known = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text
-    return _convert(_VARIABLES[name], known, hint, strict=False)
+    value = _WORDS.get(text.lower(), text) if bool in {hint, *get_args(hint)} else text
+    return _convert(_VARIABLES[name], value, hint, strict=False)
 
 
 @contextlib.contextmanager
 def settings_scope(theirs: EffectiveSettings) -> Iterator[None]:
-    """Let what another process was told be in force here, in this context alone."""
-    token = _adopted.set(theirs)
+    """Apply another process's settings within the block, in this context only."""
+    token = _scope.set(theirs)
     try:
         yield
     finally:
-        _adopted.reset(token)
+        _scope.reset(token)
 
 
 @contextlib.contextmanager
 def override(**options: Any) -> Iterator[None]:
-    """Settings that go before all others, the call's own among them, for as long as the block lasts."""
-    before = _forced.copy()
-    _forced.update(options)
+    """Override all other settings within the block, including a call's own options."""
+    previous = _overrides.copy()
+    _overrides.update(options)
     try:
         yield
     finally:
-        _forced.clear()
-        _forced.update(before)
+        _overrides.clear()
+        _overrides.update(previous)
 
 
 def checked_option(name: str, value: Any) -> Any:
-    """Give ``value`` back if it is right for the setting ``name``; raise ``OptionError`` if not."""
+    """Return ``value`` converted for the setting ``name``.
+
+    Raises:
+        OptionError: ``name`` is not a setting, or ``value`` has the wrong type.
+    """
     if name not in _TYPES:
-        known = ", ".join(_TYPES)
-        raise OptionError(f"{name!r} is no setting of mlwrap. Choose from: {known}.")
+        names = ", ".join(_TYPES)
+        raise OptionError(f"{name!r} is no setting of mlwrap. Choose from: {names}.")
     if value is None:
         return None
     if name == "spool" and isinstance(value, os.PathLike):
@@ -239,7 +245,11 @@ def checked_option(name: str, value: Any) -> Any:
 
 
 def check_type(name: str, value: object, expected: Any) -> None:
-    """Raise ``OptionError`` if ``value`` is no ``expected``, a class of the language's own."""
+    """Check that ``value`` is an instance of ``expected``, a built-in class.
+
+    Raises:
+        OptionError: ``value`` is something else.
+    """
     if not isinstance(value, expected):
         raise OptionError(
             f"{name}={value!r} can't be used: expected {expected.__name__}, got {type(value).__name__}."

@@ -1,18 +1,18 @@
-"""What can go wrong, as a tree: every message says what was expected, what came, and what to do.
+"""The exceptions and the warning of mlwrap; each message says what was expected, what came, and what to do.
 
 ::
 
     MlwrapError
-    ├── OptionError (TypeError)    a wrong option, found before any training starts
-    ├── RunStateError              something was asked of a run that has ended
+    ├── OptionError (TypeError)    an option is wrong; raised before any training starts
+    ├── RunStateError              a method needs an open run, and the run has ended
     ├── SpoolError (OSError)       the spool can't be used
     ├── JournalError               a run folder can't be read
-    ├── Diverged                   a metric is not finite, and that is to stop the training
+    ├── Diverged                   a metric is NaN or infinite, and ``nonfinite="stop"``
     ├── SaveError                  a value can't be saved; carries it in ``.value``
-    ├── LoadError                  a saved model can't be given back
-    └── DeliveryError              MLflow could not be told
-        ├── Unreachable            nobody answered: worth trying again
-        └── Refused                the server said no: trying again changes nothing
+    ├── LoadError                  a saved model can't be loaded
+    └── DeliveryError              the upload to MLflow failed
+        ├── Unreachable            the server did not answer: a retry may succeed
+        └── Refused                the server refused: a retry without a change fails again
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ __all__ = [
 
 
 class MlwrapError(Exception):
-    """The root of every error that mlwrap raises."""
+    """The base class of every error that mlwrap raises."""
 
 
 class OptionError(MlwrapError, TypeError):
-    """A wrong option, raised when a function is decorated or before a body starts."""
+    """An option is wrong; raised when a function is decorated or before the training function starts."""
 
 
 class RunStateError(MlwrapError):
-    """Something was asked of a run that has already ended."""
+    """A method needs an open run, and the run has already ended."""
 
 
 class SpoolError(MlwrapError, OSError):
-    """The folder that run folders live in can't be made, written or read."""
+    """The spool, the folder that holds the run folders, can't be made, written or read."""
 
 
 class JournalError(MlwrapError):
@@ -59,14 +59,14 @@ class JournalError(MlwrapError):
 
 
 class Diverged(MlwrapError):
-    """A metric is NaN or infinite, and the setting ``nonfinite="stop"`` says that the training ends then."""
+    """A metric is NaN or infinite, and the setting ``nonfinite="stop"`` ends the training."""
 
 
 class SaveError(MlwrapError):
     """A value can't be saved.
 
     Attributes:
-        value: The object that the training body returned, so that it is not lost with the error.
+        value: The object that the training function returned, so that it is not lost with the error.
     """
 
     def __init__(self, message: str, value: object = None) -> None:
@@ -75,18 +75,18 @@ class SaveError(MlwrapError):
 
 
 class LoadError(MlwrapError):
-    """A saved model can't be given back."""
+    """A saved model can't be loaded."""
 
 
 class DeliveryError(MlwrapError):
-    """MLflow could not be told about a run; its run folder stays in the spool."""
+    """The upload of a run to MLflow failed; the run folder stays in the spool."""
 
 
 class Unreachable(DeliveryError):
-    """Nobody answered at the tracking URI: worth trying again later.
+    """The server at the tracking URI did not answer; a later retry may succeed.
 
     Attributes:
-        retry_after: Seconds for which the server asked to be left alone, if it did.
+        retry_after: Seconds that the server asked to wait before a retry, or ``None``.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -95,10 +95,10 @@ class Unreachable(DeliveryError):
 
 
 class Refused(DeliveryError):
-    """The tracking server said no: trying again without a change gives the same answer.
+    """The tracking server refused the request; a retry without a change fails again.
 
     Attributes:
-        of_value: Whether it is something in the request that was refused, and not the run or the user.
+        of_value: Whether the server refused a value in the request, and not the run or the user.
     """
 
     def __init__(self, message: str, *, of_value: bool = False) -> None:
@@ -107,16 +107,16 @@ class Refused(DeliveryError):
 
 
 class MlwrapWarning(UserWarning):
-    """The one category of warnings that mlwrap emits; filter on it."""
+    """The category of all warnings that mlwrap emits; use it to filter them."""
 
 
 def describe_error(error: BaseException) -> str:
-    """Type and message of an error; of one of ours the message, which says it all."""
+    """Return the type and message of an error; for a :class:`MlwrapError` only the message."""
     return message(error) if isinstance(error, MlwrapError) else f"{type(error).__name__}: {message(error)}"
 
 
 def message(error: BaseException) -> str:
-    """The message of an error, whatever its own ``__str__`` does."""
+    """Return the message of an error, even if its ``__str__`` raises."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - see above
@@ -127,17 +127,17 @@ _HERE = str(Path(__file__).parent)
 
 
 def warn(message: str) -> None:
-    """Emit a :class:`MlwrapWarning` that points at the first line of code that is not mlwrap's own.
+    """Emit a :class:`MlwrapWarning` that points at the first line of code outside mlwrap.
 
-    Where warnings are turned into errors, or can't be shown, it goes to standard error instead: a warning of
-    ours is about something that must not end the training.
+    If warnings are turned into errors, or can't be shown, write it to standard error instead: nothing that
+    mlwrap warns about may end the training.
     """
     level = 2
-    frame = sys._getframe(1)  # noqa: SLF001 - as the standard library's own warnings do
+    frame = sys._getframe(1)  # noqa: SLF001 - the standard library's warnings do the same
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
     try:
         warnings.warn(message, MlwrapWarning, stacklevel=level)
-    except Exception:  # noqa: BLE001 - a hook of the user's own that shows warnings may raise anything
+    except Exception:  # noqa: BLE001 - a user's hook that shows warnings may raise anything
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"mlwrap: {message}\n")

@@ -1,7 +1,7 @@
-"""Teach mlwrap a new type: write a saver, and register it.
+"""Add support for a new type: write a saver and register it.
 
-A saver writes one kind of object to files, says what MLflow's own loaders need to know of it, and reads it
-back. See ``docs/how-to/teach-a-new-type.md``.
+A saver writes one kind of object to files, describes it for MLflow's own loaders, and reads it back.
+See ``docs/how-to/teach-a-new-type.md``.
 """
 
 from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec

@@ -1,11 +1,11 @@
-"""For the tests of code that uses mlwrap: what its runs record is looked at, and nothing is sent.
+"""Test code that uses mlwrap: capture what its runs record, and send nothing.
 
     with mlwrap.testing.capture_runs() as runs:
         train(units=3)
     assert runs[0].params["units"] == "3"
 
-With pytest the fixture ``mlwrap_runs`` does the same for one test. No server, no database and no ``import
-mlflow`` is needed; models are really saved, for a model that can't be is worth a test.
+The pytest fixture ``mlwrap_runs`` does the same for one test. Neither needs a server, a database or ``import
+mlflow``. Models are really saved, so that your test fails if a model can't be saved.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class LoggedValue(NamedTuple):
     """One value of a metric.
 
     Attributes:
-        step: The step that it was logged at.
-        value: The value, NaN and the infinities as they were.
+        step: The step at which the value was logged.
+        value: The value, NaN and the infinities unchanged.
     """
 
     step: int
@@ -41,10 +41,10 @@ class SavedModel(NamedTuple):
     """A model that was logged.
 
     Attributes:
-        name: Its name.
-        saver: Name of the saver that wrote it, or tried to.
-        step: The training step that it belongs to.
-        error: Why it could not be saved, or ``None``.
+        name: The model's name.
+        saver: Name of the saver that wrote the model, or tried to.
+        step: The model's training step.
+        error: Why the model could not be saved, or ``None``.
     """
 
     name: str
@@ -54,19 +54,19 @@ class SavedModel(NamedTuple):
 
 
 class CapturedRun:
-    """What one run recorded.
+    """The records of one run.
 
     Attributes:
-        key: Its key.
-        name: Its name.
-        parent: Key of the run around it, or ``None``.
+        key: The run's key.
+        name: The run's name.
+        parent: Key of the parent run, or ``None``.
         status: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
-        error: What ended it, where something did.
-        params: Name to text, as MLflow would get them.
-        tags: Name to text, likewise.
-        metrics: Name to all its values, in the order in which they were logged.
-        models: In the order in which they were logged.
-        artifacts: Paths of its artifacts.
+        error: Type and message of the exception that ended the run, or ``None``.
+        params: Parameters, name to text, in the form that MLflow would get.
+        tags: Tags, name to text, in the form that MLflow would get.
+        metrics: Metric name to all its values, in the order of logging.
+        models: Models in the order of logging.
+        artifacts: Paths of the artifacts.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -104,7 +104,7 @@ class CapturedRun:
 
 
 class CapturedRuns(Sequence[CapturedRun]):
-    """The runs so far, in the order in which they started; as they are now, each time one looks."""
+    """The runs so far, in the order of their starts; each access reads their current state."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
@@ -122,14 +122,14 @@ class CapturedRuns(Sequence[CapturedRun]):
     def __len__(self) -> int:
         return len(self._runs())
 
-    def __iter__(self) -> Iterator[CapturedRun]:  # Sequence's reads all journals for each
+    def __iter__(self) -> Iterator[CapturedRun]:  # Sequence's would read all journals once per run
         return iter(self._runs())
 
     def __repr__(self) -> str:
         return repr(self._runs())
 
     def keep(self) -> None:
-        """Stay as they are now: their folders go."""
+        """Keep the current state of the runs, before their folders are removed."""
         self._kept = self._runs()
 
     def _runs(self) -> list[CapturedRun]:
@@ -140,13 +140,13 @@ class CapturedRuns(Sequence[CapturedRun]):
 
 @contextlib.contextmanager
 def capture_runs() -> Iterator[CapturedRuns]:
-    """Capture every run that starts within the block, whatever it is set to do with it.
+    """Capture every run that starts within the block, whatever its settings.
 
-    Settings of the environment, of ``configure()`` and of the decorators themselves that say where a run is
-    delivered, or that it is disabled, do not count.
+    The block overrides ``spool``, ``delivery``, ``quiet``, ``disabled`` and ``system_metrics`` from the
+    environment, ``configure()`` and the decorators.
 
     Yields:
-        The runs; they can be looked at within the block and after it.
+        The runs, which you can read within the block and after it.
     """
     with tempfile.TemporaryDirectory(prefix="mlwrap-") as folder:
         runs = CapturedRuns(Path(folder))

@@ -1,7 +1,7 @@
-"""A call to the names of its parameters.
+"""Bind the arguments of a call to the names of the function's parameters.
 
-What can be decided once is decided when the function is decorated; a call then costs a few dictionary
-operations. Binding never raises: a call that does not fit is the function's own to refuse.
+The signature is analysed once, when the function is decorated; a call then costs a few dictionary
+operations. Binding never raises: the function itself refuses a call that does not fit its signature.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Arguments:
-    """The parameters of one function, ready to have calls bound to them.
+    """The parameters of one function, to which calls can be bound.
 
     Args:
         func: Function, method, classmethod, staticmethod, partial or any other callable.
-        ignore: Names that are not recorded; dotted ones (``"config.seed"``) name parts of a value.
-        only: The only names that are.
+        ignore: Names that are not recorded; a dotted name (``"config.seed"``) names a part of a value.
+        only: The only names that are recorded.
 
     Raises:
-        OptionError: ``func`` is not callable; ``ignore`` or ``only`` are of the wrong type, both given, or
-            name a parameter that the function does not have.
+        OptionError: ``func`` is not callable; ``ignore`` or ``only`` has the wrong type or names a parameter
+            that the function does not have; or both are given.
 
     Attributes:
         names: The parameters in order, without ``self`` or ``cls`` of a function in a class.
-        secrets: Those annotated with :class:`~mlwrap.Secret`.
+        secrets: The parameters annotated with :class:`~mlwrap.Secret`.
     """
 
     def __init__(
@@ -48,9 +48,15 @@ class Arguments:
     ) -> None:
         inner = getattr(func, "__func__", func)  # of a bound method, classmethod or staticmethod
         parameters = list(_signature_of(inner).parameters.values())
-        self._first = None if isinstance(func, staticmethod) else _instance_parameter(inner, parameters)
-        self._bound_to = func.__self__ if inspect.ismethod(func) else None
-        self._receiver = self._first if self._bound_to is not None or _in_class(inner, self._first) else None
+        self._instance_name = (
+            None if isinstance(func, staticmethod) else _instance_parameter(inner, parameters)
+        )
+        self._bound_instance = func.__self__ if inspect.ismethod(func) else None
+        self._receiver = (
+            self._instance_name
+            if self._bound_instance is not None or _in_class(inner, self._instance_name)
+            else None
+        )
         self._positional = [p.name for p in parameters if p.kind in _BY_POSITION]
         self._args = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
         self._kwargs = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
@@ -66,58 +72,59 @@ class Arguments:
             raise OptionError("ignore= and only= can't both be given: only= already leaves out all others.")
 
     def bind(self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Own parameter name to value, defaults among them, in the signature's order.
+        """Return the parameters' values by name, including defaults, in the signature's order.
 
-        ``*args`` stand as a tuple under their name, if there are any. ``**kwargs`` stand under their own
-        names; one that meets the name of a parameter gets the name of the ``**`` one before it
-        (``kwargs.epochs``).
+        Surplus positional arguments are a tuple under the name of the ``*`` parameter. Surplus keyword
+        arguments keep their own names; one with the name of another parameter gets the name of the ``**``
+        parameter as a prefix (``kwargs.epochs``).
 
         Args:
-            instance: What a method is bound to, as wrapt passes it; ``None`` for a function.
+            instance: The object that a method is bound to, in the form that wrapt passes it; ``None`` for a
+                function.
             args: Positional arguments, without the instance.
             kwargs: Keyword arguments.
         """
-        bound = self._bound(instance, args, kwargs)
+        bound = self._bind_all(instance, args, kwargs)
         return {name: value for name, value in bound.items() if self._wanted(name)}
 
     def capture(
         self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], redactor: Redactor
     ) -> Captured:
-        """The call's parameters as MLflow takes them.
+        """Return the call's parameters in the form that MLflow accepts.
 
-        A secret among the ignored ones is not recorded, but the redactor knows it from then on.
+        A secret among the ignored parameters is not recorded, but the redactor removes it from then on.
         """
-        plain = not self._ignore and self._only is None
+        no_filter = not self._ignore and self._only is None
         return params(
-            self._bound(instance, args, kwargs),
+            self._bind_all(instance, args, kwargs),
             redactor=redactor,
             secrets=self.secrets,
-            wanted=None if plain else self._wanted,
+            wanted=None if no_filter else self._wanted,
         )
 
     def capture_grown(
         self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], redactor: Redactor
     ) -> Captured:
-        """After the call: what it added to its arguments, as an Optuna trial's ``suggest_float`` does."""
-        bound = self._bound(instance, args, kwargs)
+        """Return what the call added to its arguments, as an Optuna trial's ``suggest_float`` does."""
+        bound = self._bind_all(instance, args, kwargs)
         grown = {name: value for name, value in bound.items() if is_growing(value)}
         return params(grown, redactor=redactor, secrets=self.secrets, wanted=self._wanted)
 
-    def _bound(self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        instance = self._bound_to if instance is None else instance
+    def _bind_all(self, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        instance = self._bound_instance if instance is None else instance
         receiver = self._receiver
-        if instance is not None and self._first is not None:
-            receiver, args = self._first, (instance, *args)
-        given = dict(zip(self._positional, args, strict=False))
+        if instance is not None and self._instance_name is not None:
+            receiver, args = self._instance_name, (instance, *args)
+        by_position = dict(zip(self._positional, args, strict=False))
         bound: dict[str, Any] = {}
         for name, default in self._defaults.items():
             if name == self._args:
-                if rest := args[len(self._positional) :]:
-                    bound[name] = rest
+                if surplus := args[len(self._positional) :]:
+                    bound[name] = surplus
             elif name == self._kwargs:
                 continue
-            elif name in given:
-                bound[name] = given[name]
+            elif name in by_position:
+                bound[name] = by_position[name]
             elif name in kwargs and name in self._by_keyword:
                 bound[name] = kwargs[name]
             elif default is not Parameter.empty:
@@ -126,31 +133,31 @@ class Arguments:
             for name, value in kwargs.items():
                 if name not in self._by_keyword:
                     while name in self._defaults or name in bound:
-                        name = f"{self._kwargs}.{name}"  # noqa: PLW2901  until it is nobody else's
+                        name = f"{self._kwargs}.{name}"  # noqa: PLW2901  until no other argument has it
                     bound[name] = value
         if receiver is not None:
             bound.pop(receiver, None)
         return bound
 
     def _wanted(self, name: str) -> bool:
-        """Whether a dotted own name is to be recorded; asked from the outside in."""
+        """Return whether to record a dotted name; called for a value before its parts."""
         if self._only is None:
             return name not in self._ignore
         return any(
             name == only or name.startswith(f"{only}.") or only.startswith(f"{name}.") for only in self._only
         )
 
-    def _checked(self, option: str, given: str | Iterable[str]) -> frozenset[str]:
+    def _checked(self, option: str, value: str | Iterable[str]) -> frozenset[str]:
         try:
-            names: list[Any] = [given] if isinstance(given, str) else list(given)
+            names: list[Any] = [value] if isinstance(value, str) else list(value)
         except TypeError:
-            names = [given]
+            names = [value]
         for name in names:
             if not isinstance(name, str):
-                raise OptionError(f"{option}= takes names of parameters, not {given!r}.")
+                raise OptionError(f"{option}= takes names of parameters, not {value!r}.")
             if self._kwargs is None and name not in self.names and name.split(".")[0] not in self.names:
-                known = ", ".join(self.names) or "none"
-                raise OptionError(f"{option}={name!r} names no parameter. The function has: {known}.")
+                parameters = ", ".join(self.names) or "none"
+                raise OptionError(f"{option}={name!r} names no parameter. The function has: {parameters}.")
         return frozenset(names)
 
 
@@ -159,29 +166,29 @@ def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
         raise OptionError(f"A function or another callable was expected, not {func!r}.")
     try:
         return inspect.signature(func)
-    except (TypeError, ValueError):  # some builtins do not tell
+    except (TypeError, ValueError):  # some builtins have no signature
         return inspect.Signature(
             [Parameter("args", Parameter.VAR_POSITIONAL), Parameter("kwargs", Parameter.VAR_KEYWORD)]
         )
 
 
 def _instance_parameter(func: Callable[..., Any], parameters: list[Parameter]) -> str | None:
-    """Name of the parameter that an instance would be passed to."""
+    """Return the name of the parameter that gets the instance."""
     if not inspect.isroutine(func) or inspect.isbuiltin(func):
-        return None  # wrapt calls the module of a builtin function its instance
+        return None  # for a builtin function wrapt passes its module as the instance
     return parameters[0].name if parameters and parameters[0].kind in _BY_POSITION else None
 
 
 def _in_class(func: Callable[..., Any], first: str | None) -> bool:
-    """Whether a function stands in a class and takes the instance first, as far as its names tell."""
-    outside = getattr(func, "__qualname__", "").rpartition(".")[0]
-    return first in ("self", "cls") and bool(outside) and not outside.endswith("<locals>")
+    """Return whether, by its names, a function is defined in a class and takes the instance first."""
+    scope = getattr(func, "__qualname__", "").rpartition(".")[0]
+    return first in ("self", "cls") and bool(scope) and not scope.endswith("<locals>")
 
 
 def _secrets(func: Callable[..., Any]) -> frozenset[str]:
     try:
-        plain = inspect.unwrap(func)
-        plain = getattr(plain, "func", plain)  # of a partial
-        return annotated_params(plain.__annotations__, getattr(plain, "__globals__", {}))
-    except Exception:  # noqa: BLE001  annotations can be computed by anybody's code
+        function = inspect.unwrap(func)
+        function = getattr(function, "func", function)  # of a partial
+        return annotated_params(function.__annotations__, getattr(function, "__globals__", {}))
+    except Exception:  # noqa: BLE001  annotations can be computed by any code
         return frozenset()

@@ -1,8 +1,8 @@
-"""One value to what can be recorded of it: a leaf, or a branch with parts of its own.
+"""Convert a value to its recorded form: a leaf, or a branch with parts.
 
-Frameworks are recognised by the names in a type's method resolution order, never by importing them. What
-is data or a model is described by type, shape and dtype: never iterated, never moved off a device. Where
-an object's own code has to be asked (``get_config``, ``__repr__``) it may raise: that is for the caller.
+Frameworks are recognised by the names in a type's method resolution order, never by importing them. Data
+and models are described by type, shape and dtype: never iterated, never moved off a device. An object's own
+code (``get_config``, ``__repr__``) may raise; the caller handles that.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mlwrap._capture.values import PLAIN, Leaf, described, qualified
 
 __all__ = ["Branch", "examine", "is_growing"]
 
-_LISTED = 10_000  # items of a list of plain values that are kept; of more, the first few are shown
-_PARTS = 1_000  # items of a list that are looked at one by one
+_MAX_PLAIN_ITEMS = 10_000  # items of a list of plain values that are kept; of a longer one, the first few
+_MAX_EXAMINED_ITEMS = 1_000  # items of a list that are examined one by one
 
 
 class Branch(NamedTuple):
     """A value with parts.
 
     Attributes:
-        head: What stands under the value's own name, if anything does.
+        head: The leaf recorded under the value's own name, or ``None``.
         parts: Name and value of each part; may be endless.
-        size: How many parts, where that is known.
+        size: Number of parts, if known.
         secrets: Names of parts that are marked as secret.
     """
 
@@ -46,17 +46,17 @@ Examiner = Callable[[Any], "Leaf | Branch"]
 
 
 def examine(value: object) -> Leaf | Branch:
-    """Say what is to be recorded of a value; raises whatever the value's own code raises."""
-    if isinstance(value, Enum):  # before the str or int that it may be as well
+    """Convert a value to a leaf or a branch; raises what the value's own code raises."""
+    if isinstance(value, Enum):  # first, since an Enum may also be a str or int
         return value.name or str(value)  # a combination of flags has no name on Python 3.10
-    handler = _handler_for(type(value)) or _handler_for(value.__class__)  # a proxy names what it wraps
+    handler = _handler_for(type(value)) or _handler_for(value.__class__)  # a proxy's is the wrapped class
     if handler is None:
         handler = next(handler for fits, handler in _STRUCTURES if fits(value))
     return handler(value)
 
 
 def is_growing(value: object) -> bool:
-    """Whether a call adds parts to ``value``, as to an Optuna trial its parameters."""
+    """Return whether a call can add parts to ``value``, as it adds parameters to an Optuna trial."""
     return _handler_for(type(value)) is _trial
 
 
@@ -83,10 +83,10 @@ def _items(value: Any) -> Iterator[tuple[object, object]]:
 
 
 def _read(get: Callable[..., Any], *args: Any) -> Any:
-    """What ``get`` gives; of a part that can't be read, as OmegaConf's ``???``, what it raises."""
+    """Return the result of ``get``; for an unreadable part, as OmegaConf's ``???``, the error's type."""
     try:
         return get(*args)
-    except Exception as error:  # noqa: BLE001  whatever the user's code raises; it shall not cost the others
+    except Exception as error:  # noqa: BLE001  the user's code can raise anything; the other parts are kept
         return f"not readable: {type(error).__name__}"
 
 
@@ -94,39 +94,39 @@ def _sequence(value: Any) -> Leaf | Branch:
     fields = getattr(type(value), "_fields", None)
     if isinstance(fields, tuple):  # a namedtuple
         return _examine_attributes(value, fields)
-    first = list(islice(value, _LISTED + 1))
-    if all(type(item) in PLAIN for item in first):
-        return first if len(first) <= _LISTED else _long(value, first)
-    values = _as_leaves(first) if len(first) <= _PARTS else None
+    items = list(islice(value, _MAX_PLAIN_ITEMS + 1))
+    if all(type(item) in PLAIN for item in items):
+        return items if len(items) <= _MAX_PLAIN_ITEMS else _shortened(value, items)
+    values = _as_leaves(items) if len(items) <= _MAX_EXAMINED_ITEMS else None
     return Branch(None, enumerate(value), len(value)) if values is None else values
 
 
 def _indexed(value: Any) -> Leaf | Branch:
-    """A list whose items may raise, each for itself, when they are read."""
-    first = [_read(value.__getitem__, index) for index in range(min(len(value), _LISTED + 1))]
-    return _sequence(first) if len(first) <= _LISTED else _long(value, first)
+    """Convert a list whose items may raise when they are read."""
+    items = [_read(value.__getitem__, index) for index in range(min(len(value), _MAX_PLAIN_ITEMS + 1))]
+    return _sequence(items) if len(items) <= _MAX_PLAIN_ITEMS else _shortened(value, items)
 
 
 def _as_leaves(items: list[Any]) -> list[Any] | None:
-    """The items as leaves, if that is what all of them are; containers are not looked into."""
-    found: list[Any] = []
+    """Return the items as leaves; ``None`` if one is not a leaf. Containers are not examined."""
+    leaves: list[Any] = []
     for item in items:
         try:
             leaf = None if isinstance(item, _CONTAINERS) else (examine(item),)
-        except Exception:  # noqa: BLE001  one item that raises shall not cost the others
+        except Exception:  # noqa: BLE001  an item can raise anything; the others are kept
             leaf = None
         if leaf is None or isinstance(leaf[0], (Branch, list)):
             return None
-        found += leaf
-    return found
+        leaves += leaf
+    return leaves
 
 
-def _long(value: Any, first: list[Any]) -> Leaf:
-    return f"{json.dumps(first[:10], ensure_ascii=False)[:-1]}, … {len(value)} items]"
+def _shortened(value: Any, items: list[Any]) -> Leaf:
+    return f"{json.dumps(items[:10], ensure_ascii=False)[:-1]}, … {len(value)} items]"
 
 
 def _examine_set(value: Any) -> Leaf | Branch:
-    """Sorted, because the order of a set of texts changes from process to process."""
+    """Convert a set to a sorted list, because the order of a set of texts differs between processes."""
     part = _sequence(value)
     return sorted(part, key=lambda item: (type(item).__name__, item)) if isinstance(part, list) else part
 
@@ -162,49 +162,51 @@ def _namespace(value: Any) -> Branch | Leaf:
 
 
 def _trial(value: Any) -> Branch | Leaf:
-    """An Optuna trial: what was suggested so far; of one whose function is running, more may come."""
-    chosen = {"number": value.number, "params": value.params}
-    return _mapping({name: part for name, part in chosen.items() if part != {}})
+    """Convert an Optuna trial: its parameters so far; a running trial may get more."""
+    parts = {"number": value.number, "params": value.params}
+    return _mapping({name: part for name, part in parts.items() if part != {}})
 
 
 def _hyperparameters(value: Any) -> Branch | Leaf:
-    """What KerasTuner has chosen: a value for each name."""
+    """Convert KerasTuner's hyperparameters: the chosen value of each name."""
     return _mapping(value.values)
 
 
 def _flags(value: Any) -> Branch | Leaf:
-    """The flags of a program, without those that absl defines itself; also before they are parsed."""
+    """Convert a program's absl flags, parsed or not, without those that absl itself defines."""
     by_module = value.flags_by_module_dict()
-    found = {f.name: f.value for m, flags in by_module.items() if not m.startswith("absl.") for f in flags}
-    return _mapping(found)
+    own_flags = {
+        f.name: f.value for m, flags in by_module.items() if not m.startswith("absl.") for f in flags
+    }
+    return _mapping(own_flags)
 
 
 def _run_config(value: Any) -> Branch | Leaf:
-    """A ``tf.estimator.RunConfig``: what can be given to it."""
+    """Convert a ``tf.estimator.RunConfig``: the properties that its constructor sets."""
     cls = type(value)
     properties = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
     return _examine_attributes(value, [name for name in properties if f"_{name}" in vars(value)])
 
 
 def _partial(value: Any) -> Branch | Leaf:
-    head = _part_name(value.func)
+    head = _callable_name(value.func)
     parts = [*enumerate(value.args), *value.keywords.items()]
     return Branch(head, parts, len(parts)) if parts else head
 
 
-def _part_name(function: Any) -> str:
+def _callable_name(function: Any) -> str:
     return qualified(function) if hasattr(function, "__qualname__") else qualified(type(function))
 
 
 class _Serialized(NamedTuple):
-    """What Keras puts into a configuration for an object."""
+    """Keras's serialized form of an object within a configuration."""
 
     class_name: str
     config: Any
 
 
 def _component(value: Any) -> Branch | Leaf:
-    """A layer, optimizer, schedule, loss, metric, ...: its class and its configuration."""
+    """Convert a layer, optimizer, schedule, loss, metric, …: its class and its configuration."""
     try:
         config = value.get_config()
     except Exception:  # noqa: BLE001  a custom layer without a configuration still has a class
@@ -213,7 +215,7 @@ def _component(value: Any) -> Branch | Leaf:
 
 
 def _serialized(value: _Serialized) -> Branch | Leaf:
-    if not isinstance(value.config, Mapping):  # a function: its class is "function", its config its name
+    if not isinstance(value.config, Mapping):  # a function: the class is "function", the config its name
         return str(value.config)
     parts = ((name, _unserialized(part)) for name, part in value.config.items())
     return Branch(value.class_name, parts, len(value.config))
@@ -224,7 +226,7 @@ def _unserialized(value: Any) -> Any:
         return _Serialized(value["class_name"], value["config"])
     if type(value) is dict:
         return {name: _unserialized(part) for name, part in value.items()}
-    if type(value) is float:  # of a variable, often
+    if type(value) is float:  # often the float32 value of a variable
         return values.shortest(value)
     return [_unserialized(item) for item in value] if isinstance(value, list) else value
 
@@ -277,9 +279,9 @@ _NAMES: dict[Examiner, str] = {
     _serialized: "mlwrap._Serialized",
 }
 _HANDLERS = {name: handler for handler, names in _NAMES.items() for name in names.split()}
-"""Handlers by the package and name of a class; the first name in the resolution order that is here decides.
+"""Handlers by package and name of a class; the first class in the resolution order with an entry decides.
 
-The package goes without its submodules, which move between versions.
+The key omits submodules, which move between versions.
 """
 
 _STRUCTURES: list[tuple[Callable[[Any], bool], Examiner]] = [
@@ -295,4 +297,4 @@ _STRUCTURES: list[tuple[Callable[[Any], bool], Examiner]] = [
     (values.holds_data, described),
     (lambda _: True, values.anything),
 ]
-"""For types that no name gives away: what an object can do, most telling first."""
+"""Handlers for other types, by what an object provides, most specific first."""

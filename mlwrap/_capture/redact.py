@@ -1,7 +1,7 @@
-"""Secrets out, by name, by the shape of the text, and by a value once known to be secret.
+"""Redact secrets by name, by the shape of a text, and by values that are known to be secret.
 
-Everything that leaves the training process as text goes through a :class:`Redactor` first: before it
-is cut, before a digest is made of it, before it reaches the journal.
+Each text that leaves the training process passes through a :class:`Redactor` first: before it is cut,
+hashed or written to the journal.
 """
 
 from __future__ import annotations
@@ -19,97 +19,97 @@ from mlwrap._capture.secret_texts import is_number, without_named
 
 __all__ = ["REDACTED", "Redactor", "Secret"]
 
-_TELLS_NOTHING = frozenset({type(None), bool})
+_NEVER_SECRET = frozenset({type(None), bool})
 _NUMBERS = frozenset({int, float})
 _SIZED = frozenset({str, bytes, list, tuple, dict, set, frozenset})
-_SEVERAL = (list, tuple, set, frozenset)
-_USERS = ("-u", "-U", "--user", "--proxy-user")
+_COLLECTIONS = (list, tuple, set, frozenset)
+_USER_OPTIONS = ("-u", "-U", "--user", "--proxy-user")
 _OPTION = re.compile(r"--?(?P<name>[A-Za-z][\w.-]*)")
 
-_MIN_LENGTH = 6  # a shorter remembered value would take too many innocent words with it
-_MAX_TEXTS = 100  # texts; more are a vocabulary, and no secrets to be looked for in other texts
-_MAX_NUMBER_BITS = 1024  # bits; a longer one is no pin code
+_MIN_LENGTH = 6  # characters; shorter remembered values would redact too many harmless words
+_MAX_TEXTS = 100  # a container with more texts is a vocabulary, not secrets to search for in other texts
+_MAX_NUMBER_BITS = 1024  # a longer number is not a PIN code
 _MAX_DEPTH = 8
 
 
 class Secret:
-    """Marks a parameter as secret: ``api: Annotated[str, Secret]``.
+    """Mark a parameter as secret: ``api: Annotated[str, Secret]``.
 
-    Its value is recorded as ``[redacted]``, and taken out of every other text of the run.
+    mlwrap records the value as ``[redacted]``, and removes it from every other text of the run.
     """
 
 
 class Redactor:
-    """Takes secrets out of what one run records."""
+    """Remove secrets from the records of one run."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._literal: re.Pattern[str] | None = None
+        self._secret_forms: set[str] = set()
+        self._secret_pattern: re.Pattern[str] | None = None
 
     def is_secret(self, name: str, value: object) -> bool:
-        """Whether a parameter of this name and value is to be recorded as ``[redacted]``."""
+        """Return whether to record a parameter of this name and value as ``[redacted]``."""
         kind = kind_of_name(name)
-        cls = type(value)  # not isinstance, which asks the value's own code
-        if not kind or cls in _TELLS_NOTHING or (cls in _SIZED and not value):
+        cls = type(value)  # not isinstance, which can run the value's own code
+        if not kind or cls in _NEVER_SECRET or (cls in _SIZED and not value):
             return False
         if kind == "key":
-            texts = islice(value, _MAX_TEXTS) if cls in _SEVERAL else (value,)  # type: ignore[call-overload] # sized
+            texts = islice(value, _MAX_TEXTS) if cls in _COLLECTIONS else (value,)  # type: ignore[call-overload] # sized
             return any(type(text) is str and is_random(text) for text in texts)
         return kind == "strong" or not _is_number(value)
 
     def remember(self, value: object) -> None:
-        """From now on take this value out of every text; of a container, each of up to 100 texts in it."""
+        """Remove this value from every text from now on; for a container, each of up to 100 texts in it."""
         texts = list(islice(_texts(value, 0), _MAX_TEXTS + 1))
-        found = {form for text in texts for form in _forms(text)} if len(texts) <= _MAX_TEXTS else set()
-        if not found <= self._known:
-            self._known |= found
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._literal = re.compile("|".join(map(re.escape, longest_first)))
+        forms = {form for text in texts for form in _forms(text)} if len(texts) <= _MAX_TEXTS else set()
+        if not forms <= self._secret_forms:
+            self._secret_forms |= forms
+            longest_first = sorted(self._secret_forms, key=len, reverse=True)
+            self._secret_pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
-        """The text without the secrets in it; of any length, so that it comes before cutting."""
-        if self._literal is not None:
-            text = self._literal.sub(REDACTED, text)
+        """Return the text with its secrets redacted; call it before cutting, with a text of any length."""
+        if self._secret_pattern is not None:
+            text = self._secret_pattern.sub(REDACTED, text)
         return without_named(without_shapes(text))
 
     def value(self, name: str, value: Any) -> Any:
-        """What may be recorded of a parameter: its value, its text without secrets, or ``[redacted]``."""
+        """Return a parameter's recordable form: its value, its text without secrets, or ``[redacted]``."""
         if self.is_secret(name, value):
             self.remember(value)
             return REDACTED
         return self.text(value) if isinstance(value, str) else value
 
     def arguments(self, items: Sequence[Any]) -> list[Any]:
-        """The items of a command line, or of a list that may be one or a pair of name and value.
+        """Redact the items of a command line, or of a list that may be one or a pair of name and value.
 
-        The value of an option can stand behind an ``=`` or be the next item.
+        The value of an option can follow an ``=`` or be the next item.
         """
-        shown: list[Any] = []
+        redacted: list[Any] = []
         name = items[0] if len(items) == 2 and type(items[0]) is str else ""  # noqa: PLR2004 - a pair
         for item in items:
             text = item if isinstance(item, str) else ""
-            if shown and name and self.is_secret(name, 0 if is_number(text) else item):
+            if redacted and name and self.is_secret(name, 0 if is_number(text) else item):
                 self.remember(item)
-                shown.append(REDACTED)
-            elif shown and text and shown[-1] in _USERS:  # and a password: "-u", "user:pw"
-                shown.append(without_shapes(f"-u {text}").removeprefix("-u "))
+                redacted.append(REDACTED)
+            elif redacted and text and redacted[-1] in _USER_OPTIONS:  # user and password: "-u", "user:pw"
+                redacted.append(without_shapes(f"-u {text}").removeprefix("-u "))
             else:
-                shown.append(item)
+                redacted.append(item)
             option = _OPTION.fullmatch(text)
-            name = option["name"] if option else name if len(shown) == 1 else ""
-        return shown
+            name = option["name"] if option else name if len(redacted) == 1 else ""
+        return redacted
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a number or holds nothing else, and so no text either."""
+    """Return whether a value is a number or contains only numbers."""
     cls = type(value)
     if cls in _NUMBERS or (hasattr(cls, "shape") and hasattr(cls, "dtype")):  # recorded by shape
         return True
-    return cls in _SEVERAL and all(type(item) in _NUMBERS for item in value)  # type: ignore[attr-defined] # sized
+    return cls in _COLLECTIONS and all(type(item) in _NUMBERS for item in value)  # type: ignore[attr-defined] # sized
 
 
 def _texts(value: Any, depth: int) -> Iterable[str]:
-    """The texts in a secret value, looking into plain containers only."""
+    """Yield the texts in a secret value, searching only plain containers."""
     if isinstance(value, str):
         yield str.__str__(value)
     elif isinstance(value, (bytes, bytearray)):
@@ -124,7 +124,7 @@ def _texts(value: Any, depth: int) -> Iterable[str]:
 
 
 def _forms(text: str) -> set[str]:
-    """How a secret can appear in other texts: as it is, quoted by Python or JSON, in an address."""
+    """Return the forms of a secret in other texts: unchanged, quoted by Python or JSON, or URL-encoded."""
     text = text.strip()
     if len(text) < _MIN_LENGTH:
         return set()

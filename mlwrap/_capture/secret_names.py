@@ -1,13 +1,13 @@
-"""Which names are names of secrets?
+"""Classify names by how likely their values are secret.
 
-A name is taken apart into words (``hfToken``, ``hf_token``, ``hf.token`` and ``hftoken`` are the same two)
-and compared by whole words, so that ``tokenizer``, ``monkey`` and ``author`` are not touched. Before that
-its letters are brought to their plain form: no accents, no full width, nothing invisible, no capitals.
+A name is split into words (``hfToken``, ``hf_token``, ``hf.token`` and ``hftoken`` give the same two) and
+compared by whole words, so that ``tokenizer``, ``monkey`` and ``author`` do not match. Before that its
+letters are normalised: no accents, no full-width forms, no invisible characters, no capitals.
 
 * ``"strong"``: ``password``, ``api_key``, ``credentials``, ``wandb_key``, … anywhere in the name.
 * ``"weak"``: ``token``, ``tokens``, ``auth``, ``pw``, ``sessionid``, … as the last word, or a strong word in
-  a name that measures something (``max_password_length``). Numbers under such a name are counts.
-* ``"key"``: any other name that ends in ``key``. Only a text that looks random is secret there.
+  the name of a measure (``max_password_length``). Numbers under such a name are counts.
+* ``"key"``: any other name that ends in ``key``. Its value is secret only if the text looks random.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["SecretKind", "is_random", "kind_of_name"]
 SecretKind = Literal["strong", "weak", "key", ""]
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
-# Words that are written together with the one before them: "hftoken", "clientsecret".
-_GLUED = re.compile(r"(?<=[a-z])(?:secrets?|tokens?|credentials?)\Z")
+# Words that are written together with the previous one: "hftoken", "clientsecret".
+_JOINED_SUFFIX = re.compile(r"(?<=[a-z])(?:secrets?|tokens?|credentials?)\Z")
 
 
 def _to_ascii(name: str) -> str:
-    """A name without accents and invisible characters, and in the width of ASCII."""
+    """Return a name without accents, full-width forms and invisible characters."""
     if name.isascii():
         return name
-    plain = unicodedata.normalize("NFKD", name)
-    return "".join(c for c in plain if unicodedata.category(c) not in {"Mn", "Cf"})
+    decomposed = unicodedata.normalize("NFKD", name)
+    return "".join(c for c in decomposed if unicodedata.category(c) not in {"Mn", "Cf"})
 
 
 def _word_set(text: str) -> frozenset[str]:
@@ -57,7 +57,7 @@ _STRONG = _phrases("""
     auth tokens|authtoken|api token|api tokens|refresh token|refresh tokens|bearer token
     session token|sas token|sas url|id token
     """)
-# Words that stand inside no innocent word: "dbpassword", "awssecretaccesskey".
+# Words that are not part of any harmless word: "dbpassword", "awssecretaccesskey".
 _INSIDE = re.compile(
     "|".join(
         _to_ascii(word)
@@ -82,8 +82,8 @@ _WEAK = _word_set("""
     csrf xsrf
 """)
 _WEAK_PAIRS = _phrases("session id|sess id|auth code|otp code")
-# Who gives out keys and who has a password: "wandb_key", "github_pat", "db_pass" and "user_pw" are secrets.
-_GIVERS = _word_set("""
+# Issuers of keys, and holders of passwords: "wandb_key", "github_pat", "db_pass" and "user_pw" are secret.
+_ISSUERS = _word_set("""
     wandb comet neptune openai anthropic hf huggingface aws azure gcp google gemini github gh gitlab
     bitbucket stripe twilio sendgrid mailgun mailchimp datadog dd slack telegram discord kaggle
     replicate cohere mistral groq pinecone weaviate qdrant databricks snowflake mlflow sentry heroku
@@ -96,42 +96,42 @@ _HOLDERS = _word_set("""
     user db database smtp mail email root admin ftp sftp ssh login http proxy wifi server sql mysql pg
     postgres redis mongo ldap auth git jdbc account my host client service app web key amqp rabbitmq
 """)
-# A "pad_token" is no secret, and nor are "vocab_tokens".
-_LANGUAGE = _word_set("""
+# Words of language models: "pad_token" and "vocab_tokens" are not secret.
+_LANGUAGE_MODEL_WORDS = _word_set("""
     pad eos bos unk mask oov start end cls sep image audio video special stop next first last prompt
     output target source word sub sot eot eod blank empty begin per input vocab new added extra total
     avg mean multi non pre un de re text visual patch query context completion reasoning cached
 """)
-_MEASURES = _word_set("""
+_MEASURE_WORDS = _word_set("""
     n num max min len length size count dim timeout ttl seconds days
 """)
-# What a "…_key" of these names is no secret, however random it looks.
+# A "…_key" after one of these words is not secret, even if it looks random.
 _PUBLIC_KEYS = _word_set("""
     public primary foreign cache experiment run dataset data content file object artifact model group
     sort partition rng prng
 """)
 _OF_HOLDERS = dict.fromkeys(_HOLDERS, _word_set("pass pw")) | dict.fromkeys(
-    _GIVERS, _word_set("key keys pat pass pw")
+    _ISSUERS, _word_set("key keys pat pass pw")
 )
 _MAX_PHRASE_LENGTH = max(map(len, _STRONG))
 
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{20,512}")
 _CHANGE = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
-_LEAST_CHANGES = 5  # between letters and digits; "cifar10_resnet50_imagenet1k" has four
+_MIN_CHANGES = 5  # changes between letters and digits; "cifar10_resnet50_imagenet1k" has four
 
 
 @lru_cache(maxsize=8192)
 def kind_of_name(name: str) -> SecretKind:
-    """How surely this is the name of a secret; names recur, so each is looked at once."""
+    """Return how likely this is the name of a secret; cached, since names recur."""
     words = _words(name)
     if not words:
         return ""
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     if _has_strong_phrase(words) or any(map(_INSIDE.search, words)):
-        return "weak" if _MEASURES & {words[0], last} else "strong"
+        return "weak" if _MEASURE_WORDS & {words[0], last} else "strong"
     if any(second in _OF_HOLDERS.get(first, ()) for first, second in pairwise(words)):
         return "strong"
-    if (last in _WEAK or words[-2:] in _WEAK_PAIRS) and before not in _LANGUAGE | _MEASURES:
+    if (last in _WEAK or words[-2:] in _WEAK_PAIRS) and before not in _LANGUAGE_MODEL_WORDS | _MEASURE_WORDS:
         return "weak"
     if words == ("pass",):
         return "weak"
@@ -139,23 +139,23 @@ def kind_of_name(name: str) -> SecretKind:
 
 
 def is_random(text: str) -> bool:
-    """Whether a text looks like a generated key: long, without spaces, letters and digits mixed."""
-    return _RANDOM.fullmatch(text) is not None and len(_CHANGE.findall(text)) >= _LEAST_CHANGES
+    """Return whether a text looks like a generated key: long, no spaces, letters and digits mixed."""
+    return _RANDOM.fullmatch(text) is not None and len(_CHANGE.findall(text)) >= _MIN_CHANGES
 
 
 def _words(name: str) -> tuple[str, ...]:
-    found: list[str] = []
+    words: list[str] = []
     for word in _WORD.findall(_to_ascii(name)):
-        word = word.casefold()  # noqa: PLW2901 - from here on no other form is wanted
-        if glued := _GLUED.search(word):
-            found += word[: glued.start()], glued[0]
-        elif word.endswith("key") and (word[:-3] in _GIVERS or (word[:-3], "key") in _STRONG):
-            found += word[:-3], "key"
+        word = word.casefold()  # noqa: PLW2901 - only the folded form is used below
+        if suffix := _JOINED_SUFFIX.search(word):
+            words += word[: suffix.start()], suffix[0]
+        elif word.endswith("key") and (word[:-3] in _ISSUERS or (word[:-3], "key") in _STRONG):
+            words += word[:-3], "key"
         elif word.endswith("pass") and word[:-4] in _HOLDERS:
-            found += word[:-4], "pass"
+            words += word[:-4], "pass"
         else:
-            found.append(word)
-    return tuple(found)
+            words.append(word)
+    return tuple(words)
 
 
 def _has_strong_phrase(words: tuple[str, ...]) -> bool:

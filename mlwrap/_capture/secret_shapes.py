@@ -1,11 +1,11 @@
-"""Which texts look like secrets, whatever their name is?
+"""Redact texts that look like secrets, whatever their name.
 
-One table: each shape with the words of which one must be in a text before its pattern is tried. So there is
-no gate apart from the patterns, which could know fewer shapes. A test makes texts from every pattern, and
-holds the words to them.
+One table lists each shape with its words; a pattern is tried only if a text contains one of its words. Words
+and patterns are together, so that no separate filter can miss a shape. A test generates texts from every
+pattern and checks its words against them.
 
 The prefixes are those that the services publish for secret scanning; the detectors of ``detect-secrets`` are
-the oracle of ``tests/unit/capture/test_secret_shapes.py``.
+the reference in ``tests/unit/capture/test_secret_shapes.py``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Shape(NamedTuple):
     """One shape of secret.
 
     Attributes:
-        words: A text that has none of these has nothing of this shape.
-        pattern: What is secret, and in the group ``keep`` what stands before it and stays.
+        words: Texts of which every secret of this shape contains at least one.
+        pattern: Pattern of the secret; the group ``keep`` is the text before it, which is kept.
     """
 
     words: tuple[str, ...]
@@ -35,7 +35,7 @@ def _shape(words: str, pattern: str) -> Shape:
 
 
 SHAPES = (
-    # Addresses. A slash in a password is not allowed, and happens; a user of http alone is a token.
+    # Addresses. Passwords with a slash are invalid but occur; an http user without a password is a token.
     _shape(
         "://",
         r"(?P<keep>(?<=://)(?![^\s/:@]{0,256}:(?:x-oauth-basic|x)?@)[^\s/:@]{0,256}:)(?!\*{3}@)"
@@ -114,18 +114,18 @@ SHAPES = (
     _shape("k_live_ k_test_ whsec_", r"\b[rsp]k_(?:live|test)_\w{8,}|\bwhsec_[\w+/=]{16,}"),  # Stripe
     _shape("sq0 EAAA", r"\bsq0[a-z]{3}-[\w\\-]{22,}|\bEAAA[\w-]{56,}"),  # Square
     _shape("shpat_ shpca_ shppa_ shpss_", r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),  # Shopify
-    # Whatever carries its own claims.
+    # Self-contained tokens and keys.
     _shape("eyJ", r"\beyJ[\w=-]{8,}\.[\w=-]{4,}(?:\.[\w=-]*)?"),  # JSON web tokens
     _shape("AGE-SECRET-KEY-", r"\bAGE-SECRET-KEY-1[A-Z0-9]{20,}"),
 )
 
-# Plain searches for the words are quicker than one expression of them all, but for the shortest texts.
+# Except for the shortest texts, searching for each word is faster than one expression for all words.
 _WORDS = tuple((word, shape.pattern) for shape in SHAPES for word in shape.words)
 _MIN_LENGTH = 6  # "-u a:b"
 
 
 def without_shapes(text: str) -> str:
-    """The text, ``[redacted]`` in the place of all that looks like a secret."""
+    """Replace everything in the text that looks like a secret by ``[redacted]``."""
     if len(text) >= _MIN_LENGTH:
         for pattern in [pattern for word, pattern in _WORDS if word in text]:
             text = pattern.sub(_redacted, text)

@@ -1,8 +1,8 @@
-"""Where in a text does a value stand under the name of a secret?
+"""Redact values in a text that follow the name of a secret.
 
-``password=…`` and what else programs, settings, command lines, headers and error messages write:
+The forms are ``password=…`` and others of programs, settings, command lines, headers and error messages:
 ``"a": "b"``, ``a => b``, ``a["b"] = "c"``, ``<a>b</a>``, ``a("b")``, ``PASSWORD 'b'``, ``"b" == a``,
-``--a b``, ``['--a', 'b']``. Names are judged by :mod:`mlwrap._capture.secret_names`.
+``--a b``, ``['--a', 'b']``. :mod:`mlwrap._capture.secret_names` classifies the names.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mlwrap._capture.secret_shapes import REDACTED
 __all__ = ["is_number", "without_named"]
 
 _SIGN = re.compile(r"[=!:](?:(?<=!)==?|(?<!!)(?:[=:>]=?)?)\s{0,4}")
-# Without a sign only behind a name that is surely one: a text in quotes, an element of XML, a long key.
-_APPOSED = re.compile(r"[(>\s]\s{0,3}(?:(?=[\"'])|(?<=>)(?=[^\s<>=])|(?P<bare>(?=[\w+/=-]{20})))")
-# What stands before the sign, read backwards: brackets and quotes that close, and up to three words.
+# Without a sign, only after the name of a strong secret: a quoted text, an XML element, a long key.
+_NO_SIGN = re.compile(r"[(>\s]\s{0,3}(?:(?=[\"'])|(?<=>)(?=[^\s<>=])|(?P<bare>(?=[\w+/=-]{20})))")
+# The text before the sign, read backwards: closing brackets and quotes, and up to three words.
 _NAME_BACKWARDS = re.compile(
     r"\s{0,4}[\])\"'\\]{0,4}(?:\d{0,8}\[)?(?P<name>[\w.\u0300-\u036f-]{1,80}(?: [\w.-]{1,40}){0,2})"
 )
@@ -32,7 +32,7 @@ _VALUE = re.compile(
 )
 _HEADER = re.compile(
     r"(?!\[redacted\])[^\n\"']+"
-)  # of cookies and authorization all parts, up to the end of the line
+)  # for cookies and authorization everything up to the end of the line
 _HEADERS = re.compile(r"(?:^|[\s-])(?:authorization|(?:set-)?cookie)\Z", re.IGNORECASE)
 _OPTION = re.compile(r"-(?<![\w-]-)-?(?P<name>[A-Za-z][\w.-]{0,80})(?P<gap>\s{1,4}|[\"'],\s{0,4})(?=[^\s-])")
 _COMPARED = re.compile(
@@ -45,17 +45,17 @@ _NUMBER = re.compile(
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number, several of them, or says only that there is nothing."""
+    """Return whether a text is a number, a list of numbers, a boolean, a null value or empty quotes."""
     return _NUMBER.fullmatch(text) is not None
 
 
 def without_named(text: str) -> str:
-    """The text, ``[redacted]`` in the place of what stands under the name of a secret."""
+    """Replace each value under the name of a secret in the text by ``[redacted]``."""
     if "==" in text or "!=" in text:
         text = _COMPARED.sub(_without_compared, text)
     if "=" in text or ":" in text:
         text = _without(_SIGN, text)
-    text = _without(_APPOSED, text)
+    text = _without(_NO_SIGN, text)
     return _without_options(text) if "-" in text else text
 
 
@@ -64,42 +64,44 @@ def _without_compared(match: re.Match[str]) -> str:
 
 
 def _without(sign_of: re.Pattern[str], text: str) -> str:
-    """An assignment can stand in another's value, so one at a time."""
-    apposed = sign_of is _APPOSED
-    kept: list[str] = []
-    done = at = 0
-    while sign := sign_of.search(text, at):
-        at = sign.end()
+    """Redact assigned values one at a time, since an assignment can be part of another one's value."""
+    no_sign = sign_of is _NO_SIGN
+    pieces: list[str] = []
+    copied = position = 0
+    while sign := sign_of.search(text, position):
+        position = sign.end()
         name, kind = _name_before(text, sign.start())
-        if not kind or (apposed and kind != "strong"):
+        if not kind or (no_sign and kind != "strong"):
             continue
-        header = sign[0].startswith(":") and _HEADERS.search(name) and _HEADER.match(text, at)
-        value = header or _VALUE.match(text, at, at + _MAX_KEY_LENGTH if kind == "key" else len(text))
-        bare = apposed and sign["bare"] is not None
+        header = sign[0].startswith(":") and _HEADERS.search(name) and _HEADER.match(text, position)
+        value = header or _VALUE.match(
+            text, position, position + _MAX_KEY_LENGTH if kind == "key" else len(text)
+        )
+        bare = no_sign and sign["bare"] is not None
         if value is None or not _is_secret(kind, value[0], bare=bare):
             continue
-        kept += text[done:at], REDACTED
-        done = at = value.end()
-    return "".join([*kept, text[done:]])
+        pieces += text[copied:position], REDACTED
+        copied = position = value.end()
+    return "".join([*pieces, text[copied:]])
 
 
 def _without_options(text: str) -> str:
-    """The argument after an option: ``--password x``."""
-    kept: list[str] = []
-    done = at = 0
-    while option := _OPTION.search(text, at):
-        at = option.end()
+    """Redact the argument after an option: ``--password x``."""
+    pieces: list[str] = []
+    copied = position = 0
+    while option := _OPTION.search(text, position):
+        position = option.end()
         kind = kind_of_name(option["name"])
-        value = _VALUE.match(text, at) if kind else None
+        value = _VALUE.match(text, position) if kind else None
         if value is None or not _is_secret(kind, value[0]):
             continue
-        kept += text[done:at], REDACTED
-        done = at = value.end()
-    return "".join([*kept, text[done:]])
+        pieces += text[copied:position], REDACTED
+        copied = position = value.end()
+    return "".join([*pieces, text[copied:]])
 
 
 def _name_before(text: str, end: int) -> tuple[str, SecretKind]:
-    """The name that stands before a sign, and its kind."""
+    """Return the name before a sign, and its kind."""
     match = _NAME_BACKWARDS.match(text[max(0, end - _MAX_NAME_LENGTH) : end][::-1])
     if match is None:
         return "", ""
@@ -107,11 +109,11 @@ def _name_before(text: str, end: int) -> tuple[str, SecretKind]:
     kind = kind_of_name(name.rpartition(" ")[2])
     words = name.split(" ")
     for start in range(len(words) - 1) if kind != "strong" else ():
-        # "API key: …" is one name; in "password of user: …" it is the last word that counts.
-        several = kind_of_name(" ".join(words[start:]))
-        if several == "strong" and kind_of_name(" ".join(words[start:-1])) != "strong":
+        # "API key: …" is one name; in "password of user: …" only the last word counts.
+        phrase_kind = kind_of_name(" ".join(words[start:]))
+        if phrase_kind == "strong" and kind_of_name(" ".join(words[start:-1])) != "strong":
             return name, "strong"
-        if kind == "weak" and not several:  # a "pad token"
+        if kind == "weak" and not phrase_kind:  # a "pad token"
             return name, ""
     return name, kind
 

@@ -1,4 +1,4 @@
-"""Values that become one leaf: plain ones as they are, data and models by type, shape and dtype.
+"""Convert values to one leaf: plain values unchanged, data and models as type, shape and dtype.
 
 Data and models are never iterated, never run and never moved off a device.
 """
@@ -13,22 +13,22 @@ from typing import Any
 Leaf = None | bool | int | float | str | list[Any]
 
 PLAIN = frozenset({type(None), bool, int, float, str})
-"""Types whose instances are leaves as they are."""
+"""Types whose instances are leaves without conversion."""
 
-_SPELLED = 10_000  # bits: Python refuses to spell integers of more than 4300 digits
-_ASKED = 10_000  # characters of a foreign repr that are looked at at all
+_MAX_INTEGER_BITS = 10_000  # Python refuses to convert integers of more than 4300 digits to text
+_MAX_REPR_LENGTH = 10_000  # characters of a foreign repr that are processed
 _FLOAT32 = struct.Struct("f")
 _ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 
 
 class Foreign(str):
-    """Text that somebody else's code made up: cut short, once the secrets are out of it."""
+    """Text made by code outside mlwrap: it is redacted, then cut short."""
 
     __slots__ = ()
 
 
 def described(value: object) -> str:
-    """Type and size in a few words; asks nothing of the value but its length, and never raises."""
+    """Return type and size in a few words; call nothing of the value but its length, and never raise."""
     try:
         return f"{qualified(type(value))}{_size(value)}"
     except Exception:  # noqa: BLE001  a metaclass can do anything
@@ -36,7 +36,7 @@ def described(value: object) -> str:
 
 
 def qualified(value: Any) -> str:
-    """``module.qualname`` of a class or function, without the module for builtins."""
+    """Return ``module.qualname`` of a class or function, without the module for builtins."""
     module, name = getattr(value, "__module__", None), value.__qualname__
     return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
 
@@ -44,7 +44,7 @@ def qualified(value: Any) -> str:
 def _size(value: object) -> str:
     try:
         return f" of {len(value)}" if isinstance(value, Sized) else ""
-    except Exception:  # noqa: BLE001  somebody else's __len__
+    except Exception:  # noqa: BLE001  a foreign __len__ can raise anything
         return ""
 
 
@@ -52,21 +52,25 @@ def _size(value: object) -> str:
 
 
 def integer(value: int) -> Leaf:
-    return int.__index__(value) if value.bit_length() < _SPELLED else f"int of {value.bit_length()} bits"
+    return (
+        int.__index__(value)
+        if value.bit_length() < _MAX_INTEGER_BITS
+        else f"int of {value.bit_length()} bits"
+    )
 
 
 def numpy_scalar(value: Any) -> Leaf:
-    plain = value.item()
-    if type(plain) is float:
+    scalar = value.item()
+    if type(scalar) is float:
         return float(str(value))  # float32(0.1) is 0.1, not 0.10000000149011612
-    return plain if type(plain) in PLAIN else str(value)
+    return scalar if type(scalar) in PLAIN else str(value)
 
 
 def shortest(value: float) -> float:
-    """The number with the fewest digits that is ``value`` where both are rounded to float32.
+    """Return the number with the fewest digits that equals ``value`` after rounding both to float32.
 
-    A number that was float32 has the digits of a double when somebody makes a Python float of it:
-    0.0003000000142492354, and not 0.0003. What was never float32 stays as it is.
+    A float32 value that was converted to a Python float has the digits of a double:
+    0.0003000000142492354 instead of 0.0003. A number that is not a float32 value stays unchanged.
     """
     try:
         rounded = _FLOAT32.pack(value)
@@ -74,7 +78,7 @@ def shortest(value: float) -> float:
         return value
     if _FLOAT32.unpack(rounded) != (value,):
         return value
-    texts = (f"{value:.{digits}g}" for digits in range(1, 10))  # nine digits tell all float32 apart
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))  # nine digits distinguish all float32 values
     return next((float(text) for text in texts if _FLOAT32.pack(float(text)) == rounded), value)
 
 
@@ -124,7 +128,7 @@ def model(value: Any) -> Leaf:
     return qualified(type(value))
 
 
-# ── whatever else ───────────────────────────────────────────────────────────────────────────────
+# ── other values ────────────────────────────────────────────────────────────────────────────────
 
 
 def holds_data(value: object) -> bool:
@@ -133,9 +137,9 @@ def holds_data(value: object) -> bool:
 
 
 def anything(value: object) -> Leaf:
-    """Its type; and its repr, if its class wrote one. A derived one could follow a whole graph of objects."""
+    """Return the type, and the repr if the class defines one; attributes could lead to a graph of objects."""
     name = qualified(type(value))
     if type(value).__repr__ is object.__repr__:
         return name
-    text = _ADDRESS.sub("", repr(value)[:_ASKED])
+    text = _ADDRESS.sub("", repr(value)[:_MAX_REPR_LENGTH])
     return Foreign(text if type(value).__name__ in text[:200] else f"{name} {text}")

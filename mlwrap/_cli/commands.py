@@ -35,10 +35,10 @@ def cli() -> None:
 @cli.command()
 @_spool
 def sync(spool: str | None) -> None:
-    """Deliver the runs that wait to MLflow; exits 1 if one of them could not be delivered."""
+    """Deliver waiting runs to MLflow; exits 1 if one of them could not be delivered."""
     folders = spooled.deliverable(spool)
     if folders:
-        warm_up()  # the whole process is there for that
+        warm_up()  # patches the whole process, which is only used for this
     progress = track(
         spooled.sync_each(folders),
         "delivering",
@@ -65,12 +65,12 @@ def sync(spool: str | None) -> None:
 @_spool
 def status(spool: str | None) -> None:
     """List the runs in the spool: their age, size, and why they wait."""
-    found = spooled.waiting(spool)
-    if not found:
+    runs = spooled.waiting(spool)
+    if not runs:
         click.echo("nothing waits")
         return
     table = Table("key", "run", "state", "age", "size", "why")
-    for entry in found:
+    for entry in runs:
         age = str(datetime.timedelta(seconds=round(entry.seconds)))
         table.add_row(entry.folder.key, entry.name, entry.state, age, decimal(entry.size), entry.reason)
     Console(highlight=False, markup=False).print(table)
@@ -81,10 +81,10 @@ def status(spool: str | None) -> None:
 @_spool
 @click.option("--cache", is_flag=True, help="Remove the downloaded copies of models instead.")
 def clean(keys: tuple[str, ...], spool: str | None, *, cache: bool) -> None:
-    """Remove what is delivered, and the runs named by KEYS, delivered or not."""
+    """Remove delivered runs, and the runs named by KEYS, delivered or not."""
     removed = Cache().trim(0) if cache else spooled.clean(keys, spool)
-    for what in removed:
-        click.echo(f"removed {what}")
+    for name in removed:
+        click.echo(f"removed {name}")
 
 
 @cli.command()
@@ -92,7 +92,7 @@ def clean(keys: tuple[str, ...], spool: str | None, *, cache: bool) -> None:
 @click.option("--tracking-uri", help="Where MLflow is; by default as for training.")
 @click.option("--trust", is_flag=True, help="Load it with trust=True if it does not load without.")
 def verify(uri: str, tracking_uri: str | None, trust: bool) -> None:
-    """Load the model URI here, by mlwrap and by stock MLflow, and compare its prediction if one is known."""
+    """Load the model URI with mlwrap and with stock MLflow, and compare its prediction if one is known."""
     click.echo(verify_model(uri, tracking_uri, trust=trust))
 
 
@@ -100,19 +100,19 @@ def verify(uri: str, tracking_uri: str | None, trust: bool) -> None:
 @click.argument("run_id", required=False)
 @click.option("--tracking-uri", help="Where MLflow is; by default as for training.")
 def show(run_id: str | None, tracking_uri: str | None) -> None:
-    """Show what MLflow has of a run; of the newest one where RUN_ID is left out."""
+    """Show a run from MLflow; the newest one if RUN_ID is left out."""
     from mlwrap._cli.run_summary import print_run  # noqa: PLC0415 - loads MLflow
 
     print_run(run_id, destination(settings(tracking_uri=tracking_uri)).tracking_uri)
 
 
-# What stands behind the target is the function's, --help too.
+# All options after TARGET belong to the function, including --help.
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.argument("target")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF THE FUNCTION]...")
 @click.option("--name", help="The run's name; by default the function's.")
-@click.option("--experiment", help="The experiment, whatever the function's decorator says.")
-@click.option("--tracking-uri", help="Where MLflow is, likewise.")
+@click.option("--experiment", help="The experiment; overrides the function's decorator.")
+@click.option("--tracking-uri", help="Where MLflow is; overrides the function's decorator.")
 def run(target: str, arguments: tuple[str, ...], **options: str | None) -> None:
     """Call the function TARGET, tracked.
 
@@ -123,14 +123,14 @@ def run(target: str, arguments: tuple[str, ...], **options: str | None) -> None:
 
 
 def main() -> None:
-    """Run the command; an error of ours is a sentence and exit status 1 or 2, not a traceback."""
+    """Run the command; print an error of mlwrap as a sentence and exit with status 1 or 2."""
     try:
         cli()
     except MlwrapError as error:
         click.echo(f"mlwrap: {error}", err=True)
-        sys.exit(2 if isinstance(error, OptionError) else 1)  # as click's own for a wrong option
+        sys.exit(2 if isinstance(error, OptionError) else 1)  # 2 is click's status for a wrong option
     except SystemExit as end:
-        if is_stuck():  # a thread that hangs in a delivery that was given up would keep the command alive
+        if is_stuck():  # the hanging thread of an abandoned delivery would keep the command alive
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)

@@ -1,4 +1,4 @@
-"""``mlwrap show``: what MLflow has of a run, as a table."""
+"""``mlwrap show``: print a run in MLflow as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from mlwrap._mlflow.queries import Queries, RunModel, run_outputs, with_unsaved
 from mlwrap.errors import Refused
 
-# What each form of a model is for.
+# The use of each form of a model.
 _FORMS = {
     "training": "load_model() gives the model back, to train on",
     "serving": "mlflow.pyfunc predicts without the training's code",
@@ -19,10 +19,10 @@ _FORMS = {
 
 
 def print_run(run_id: str | None, tracking_uri: str | None) -> None:
-    """Print a run; the newest one that mlwrap logged where ``run_id`` is ``None``.
+    """Print a run; if ``run_id`` is ``None``, the newest one that mlwrap logged.
 
     Raises:
-        Refused: There is no such run.
+        Refused: No such run exists.
         Unreachable: The server did not answer.
     """
     client = Queries(tracking_uri)
@@ -46,7 +46,7 @@ def print_run(run_id: str | None, tracking_uri: str | None) -> None:
 
 
 def _model_lines(model: RunModel) -> Iterator[str]:
-    """The URI, status, forms and verification of a model, in a line each."""
+    """Yield the URI, status, forms and verification of a model, one per line."""
     entity = model.entity
     forms, verified, error = (entity.tags.get(f"mlwrap.{tag}", "") for tag in ("forms", "verified", "error"))
     yield f"{entity.model_uri} {entity.status.value}"

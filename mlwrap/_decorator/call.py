@@ -1,4 +1,4 @@
-"""What happens at each call of a decorated function: a run, what goes in, and what comes out."""
+"""Track one call of a decorated function: open its run, capture its arguments, record its result."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mlwrap.errors import OptionError, describe_error
 
 
 class TrackedCall:
-    """What one decorated function needs at each call, settled when it was decorated.
+    """The state that one decorated function needs at each call, prepared when it was decorated.
 
     Args:
-        body: What was decorated.
+        body: The decorated object.
         arguments: Its parameters.
-        asynchronous: Whether it gives a coroutine, so that the run is open for as long as that runs.
+        asynchronous: Whether it returns a coroutine; its run is then open while the coroutine runs.
         name: The runs' name in MLflow.
-        tags: Their tags.
-        asked: How what it returns is to be saved.
+        tags: The runs' tags.
+        asked: Options for saving what it returns.
         options: Settings for these runs.
-        run_id: MLflow's id of a run that they are to write on.
+        run_id: MLflow's id of an existing run that they write to.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class TrackedCall:
         self._asynchronous = asynchronous
         self.name = name
         self.tags = tags
-        self._asked = asked
+        self._save_options = asked
         self._options = options
         self._run_id = run_id
         self._disabled: bool | None = options.get("disabled")
         self._newest: Run | None = None
-        self._newest_here = _NewestHere()
-        self._newest_of: WeakKeyDictionary[object, Run] = WeakKeyDictionary()  # by task
+        self._newest_of_thread = _NewestOfThread()
+        self._newest_of_task: WeakKeyDictionary[object, Run] = WeakKeyDictionary()
 
     @property
     def last_run(self) -> Run | None:
-        """The run of this task's or thread's newest call; where it made none, the newest of all."""
-        task = _task()
-        newest = self._newest_here.run if task is None else self._newest_of.get(task)
+        """The run of this task's or thread's newest call; if it made none, of the newest call of all."""
+        task = _current_task()
+        newest = self._newest_of_thread.run if task is None else self._newest_of_task.get(task)
         return newest or self._newest
 
     def __call__(
@@ -71,14 +71,14 @@ class TrackedCall:
         if is_disabled(self._disabled) and not self._asynchronous:
             untracked = DisabledRun(self.name)
             current.set(untracked)
-            self._begun(untracked)
+            self._note_newest(untracked)
             try:
                 result = wrapped(*args, **kwargs)
                 untracked.status = "FINISHED"
             except BaseException as error:
                 untracked.status = outcome_of(error).status
                 raise
-            return result  # nobody takes the run for the current one: it has ended
+            return result  # the run has ended, so it is no longer current
         context = RunContext(
             self.name,
             settings(**self._options),
@@ -87,22 +87,22 @@ class TrackedCall:
             function=self._body,
             run_id=self._run_id,
             own_experiment=is_own_option("experiment", self._options),
-            verify=self._asked["verify"],
+            verify=self._save_options["verify"],
         )
         if self._asynchronous:
-            coroutine: Any = self._awaited(context, wrapped, instance, args, kwargs)
+            coroutine: Any = self._call_async(context, wrapped, instance, args, kwargs)
             coroutine.__qualname__ = getattr(wrapped, "__qualname__", self.name)  # "… was never awaited"
             return coroutine
         with context as run:
-            self._begun(run)
+            self._note_newest(run)
             try:
                 result = wrapped(*args, **kwargs)
-            finally:  # a trial that is pruned has parameters, too
-                self._log_grown(run, instance, args, kwargs)
-            run.record(result, **self._asked)
+            finally:  # also for a pruned Optuna trial
+                self._log_added_arguments(run, instance, args, kwargs)
+            run.record(result, **self._save_options)
         return result
 
-    async def _awaited(
+    async def _call_async(
         self,
         context: RunContext,
         wrapped: Callable[..., Coroutine[Any, Any, Any]],
@@ -111,31 +111,31 @@ class TrackedCall:
         kwargs: dict[str, Any],
     ) -> Any:
         async with context as run:
-            self._begun(run)
+            self._note_newest(run)
             try:
                 result = await wrapped(*args, **kwargs)
             finally:
-                self._log_grown(run, instance, args, kwargs)
-            run.record(result, **self._asked)
+                self._log_added_arguments(run, instance, args, kwargs)
+            run.record(result, **self._save_options)
         return result
 
-    def _log_grown(
+    def _log_added_arguments(
         self, run: Run, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """Log what the call has added to its arguments, of which only Optuna's are known."""
+        """Log what the call has added to its arguments, which is supported for Optuna's only."""
         if "optuna" not in sys.modules or not run.recording or run.status != "RUNNING":
             return
-        recorder = run._recorder  # noqa: SLF001 - what a run is for us
+        recorder = run._recorder  # noqa: SLF001 - internal access to the run
         try:
             recorder.params.log(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
-        except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
+        except Exception as error:  # noqa: BLE001 - an error in mlwrap must not end the training
             recorder.warn(f"what its arguments were in the end could not be read: {describe_error(error)}")
 
     def swept(self, call: Callable[..., Any], instance: object = None) -> SweepTarget:
-        """What a sweep needs to know.
+        """Return the sweep's view of the function.
 
         Raises:
-            OptionError: All runs are to be one.
+            OptionError: ``run_id`` is set, so all calls write to one run.
         """
         if self._run_id is not None:
             raise OptionError(
@@ -144,41 +144,41 @@ class TrackedCall:
             )
         return SweepTarget(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
 
-    def _begun(self, run: Run) -> None:
+    def _note_newest(self, run: Run) -> None:
         self._newest = run
-        if (task := _task()) is None:
-            self._newest_here.run = run
+        if (task := _current_task()) is None:
+            self._newest_of_thread.run = run
         else:
-            self._newest_of[task] = run
+            self._newest_of_task[task] = run
 
 
 class DisabledRun(NullRecorder, Run):
-    """The run of a disabled call: its own recorder, which records nothing, as a second object costs time.
+    """The run of a disabled call; it is its own null recorder, because a second object costs time.
 
     Args:
         name: The run's name.
     """
 
-    _recorder = property(lambda self: self)  # it has all that is asked of one
+    _recorder = property(lambda self: self)  # it has all methods of a recorder
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.parent = current_run()
 
 
-class _NewestHere(threading.local):
-    """The run of a thread's newest call that was made in no task."""
+class _NewestOfThread(threading.local):
+    """The run of a thread's newest call outside any task."""
 
     run: Run | None = None
 
 
-def _task() -> object:
-    """The asyncio task that this code runs in, if it runs in one."""
+def _current_task() -> object:
+    """Return the asyncio task that runs this code, if any."""
     asyncio = sys.modules.get("asyncio")
     try:
-        # What get_running_loop() raises where no loop runs costs as much as all else of a disabled call.
+        # The exception of get_running_loop() without a loop costs as much as all the rest of a disabled call.
         if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - in asyncio's own __all__
             return None
         return asyncio.current_task()
-    except AttributeError:  # another thread is importing it right now
+    except AttributeError:  # another thread is importing asyncio right now
         return None

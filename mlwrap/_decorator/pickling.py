@@ -1,9 +1,9 @@
-"""How does a decorated function get into another process, and never without its tracking?
+"""Pickle a decorated function so that it is still tracked in another process.
 
-A function of a module travels by its name. Any other travels as what was decorated, and is decorated again
-where it arrives: ``cloudpickle`` (joblib's loky, Dask, Ray) writes down by value what is from ``__main__``, a
-notebook or another function's body. Stock ``pickle`` looks up what is from ``__main__`` in the ``__main__``
-over there, as ``spawn`` needs it.
+A function of a module is pickled by its name. Any other is pickled as the original object, and decorated
+again on arrival: ``cloudpickle`` (joblib's loky, Dask, Ray) pickles functions of ``__main__``, of a notebook
+and of another function's body by value. Stock ``pickle`` looks up functions of ``__main__`` in the other
+process's ``__main__``, as ``spawn`` needs it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import wrapt
 
 from mlwrap.errors import describe_error
 
-# cloudpickle, and the copies of it that joblib and Ray bring.
+# cloudpickle, and the copies of it in joblib and Ray.
 _CLOUDPICKLES = ("cloudpickle", "joblib.externals.cloudpickle", "ray.cloudpickle")
 
 
 class UndecoratedFunction(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
-    """A function whose own name stands for something else: the decorated function.
+    """A function whose qualified name refers to another object: the decorated function.
 
-    Picklers can't write it down by its name, for that finds the other. cloudpickle takes this for the
-    function that it is a proxy of, and writes it down by value; stock pickle asks :meth:`__reduce_ex__`.
+    Picklers can't pickle it by its name, which finds the decorated one. cloudpickle treats this proxy as a
+    plain function and pickles it by value; stock pickle calls :meth:`__reduce_ex__`.
 
     Args:
         function: The function.
-        decorate: Decorates it again; the options that go along are in it.
+        decorate: Decorates it again; contains the options.
     """
 
     def __init__(self, function: Any, decorate: functools.partial[Any]) -> None:
@@ -45,12 +45,13 @@ class UndecoratedFunction(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, un
 
     @property
     def __code__(self) -> CodeType | _RaiseOnUse:
-        """Only a pickler that writes the function down by value asks for it: so all is looked at first."""
+        """The function's code. Only pickling by value reads it, so all captured values are checked first."""
         if not self._self_checked:
-            self._self_checked = True  # at once, for a function can refer to itself
+            self._self_checked = True  # before the check, because a function can refer to itself
             try:
                 check_picklable(
-                    (self.__wrapped__, self._self_decorate), _all_of(self.__wrapped__, self._self_decorate)
+                    (self.__wrapped__, self._self_decorate),
+                    _captured_values(self.__wrapped__, self._self_decorate),
                 )
             except pickle.PicklingError as error:
                 self._self_checked = False
@@ -71,16 +72,16 @@ class UndecoratedFunction(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, un
 
 
 class ResolvedFunction(NamedTuple):
-    """A decorated function that was looked up by its name; it needs no decorating any more."""
+    """A decorated function that was found by its name, so it is not decorated again."""
 
     tracked: Any
 
 
 def resolve_function(module: str, name: str) -> ResolvedFunction:
-    """The decorated function that is called ``name`` in a module.
+    """Return the decorated function called ``name`` in a module.
 
     Raises:
-        AttributeError: There is none.
+        AttributeError: The module has no such function.
     """
     importlib.import_module(module)
     tracked = _attribute_at(module, name)
@@ -93,23 +94,23 @@ def resolve_function(module: str, name: str) -> ResolvedFunction:
 
 
 def reduce(tracked: Any, body: UndecoratedFunction, decorate: functools.partial[Any]) -> Any:
-    """What ``__reduce_ex__`` of a decorated function gives to a pickler.
+    """Return what ``__reduce_ex__`` of a decorated function returns to a pickler.
 
     Args:
         tracked: The decorated function.
-        body: What was decorated; the same at each call, for picklers know by identity what they have seen,
-            and a function can refer to itself.
-        decorate: Decorates again as ``tracked`` was.
+        body: The proxy of the original function; the same object at each call, because picklers track
+            objects by identity and a function can refer to itself.
+        decorate: Decorates a function as ``tracked`` was.
 
     Raises:
-        PicklingError: Something that goes with it can't be pickled.
+        PicklingError: A value that is pickled along can't be pickled.
     """
     function = tracked.__wrapped__
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    there = _attribute_at(module, name)
-    if there is tracked and module != "__main__" and module not in _by_value():
+    resolved = _attribute_at(module, name)
+    if resolved is tracked and module != "__main__" and module not in _modules_by_value():
         return name
-    if isinstance(function, FunctionType) and there is not function:
+    if isinstance(function, FunctionType) and resolved is not function:
         return decorate_again, (body, decorate)
     parts = [*_options_of(decorate), ("the object that was decorated", function)]
     check_picklable((function, decorate), parts)
@@ -117,26 +118,28 @@ def reduce(tracked: Any, body: UndecoratedFunction, decorate: functools.partial[
 
 
 def decorate_again(function: Any, decorate: Callable[[Any], Any]) -> Any:
-    """Decorate again, where a function has arrived."""
+    """Decorate a function again in the process where it was unpickled."""
     return function.tracked if isinstance(function, ResolvedFunction) else decorate(function)
 
 
-def check_picklable(whole: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> None:
-    """Say what can't travel, if anything.
+def check_picklable(value: Any, parts: Iterable[tuple[str, Any]], pickler: Any = None) -> None:
+    """Raise an error that names the values that can't be pickled, if any.
 
     Args:
-        whole: What is to travel, written down by ``pickler``.
-        parts: What to look at if it can't, each with what to call it.
-        pickler: By default cloudpickle's: what that can't write down, no other can.
+        value: The value to pickle.
+        parts: Its parts, each with a description, which are tried one by one if ``value`` fails.
+        pickler: By default cloudpickle's, which can pickle the most.
 
     Raises:
-        PicklingError: With the name of the variable, default or option.
+        PicklingError: Names the variable, default or option.
     """
-    error = _pickling_error(whole, pickler)
+    error = _pickling_error(value, pickler)
     if error is None:
         return
     culprits = [
-        f"{what} ({describe_error(why)})" for what, part in parts if (why := _pickling_error(part, pickler))
+        f"{description} ({describe_error(why)})"
+        for description, part in parts
+        if (why := _pickling_error(part, pickler))
     ]
     raise pickle.PicklingError(
         "a decorated function can't travel to another process with "
@@ -150,34 +153,34 @@ def _options_of(decorate: functools.partial[Any]) -> Iterator[tuple[str, Any]]:
         yield f"its option {option}=", value
 
 
-def _all_of(function: FunctionType, decorate: functools.partial[Any]) -> Iterator[tuple[str, Any]]:
+def _captured_values(function: FunctionType, decorate: functools.partial[Any]) -> Iterator[tuple[str, Any]]:
     yield from _options_of(decorate)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is not parameter.empty:
             yield f"the default of {parameter.name!r}", parameter.default
-    with contextlib.suppress(ValueError):  # a variable that has no value yet
+    with contextlib.suppress(ValueError):  # a closure variable without a value yet
         variables = inspect.getclosurevars(function)
         for name, value in (*variables.nonlocals.items(), *variables.globals.items()):
             yield f"the variable {name!r}", value
 
 
 def _pickling_error(value: Any, pickler: Any = None) -> Exception | None:
-    """Why a value can't be pickled; large arrays in it are not copied to find out."""
+    """Return why a value can't be pickled, if so; large arrays are not copied for the check."""
     if pickler is None:
-        import cloudpickle  # noqa: PLC0415 - only what travels by value pays for it
+        import cloudpickle  # noqa: PLC0415 - only needed for pickling by value
 
         pickler = cloudpickle.CloudPickler
     try:
         pickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
-    except Exception as error:  # noqa: BLE001 - whatever anybody's __reduce__ raises
+    except Exception as error:  # noqa: BLE001 - any user's __reduce__ may raise anything
         return error
     return None
 
 
 class _RaiseOnUse:
-    """In place of code that can't travel: says why, when it is looked at.
+    """Stands in for code that can't be pickled, and raises the reason when it is used.
 
-    The property can't raise that itself: wrapt 1 takes any error in one for an attribute that is not there.
+    The property can't raise it itself: wrapt 1 turns any error in a property into a missing attribute.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -188,21 +191,21 @@ class _RaiseOnUse:
 
 
 class _NullWriter:
-    """A file that forgets."""
+    """A file that discards what is written."""
 
     def write(self, data: Any) -> int:
         return len(data)
 
 
 def _attribute_at(module: str | None, name: str | None) -> Any:
-    """What stands under a qualified name, or ``None``."""
+    """Return the object at a qualified name, or ``None``."""
     try:
         return operator.attrgetter(name or "")(sys.modules[module or ""])
     except (AttributeError, KeyError):
         return None
 
 
-def _by_value() -> set[str]:
-    """The modules that the user told cloudpickle not to expect in other processes."""
-    told_to = [sys.modules[name] for name in _CLOUDPICKLES if name in sys.modules]
-    return {module for one in told_to for module in one.list_registry_pickle_by_value()}
+def _modules_by_value() -> set[str]:
+    """Return the modules that the user registered with cloudpickle for pickling by value."""
+    cloudpickles = [sys.modules[name] for name in _CLOUDPICKLES if name in sys.modules]
+    return {module for cloudpickle in cloudpickles for module in cloudpickle.list_registry_pickle_by_value()}

@@ -1,4 +1,4 @@
-"""What stands for a decorated function: called it is a run, and in all else it is the function."""
+"""Proxy for a decorated function: calling it opens a run; everything else is forwarded to the function."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ S = TypeVar("S")
 
 
 class TrackedFunction(Protocol[P, R_co]):
-    """A decorated training function: called, it does and returns what the function does.
+    """A decorated training function: a call does and returns what the function does.
 
     Attributes:
-        last_run: The run of the newest call that this thread or asyncio task made, also while it is open;
-            where it made none, of the newest call of all. ``None`` before the first.
+        last_run: The run of the newest call by this thread or asyncio task, even while it is open; if it made
+            none, of the newest call of all. ``None`` before the first.
         __wrapped__: The function itself; calling it tracks nothing.
     """
 
@@ -48,24 +48,24 @@ class TrackedFunction(Protocol[P, R_co]):
     def sweep(
         self, points: SweepInput, *, n_jobs: int | None = None, resume: bool | str = False
     ) -> SweepTable:
-        """Call the function once for each point, with a run around all: see ``docs/how-to/sweep.md``.
+        """Call the function once for each trial, under one parent run: see ``docs/how-to/sweep.md``.
 
         Args:
-            points: A grid, which is a mapping of parameters' names to lists of values, every combination of
-                which is a point; or the keyword arguments of each point.
-            n_jobs: How many run at the same time, as joblib counts them. It chooses the engine, too: its own
-                processes, or what ``joblib.parallel_config`` says, such as Dask or Ray.
-            resume: ``True`` skips each point whose run FINISHED in any sweep in the experiment with the same
-                parameters, as they were logged, and the same code of the function; the id or the key of a
-                sweep's run, those of that sweep alone.
+            points: A grid, which maps parameter names to lists of values and has a trial for every
+                combination; or the keyword arguments of each trial.
+            n_jobs: Number of trials at the same time, as joblib counts them. joblib runs them in its own
+                processes, or on the engine set by ``joblib.parallel_config``, such as Dask or Ray.
+            resume: ``True`` skips each trial with a FINISHED run in any sweep of the experiment that has the
+                same parameters, as logged, and the same code of the function; the id or the key of a sweep's
+                run skips those of that sweep only.
 
         Returns:
-            The points in their order, each with metrics, status, run id and error. What the function returned
-            is logged, and not in it.
+            The trials in their order, each with metrics, status, run id and error. What the function returned
+            is logged, but not included.
 
         Raises:
-            OptionError: The points, or an option, can't be used; nothing has run.
-            DeliveryError: What is to be resumed can't be looked up; nothing has run.
+            OptionError: The trials, or an option, can't be used; nothing has run.
+            DeliveryError: The sweep to resume can't be looked up; nothing has run.
         """
         ...
 
@@ -87,20 +87,20 @@ else:  # wrapt 1 has no generic types
 
 
 def _class_of(proxy: Any) -> type:
-    """What a proxy says that it is: what it stands for, but never a plain function.
+    """Return the class that a proxy claims: that of its function, but never a plain function.
 
-    cloudpickle writes functions down by their code, and would leave the tracking behind without a word.
+    cloudpickle pickles plain functions by their code, which would silently drop the tracking.
     """
-    kind: type = type(proxy.__wrapped__)
-    return type(proxy) if issubclass(kind, FunctionType) else kind
+    wrapped_class: type = type(proxy.__wrapped__)
+    return type(proxy) if issubclass(wrapped_class, FunctionType) else wrapped_class
 
 
 class _Annotations(dict[str, Any]):
-    """What a proxy's class has under ``__annotations__``: of a proxy, the function's own; of the class, none.
+    """The ``__annotations__`` of a proxy's class: for a proxy its function's, for the class an empty dict.
 
-    Without it Python gives the class an empty dictionary there as soon as somebody asks for it, as
-    ``isinstance(train, SomeProtocol)`` does, and that would hide the function's from then on. It is a
-    dictionary for those who read the class's own, as ``typing.get_type_hints`` does.
+    Without it Python gives the class an empty dictionary on first access, as in
+    ``isinstance(train, SomeProtocol)``, which then hides the function's annotations. It is a dictionary
+    because ``typing.get_type_hints`` reads the class's own.
     """
 
     def __get__(self, proxy: Any, owner: type | None = None) -> Any:
@@ -114,7 +114,7 @@ class _Annotations(dict[str, Any]):
 
 
 class _Bound(_BoundFunctionWrapper):
-    """A decorated method, looked up on an instance or a class."""
+    """A decorated method, accessed on an instance or a class."""
 
     __class__ = property(_class_of)
     __annotations__ = _Annotations()
@@ -134,28 +134,28 @@ class _Bound(_BoundFunctionWrapper):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        look_up, found_by = self.__reduce_ex__(4)
-        return look_up(*copy.deepcopy(found_by, memo))
+        rebuild, arguments = self.__reduce_ex__(4)
+        return rebuild(*copy.deepcopy(arguments, memo))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A method travels as what it is bound to and its name there."""
+        """Pickle a method as the object that it is bound to and its name there."""
         parent: TrackedProxy = self._self_parent
         home, name = parent.home or (None, self.__name__)
         owner = self._self_instance
         if owner is None:
             owner = getattr(self.__wrapped__, "__self__", home)
-        if owner is None:  # its class has travelled, and did not say to its methods that it is theirs
+        if owner is None:  # its class was pickled by value, which does not call __set_name__
             return operator.methodcaller("__get__", None, object), (parent,)
         return getattr, (owner, name)
 
 
 class TrackedProxy(_FunctionWrapper):
-    """The proxy that stands for the function: same name, signature, docstring and type.
+    """The proxy for a decorated function: same name, signature, docstring and type.
 
     Args:
-        function: What was decorated.
-        tracking: What happens at each call.
-        decorate: Decorates a function as this one was; travels to other processes.
+        function: The decorated object.
+        tracking: Runs at each call.
+        decorate: Decorates a function in the same way; pickled along to other processes.
     """
 
     __bound_function_wrapper__ = _Bound
@@ -173,7 +173,7 @@ class TrackedProxy(_FunctionWrapper):
 
     @property
     def home(self) -> tuple[type, str] | None:
-        """The class that it stands in, and its name there."""
+        """The class that defines the function as a method, and its name there."""
         return self._self_home
 
     @property
@@ -188,12 +188,12 @@ class TrackedProxy(_FunctionWrapper):
     def sweep_of(
         self, call: Any, points: SweepInput, *, n_jobs: int | None, resume: bool | str
     ) -> SweepTable:
-        """Sweep over ``call``, which is this function, or it as a method of something."""
-        swept = self._self_tracking.swept(call, getattr(call, "_self_instance", None))
-        return sweep(swept, points, n_jobs=n_jobs, resume=resume)
+        """Sweep over ``call``, which is this function or a method bound from it."""
+        target = self._self_tracking.swept(call, getattr(call, "_self_instance", None))
+        return sweep(target, points, n_jobs=n_jobs, resume=resume)
 
     def relabel(self, *, name: str | None, tags: Mapping[str, Any]) -> None:
-        """Give the runs another name, and tags below their own; here and wherever it travels."""
+        """Set another name for the runs, and default tags; both are pickled along with the function."""
         tracking = self._self_tracking
         tracking.name = name or tracking.name
         tracking.tags = {**tags, **tracking.tags}
@@ -203,12 +203,12 @@ class TrackedProxy(_FunctionWrapper):
         self._self_home = owner, name
 
     def __copy__(self) -> TrackedProxy:
-        return self  # as of any function
+        return self  # as for any function
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrackedProxy:
         function = copy.deepcopy(self.__wrapped__, memo)
-        same = function is self.__wrapped__
-        decorated: TrackedProxy = self if same else self._self_decorate(function)
+        is_same = function is self.__wrapped__
+        decorated: TrackedProxy = self if is_same else self._self_decorate(function)
         return decorated
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What stands between Keras and a method of a callback of ours."""
+"""Wrap the methods of a callback that Keras calls, so that their errors do not end ``fit``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mlwrap.errors import SaveError
 
 
 class Callback(Protocol):
-    """What a method is called on."""
+    """The callback whose method is called."""
 
-    _points: Any
+    _metrics: Any
 
     def _failed(self, hook: str, error: Exception) -> None: ...
 
@@ -24,17 +24,17 @@ P = ParamSpec("P")
 def hook(
     method: Callable[Concatenate[C, P], None],
 ) -> Callable[Concatenate[C, P], None]:
-    """For what Keras calls: does nothing without a run, and what goes wrong in it ends no ``fit``."""
+    """Wrap a hook: it does nothing without a run, and an error in it does not end ``fit``."""
 
     @functools.wraps(method)
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self._points is None:
+        if self._metrics is None:
             return
         try:
             method(self, *args, **kwargs)
         except SaveError:
-            raise  # only where the user asked for it with strict=True
-        except Exception as error:  # noqa: BLE001 - see above
+            raise  # only raised with strict=True
+        except Exception as error:  # noqa: BLE001 - no error may end fit()
             self._failed(method.__name__, error)
 
     return call

@@ -1,4 +1,4 @@
-"""Which trial of a tuner is going on? KerasTuner tells neither the model nor the callbacks."""
+"""Find the current trial of KerasTuner, which tells it neither to the model nor to the callbacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import traceback
 
 
 def tuner_trial() -> str | None:
-    """The id of the KerasTuner trial that called, somewhere up this thread's stack; ``None`` for none."""
+    """Return the id of the KerasTuner trial in this thread's call stack, or ``None``."""
     if "keras_tuner" not in sys.modules:
         return None
     for frame, _ in traceback.walk_stack(inspect.currentframe()):

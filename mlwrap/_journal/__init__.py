@@ -1,6 +1,6 @@
-"""In which form does a run lie on the disk, and what do a run and its sender say to each other?
+"""How is a run stored on disk, and which messages do a run and its sender exchange?
 
 May import: errors.
-The training half and the delivery half meet here and in ``_spool``. Never imports MLflow or a framework, and
+Training and delivery share this package and ``_spool``. Never imports MLflow or a framework, and
 never pickles.
 """

@@ -1,4 +1,4 @@
-"""An example of what a model is fed, in a form that needs neither MLflow nor a framework, and no pickle."""
+"""Store a model's input example in a form that needs neither MLflow nor a framework, and no pickle."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class _Meta(msgspec.Struct, kw_only=True):
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model can be fed, and what it makes of it.
+    """An input example of a model, and the model's prediction for it.
 
     Attributes:
-        kind: What the user gave: an array, a mapping of names to arrays, or a pandas frame.
-        inputs: Arrays by name, of a frame by column; that of an array is empty. None holds Python objects.
-        predicted: What the model gave for it before it was saved, likewise; ``None`` if nobody asked it.
+        kind: The form of the user's input: an array, a mapping of names to arrays, or a pandas frame.
+        inputs: Arrays by name; by column for a frame, under the empty name for an array. No array holds
+            Python objects.
+        predicted: Arrays by name that the model predicted before it was saved; ``None`` if it was not run.
     """
 
     kind: Literal["array", "mapping", "frame"]
@@ -35,18 +36,18 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     predicted: Mapping[str, Any] | None = None
 
     def value(self) -> Any:
-        """The example as the user gave it: a numpy array, a dict of them, or a ``pandas.DataFrame``."""
+        """Return the example in the user's form: a numpy array, a dict of them, or a ``pandas.DataFrame``."""
         if self.kind == "array":
             return next(iter(self.inputs.values()))
         if self.kind == "mapping":
             return dict(self.inputs)
-        import pandas as pd  # noqa: PLC0415 - only where the user has it, too
+        import pandas as pd  # noqa: PLC0415 - only needed for a frame
 
         return pd.DataFrame(dict(self.inputs))
 
     def write(self, folder: Path) -> None:
-        """Write it into a model's folder."""
-        import numpy as np  # noqa: PLC0415 - only where there is an example
+        """Write the example into a model's folder."""
+        import numpy as np  # noqa: PLC0415 - only needed for an example
 
         predicted = None if self.predicted is None else tuple(self.predicted)
         meta = msgspec.json.encode(_Meta(kind=self.kind, inputs=tuple(self.inputs), predicted=predicted))
@@ -56,16 +57,17 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, folder: Path) -> Example | None:
-        """The example that was written into a model's folder, if one was.
+        """Read the example from a model's folder; return ``None`` if the folder has none.
 
         Raises:
-            LoadError: It is not as :meth:`write` writes it: compressed, pickled, larger than its file.
+            LoadError: The file is not in the form of :meth:`write`: an array is compressed or pickled, or
+                claims to be larger than its file.
         """
         if not (folder / FILE).is_file():
             return None
         try:
             return cls._read(folder / FILE)
-        except Exception as error:  # anybody can have written it
+        except Exception as error:  # the file is untrusted: reading it can raise anything
             raise LoadError(
                 f"The model's example {folder / FILE} can't be read: {describe_error(error)}. Load "
                 "only what a training wrote; if this is, download it again."
@@ -73,7 +75,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def _read(cls, file: Path) -> Example:
-        import numpy as np  # noqa: PLC0415 - only where there is an example
+        import numpy as np  # noqa: PLC0415 - only needed for an example
 
         with zipfile.ZipFile(file) as members:
             for member in members.infolist():
@@ -90,19 +92,21 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _require_stored(members: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """See that an array is stored as it is, and no larger than it says; nothing of it is read but its head.
+    """Check that an array is stored uncompressed and fits its file; read only the array's header.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The array is compressed, holds Python objects, or claims more bytes than its file has.
     """
-    from numpy.lib import format as npy  # noqa: PLC0415 - likewise
+    from numpy.lib import format as npy  # noqa: PLC0415 - only needed for an example
 
-    length = Path(str(members.filename)).stat().st_size
-    if member.compress_type != zipfile.ZIP_STORED or member.file_size > length:
+    file_size = Path(str(members.filename)).stat().st_size
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size > file_size:
         raise ValueError(f"expected arrays as they are, got {member.filename!r} compressed")
     with members.open(member) as file:
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
-        shape, _, dtype = read(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
+            npy.read_magic(file)
+        ]
+        shape, _, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError(f"expected an array, got a pickle in {member.filename!r}")
     if math.prod(shape) * dtype.itemsize > member.file_size:

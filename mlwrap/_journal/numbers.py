@@ -1,4 +1,4 @@
-"""Which records of a journal have come, by their numbers: what is missing at the run's end is damaged."""
+"""Track by number which records of a journal were read; one that is missing at the run's end is damaged."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import msgspec
 
 from mlwrap._journal.records import RunEnded
 
-_MAX_RANGES = 1000  # of missing numbers that are remembered
+_MAX_RANGES = 1000  # of missing numbers that are kept
 _MAX_UNREADABLE = 1000
 _MAX_NAMED = 20
 
 
 def writer_of(number: int) -> int:
-    """Whose number it is; 0 is the training."""
+    """Return the writer that a record's number belongs to; 0 is the training process."""
     return number >> 32
 
 
 class Numbers(msgspec.Struct):
-    """The numbers of a journal's records up to some place in it.
+    """The numbers of a journal's records up to an offset in the journal.
 
-    Threads write a little out of order, so a number that is missing may come yet.
+    Threads write a little out of order, so a missing number may still follow.
 
     Attributes:
         after: The number after the highest one so far, by writer.
-        missing: Ranges of numbers below that have not come: the first, and the one after the last.
-        forgotten: How many more are missing.
-        unreadable: Pieces of the journal that can't be read: number, -1 where that can't be told, and type.
-        pieces: How many there are.
+        missing: Ranges of lower numbers that were not read: the first, and the one after the last.
+        forgotten: Count of missing numbers whose ranges were dropped.
+        unreadable: Unreadable pieces of the journal: the number (-1 if unknown) and the type.
+        pieces: Count of all unreadable pieces.
     """
 
     after: dict[int, int] = {}
@@ -36,13 +36,13 @@ class Numbers(msgspec.Struct):
     pieces: int = 0
 
     def __contains__(self, number: int) -> bool:
-        """Whether the record has come; those of format 1 have no numbers, and come once."""
+        """Return whether the record was read; records of format 1 have no numbers and are read once."""
         return 0 <= number < self.after.get(writer_of(number), 0) and not any(
             first <= number < end for first, end in self.missing
         )
 
     def add(self, number: int) -> None:
-        """A record has come, for the first time."""
+        """Note that a record was read for the first time."""
         if number < 0:
             return
         expected = self.expect(number)
@@ -51,12 +51,12 @@ class Numbers(msgspec.Struct):
             return
         for index, (first, end) in enumerate(self.missing):
             if first <= number < end:
-                rest = [(first, number), (number + 1, end)]
-                self.missing[index : index + 1] = [(start, stop) for start, stop in rest if start < stop]
+                parts = [(first, number), (number + 1, end)]
+                self.missing[index : index + 1] = [(start, stop) for start, stop in parts if start < stop]
                 return
 
     def expect(self, number: int) -> int:
-        """All numbers of its writer below this one should have come; gives the one that was next."""
+        """Mark this writer's unread numbers below ``number`` as missing; return the one that was next."""
         writer = writer_of(number)
         expected = self.after.get(writer, writer << 32)
         if number > expected:
@@ -68,32 +68,32 @@ class Numbers(msgspec.Struct):
         return expected
 
     def add_unreadable(self, number: int, kind: str) -> None:
-        """A piece of the journal can't be read, which says that it is of this number and type."""
+        """Note an unreadable piece of the journal, with the number and the type that it names."""
         self.pieces += 1
         if len(self.unreadable) < _MAX_UNREADABLE:
             self.unreadable.append((number, kind))
 
     def lacks_training(self) -> bool:
-        """Whether a record of the training is missing."""
+        """Return whether a record of the training process is missing."""
         return any(writer_of(first) == 0 for first, _ in self.missing)
 
     def lacks(self, number: int) -> bool:
-        """Whether this one is."""
+        """Return whether this number is missing and belongs to the training process."""
         return any(first <= number < end for first, end in self.missing) and writer_of(number) == 0
 
     def damage(self, last: RunEnded) -> tuple[int, str]:
-        """How many records of a run that has ended are damaged; and that as a text, with their numbers."""
-        # A piece of a record that was written again is no damage.
+        """Return how many records of an ended run are damaged, and the same as a text with their numbers."""
+        # A piece of a record that was later rewritten in full is not damage.
         lost = {number: kind for number, kind in self.unreadable if number < 0 or number not in self}
         if not lost and last.unwritten is None:  # threads may have been killed between number and record
             return 0, ""
-        ranges = [each for each in self.missing if writer_of(each[0]) == 0]
+        ranges = [span for span in self.missing if writer_of(span[0]) == 0]
         ranges += [
             (number, number + 1)
             for number in lost
             if number >= 0
             and not any(first <= number < end for first, end in ranges)
-            # At the training's own end each of its numbers is accounted for: this one was misread.
+            # If the training wrote the end itself, all its numbers are accounted for: this one was misread.
             and (last.unwritten is None or writer_of(number) != 0)
         ]
         unwritten = last.unwritten or 0

@@ -1,4 +1,4 @@
-"""What delivery writes down of its own progress with a run folder."""
+"""The types in which delivery stores its progress with a run folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     """How far delivery got with one model.
 
     Attributes:
-        name: Its name in MLflow.
-        model_id: MLflow's id of it; empty until it is known, and where a server has no LoggedModels.
-        status: ``PENDING``, ``READY`` or ``FAILED``, as MLflow has it.
-        location: Where its files lie.
-        uploaded: Files that are there already, of a model that is uploaded file by file.
-        registered: URI of its version in the registry; empty while MLflow has been asked for one.
-        verified: What came of loading it; empty while that is still to be done, ``None`` if nobody asked.
-        troubles: What could not be done as it was asked, in sentences.
+        name: The model's name in MLflow.
+        model_id: MLflow's id of the model; empty until it is known, and if the server has no LoggedModels.
+        status: MLflow's status of the model: ``PENDING``, ``READY`` or ``FAILED``.
+        location: Where the model's files are stored.
+        uploaded: Files already uploaded, for a model that is uploaded file by file.
+        registered: URI of the model's version in the registry; empty from the request until MLflow's answer;
+            ``None`` before the request.
+        verified: Result of loading the model; empty while that is pending, ``None`` if it was not requested.
+        troubles: Sentences that say which requests could not be carried out.
     """
 
     name: str
@@ -37,14 +38,15 @@ class ModelProgress(msgspec.Struct, kw_only=True):
 
 
 class MetricStats(msgspec.Struct, array_like=True):
-    """What delivery has seen of one metric, to choose which of its points MLflow is told.
+    """Statistics of one metric, from which delivery chooses the data points that MLflow gets.
 
     Attributes:
-        count: Its points so far.
-        least: Their least value, of those that are finite.
-        greatest: Their greatest value, likewise.
-        odd: Whether one was not finite.
-        held: Points (value, time, step) that were left out and may have to be told at the run's end, by why.
+        count: Number of points so far.
+        least: Minimum of the finite values.
+        greatest: Maximum of the finite values.
+        odd: Whether a value was NaN or infinite.
+        held: Points (value, time, step) that were left out and may have to be sent at the run's end, by the
+            reason to send them.
     """
 
     count: int = 0
@@ -58,9 +60,9 @@ class Failing(msgspec.Struct, kw_only=True, frozen=True):
     """The model or artifact that failed last while the server answered.
 
     Attributes:
-        staged: Its staged path.
-        reason: Why.
-        tries: How often.
+        staged: Staged path of the item.
+        reason: Why it failed.
+        tries: How often it failed.
     """
 
     staged: str
@@ -69,30 +71,30 @@ class Failing(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """How far delivery got with a run folder, and the ids that MLflow gave.
+    """How far delivery got with a run folder, and the ids that MLflow assigned.
 
     Attributes:
-        format: Number of this file's own format.
+        format: Format number of ``delivered.json`` itself.
         offset: All records that end at or before this byte of the journal are in MLflow.
-        asked: MLflow has been asked to make the run: before it is asked again, it is searched.
+        asked: Creating the run was requested; before another request, MLflow is searched for the run.
         run_id: MLflow's id of the run, once known.
-        experiment_id: MLflow's id of its experiment, once known.
+        experiment_id: MLflow's id of the experiment, once known.
         models: Progress with each model, by its staged path.
-        seen: What was seen of each metric up to ``offset``, in runs that may be thinned.
-        numbers: Of the journal's records up to ``offset``.
-        damaged: Records that are damaged; while the run goes on, pieces of the journal that can't be read.
-        refused: Values that MLflow would not take, and why.
+        seen: Statistics of each metric up to ``offset``, in runs that may be down-sampled.
+        numbers: Numbers of the journal's records up to ``offset``.
+        damaged: Count of damaged records; while the run is open, of unreadable pieces of the journal.
+        refused: Values that MLflow refused, each with the reason.
         degraded: What the server is too old for, and what was done instead.
-        held: Staged models and artifacts that MLflow would not take, by their staged paths, each with a
-            sentence that names it and says why; they stay in the run folder.
-        failing: The item that comes next, if it failed.
-        refused_tag: What the run's tag says of all that was refused; ``None`` if that is not known.
-        sending: What comes after ``offset`` may be in MLflow already; noted for a store that would double it.
-        ended: All is delivered, the run's end too.
-        seconds: That were spent where nothing else changes here: a sign of life.
-        error: What stood in the way of the last delivery.
-        rebuilt: What an earlier delivery had written here is lost: MLflow may have more than this says.
-        parent_unknown: MLflow's run was made without the parent that it has; its end sets it.
+        held: Models and artifacts that MLflow refused, by staged path. The sentence names the item and says
+            why; the item stays in the run folder.
+        failing: The next item, if it failed.
+        refused_tag: Current text of the run's tag about everything refused; ``None`` if unknown.
+        sending: Records after ``offset`` may already be in MLflow; set for a store that would duplicate them.
+        ended: Everything is delivered, including the run's end.
+        seconds: Time spent while nothing else here changed: a sign of life.
+        error: What stopped the last delivery.
+        rebuilt: The progress of an earlier delivery is lost: MLflow may have more than this says.
+        parent_unknown: MLflow's run was created without its parent; the run's end sets the parent.
     """
 
     format: int = PROGRESS_FORMAT
@@ -117,7 +119,7 @@ class Progress(msgspec.Struct, kw_only=True):
     parent_unknown: bool = False
 
     def delivered(self) -> tuple[object, ...]:
-        """What MLflow has got so far: delivery makes progress if this changes, whatever else does."""
+        """Return what MLflow has so far; only a change of this value counts as progress."""
         models = {
             key: (model.model_id, model.status, model.registered, model.verified, frozenset(model.uploaded))
             for key, model in self.models.items()

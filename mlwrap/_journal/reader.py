@@ -1,4 +1,4 @@
-"""Read all records of a journal that are whole, each once."""
+"""Read each undamaged record of a journal once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted
 from mlwrap._journal.writer import second_file
 from mlwrap.errors import JournalError
 
-_BEGIN = b'{"crc":'  # of every line; within a text its quotes would be escaped
+_BEGIN = b'{"crc":'  # start of every line; a text can't contain it, since JSON escapes the quotes
 _BEGIN_1 = b'{"type":'  # the same in format 1
 _NUMBER = re.compile(rb'\{"crc":\d{1,10},"n":(\d{1,16}),')
 _TYPE = re.compile(rb'\{"type":"(\w{1,20})"')
 _FORMAT = re.compile(rb'"type":"run_started","format":(\d{1,9})')
-_HEADER_LINES = 16  # among which the header is looked for
+_HEADER_LINES = 16  # lines that are searched for the header
 _MAX_ENDS = 3  # places in a damaged line where one record may end
 
 
 class Entry(NamedTuple):
-    """A record of a journal, or a piece of it that can't be read.
+    """A record of a journal, or an unreadable piece of the journal.
 
     Attributes:
-        record: What it says; ``None`` for what can't be read.
-        end: Offset in bytes of its end: where reading goes on.
+        record: The record; ``None`` for an unreadable piece.
+        end: Offset in bytes of the entry's end, where reading continues.
     """
 
     record: AnyRecord | None
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A line, or a part of a damaged one; its number is -1 where that can't be told, as in format 1."""
+    """A line, or a part of a damaged one; ``number`` is -1 if unknown, as always in format 1."""
 
     record: AnyRecord | None
     number: int
@@ -60,19 +60,20 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def read_records(path: Path, start: int = 0, numbers: Numbers | None = None) -> Iterator[Entry]:
     """Yield the journal's entries from the offset ``start``, which must be 0 or the end of an entry.
 
-    A last line without its end is still being written, or was cut off when its writer died: it is not
-    there. What is damaged is yielded with ``record=None``. A record that follows on a piece of another one,
-    without a line's end between, is whole and is yielded. The run's end is the last: a sender that
-    watched the machine in that very moment may have written after it.
+    A last line without a newline is ignored: it is still being written, or its writer died. A damaged piece
+    is yielded with ``record=None``. A complete record directly after a piece of another one, with no newline
+    between them, is yielded. The run's end is yielded last, although a sender that logged system metrics at
+    that moment may have written after it.
 
     Args:
         path: The journal.
-        start: Where to begin.
-        numbers: Of the records before ``start``; those do not come again. An entry's own number is added
-            when the next entry is asked for.
+        start: Offset in bytes to start from.
+        numbers: Numbers of the records before ``start``, which are not yielded again. An entry's number is
+            added when the next entry is requested.
 
     Raises:
-        JournalError: There is no journal, no record of the run's start is whole, or a newer mlwrap wrote it.
+        JournalError: The journal is missing, has no undamaged record of the run's start, or was written by a
+            newer mlwrap.
     """
     numbers = Numbers() if numbers is None else numbers
     with _open_for_reading(path) as file:
@@ -86,7 +87,7 @@ def read_records(path: Path, start: int = 0, numbers: Numbers | None = None) -> 
                 for late in pieces if numbers.lacks_training() else ():
                     if late.record is None or not numbers.lacks(late.number):
                         continue
-                    if not isinstance(late.record, RunEnded):  # its line has changed places
+                    if not isinstance(late.record, RunEnded):  # written before the end, stored after it
                         yield Entry(late.record, end)
                     numbers.add(late.number)
                 yield Entry(record, piece_end)
@@ -101,7 +102,7 @@ def read_records(path: Path, start: int = 0, numbers: Numbers | None = None) -> 
 
 
 def header(path: Path) -> RunStarted:
-    """The record of the run's start.
+    """Return the record of the run's start.
 
     Raises:
         JournalError: As :func:`read_records`.
@@ -118,16 +119,16 @@ def _open_for_reading(path: Path) -> BinaryIO:
 
 
 def _run_started(path: Path, file: BinaryIO) -> tuple[RunStarted, bool]:
-    """The record of the run's start, and whether the journal has checksums."""
+    """Return the record of the run's start, and whether the journal has checksums."""
     newest = 0
     for index, line in enumerate(islice(file, _HEADER_LINES)):
         if not line.endswith(b"\n"):
             break
-        old = index == 0 and line.startswith(_BEGIN_1)
-        records = [_last_of_format_1(line)[0]] if old else [piece.record for piece in _split(line, 0)]
+        is_format_1 = index == 0 and line.startswith(_BEGIN_1)
+        records = [_last_of_format_1(line)[0]] if is_format_1 else [piece.record for piece in _split(line, 0)]
         first = next((record for record in records if isinstance(record, RunStarted)), None)
         if first is not None and first.format <= FORMAT:
-            return first, not old
+            return first, not is_format_1
         newest = max([newest, *map(int, _FORMAT.findall(line))])
     if newest > FORMAT:
         raise JournalError(
@@ -138,7 +139,7 @@ def _run_started(path: Path, file: BinaryIO) -> tuple[RunStarted, bool]:
 
 
 def _pieces(path: Path, file: BinaryIO, start: int) -> Iterator[_Piece]:
-    """What the journal holds from ``start`` on, and behind it what its second file holds."""
+    """Yield the pieces of the journal from ``start`` on, then those of its second file."""
     file.seek(start)
     end = start
     for line in file:
@@ -147,40 +148,40 @@ def _pieces(path: Path, file: BinaryIO, start: int) -> Iterator[_Piece]:
         yield from _split(line, end)
         end += len(line)
     try:
-        with second_file(path).open("rb") as rest:
-            for line in rest:
+        with second_file(path).open("rb") as continuation:
+            for line in continuation:
                 if line.endswith(b"\n"):
-                    # Reading never goes on within this file: it is short.
+                    # The offset stays at the first file's end: the second is short and always read whole.
                     yield from (piece._replace(end=end) for piece in _split(line, 0))
     except FileNotFoundError:
         pass
 
 
 def _split(line: bytes, start: int) -> Iterator[_Piece]:
-    """The record that a line is; of a damaged line the records that are whole in it, and what is not."""
-    if (whole := _checked(line)) is not None:
-        yield _Piece(*whole, "", start + len(line))
+    """Yield the record of a line; for a damaged line, its complete records and the pieces between them."""
+    if (checked := _checked(line)) is not None:
+        yield _Piece(*checked, "", start + len(line))
         return
-    places = [match.start() for match in re.finditer(re.escape(_BEGIN), line)] + [len(line)]
-    done = 0
-    for index, place in enumerate(places[:-1]):
-        for end in places[index + 1 : index + 1 + _MAX_ENDS] if place >= done else ():
-            # The byte before the next record was the line's end.
-            whole = _checked(line[place:end]) or _checked(line[place : end - 1])
-            if whole is not None:
-                # A writer that could write only a piece of a record has written it again as a whole.
-                piece = _unreadable(line[done:place], start + place)
-                if piece.number not in {-1, whole[1]}:
+    begins = [match.start() for match in re.finditer(re.escape(_BEGIN), line)] + [len(line)]
+    consumed = 0
+    for index, begin in enumerate(begins[:-1]):
+        for end in begins[index + 1 : index + 1 + _MAX_ENDS] if begin >= consumed else ():
+            # The byte before the next record may be the damaged newline of this one.
+            checked = _checked(line[begin:end]) or _checked(line[begin : end - 1])
+            if checked is not None:
+                # A piece with this record's number is the first try of a writer that then wrote it in full.
+                piece = _unreadable(line[consumed:begin], start + begin)
+                if piece.number not in {-1, checked[1]}:
                     yield piece
-                yield _Piece(*whole, "", start + end)
-                done = end
+                yield _Piece(*checked, "", start + end)
+                consumed = end
                 break
-    if done < len(line):
-        yield _unreadable(line[done:], start + len(line))
+    if consumed < len(line):
+        yield _unreadable(line[consumed:], start + len(line))
 
 
 def _checked(line: bytes) -> tuple[AnyRecord, int] | None:
-    """The record that a line is, and its number, if it is as it was written."""
+    """Return a line's record and number; ``None`` if the checksum differs or the line can't be parsed."""
     try:
         parts = _line_decoder.decode(line)
         return (_decoder.decode(parts.record), parts.n) if crc32(parts.record, parts.n) == parts.crc else None
@@ -199,21 +200,21 @@ def _pieces_of_format_1(file: BinaryIO, start: int) -> Iterator[_Piece]:
     for line in file:
         if not line.endswith(b"\n"):
             return
-        record, at = _last_of_format_1(line)
-        # A piece that the record begins with is its own: it was cut short, and then written whole.
-        if record is None or not line.startswith(line[:at], at):
-            yield _Piece(None, -1, "", end + (at or len(line)))
+        record, begin = _last_of_format_1(line)
+        # If the record starts with this piece, the piece is its own first try, which was cut short.
+        if record is None or not line.startswith(line[:begin], begin):
+            yield _Piece(None, -1, "", end + (begin or len(line)))
         end += len(line)
         if record is not None:
             yield _Piece(record, -1, "", end)
 
 
 def _last_of_format_1(line: bytes) -> tuple[AnyRecord | None, int]:
-    """The record that a line ends with, and where in the line it begins."""
-    at = 0
-    while at >= 0:
+    """Return the record at the end of a line, and the index in the line at which it begins."""
+    begin = 0
+    while begin >= 0:
         try:
-            return _decoder.decode(line[at:]), at
+            return _decoder.decode(line[begin:]), begin
         except _UNREADABLE:
-            at = line.find(_BEGIN_1, at + 1)
+            begin = line.find(_BEGIN_1, begin + 1)
     return None, 0

@@ -1,4 +1,4 @@
-"""Records as JSON."""
+"""Encode records as JSON."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlwrap._journal.records import AnyRecord
 
 
 def _as_builtin(value: Any) -> Any:
-    """The text or number that something is a kind of its own of: a ``str`` subclass, numpy's integers."""
+    """Return the built-in equivalent of a ``str`` subclass or a number such as numpy's integers."""
     if isinstance(value, str):
         return str.__str__(value)
     return value.__index__() if hasattr(value, "__index__") else float(value)
 
 
 encode = msgspec.json.Encoder(enc_hook=_as_builtin).encode
-"""A record, or a number, as JSON; text that is no UTF-8 is an error."""
+"""Encode a record or a number as JSON; raise ``UnicodeEncodeError`` for text that UTF-8 can't encode."""
 
 
 def encode_record(record: AnyRecord) -> bytes:
-    """A record as JSON; what is no UTF-8 in its texts is written as an escape."""
+    """Encode a record as JSON; escape in its texts what UTF-8 can't encode."""
     try:
         return encode(record)
     except UnicodeEncodeError:

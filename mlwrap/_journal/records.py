@@ -1,8 +1,8 @@
-"""The record types of a journal: one tagged JSON object a line, described once, here.
+"""The record types of a journal, one tagged JSON object per line.
 
 The first record of every journal is a :class:`RunStarted`, which carries the format number. Later
-formats may add record types and fields; a reader refuses a format that is newer than its own. These are more
-than 300 lines, for the format is described in one place.
+formats may add record types and fields; a reader refuses a format that is newer than its own. The module has
+more than 300 lines because it is the only description of the format.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 FORMAT = 2
-"""The journal format that this code writes, and the newest that it reads; format 1 has no checksums."""
+"""The journal format that mlwrap writes, and the newest that it reads; format 1 has no checksums."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -24,12 +24,12 @@ class Record(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class SystemMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """That the machine is to be watched while a run lasts, and how.
+    """Request to log system metrics during the run.
 
     Attributes:
-        interval: Seconds from one look to the next.
-        samples: Looks that make one point of each metric, their mean.
-        node: The machine's name within the metrics' names, where several machines log into one run.
+        interval: Seconds between two samples (default 10).
+        samples: Samples per data point of each metric, which is their mean (default 1).
+        node: The machine's name within the metrics' names, if several machines log to one run.
     """
 
     interval: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 10.0
@@ -38,25 +38,25 @@ class SystemMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RunStarted(Record, frozen=True, kw_only=True, tag="run_started"):
-    """The first record: who this run is and where it belongs.
+    """The first record: the run's identity and destination.
 
     Attributes:
-        format: Journal format number, which the writer sets; journals of format 1 don't say it.
-        key: The run's own name for itself, made here; travels as the tag ``mlwrap.key``.
+        format: Journal format number, which the writer sets; journals of format 1 omit it.
+        key: mlwrap's own id of the run, also its tag ``mlwrap.key``.
         name: The run's name in MLflow.
         time: Milliseconds since the epoch, UTC.
-        tracking_uri: Absolute; where the run is to be delivered.
+        tracking_uri: Absolute URI of the server or store that gets the run.
         experiment: Name of the experiment, or ``None`` for MLflow's default experiment.
-        experiment_id: MLflow's id where that is what was given; goes before ``experiment``.
-        parent_key: Key of the mlwrap run around this one.
-        parent_run_id: MLflow's id of the run around this one, ours or not, where that is known.
-        run_id: MLflow's id of a run that is there already, and is written on; ``None`` to make one.
-        folder: Working folder of the training process, which relative store paths start from.
-        offline: The user wants it to wait for ``mlwrap sync``.
+        experiment_id: MLflow's id of the experiment, if the user named it by id; overrides ``experiment``.
+        parent_key: Key of the parent run, if mlwrap made that.
+        parent_run_id: MLflow's id of the parent run, made by mlwrap or not, if known.
+        run_id: MLflow's id of an existing run to log to; ``None`` to create one.
+        folder: Working directory of the training process, against which relative store paths resolve.
+        offline: Whether the run waits in the spool for ``mlwrap sync``.
         tags: Tags known at the start.
-        thin_after: Points of one metric after which MLflow is told fewer of them; 0 for never, which is
-            also what journals say that are older than this field.
-        system_metrics: How the machine is watched; ``None`` for not at all.
+        thin_after: Points of one metric after which MLflow gets a down-sampled metric; 0, also the value of
+            journals older than this field, for never.
+        system_metrics: How to log system metrics; ``None`` to log none.
     """
 
     format: int = 1
@@ -89,15 +89,15 @@ class Tags(Record, frozen=True, kw_only=True, tag="tags"):
 
 
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
-"""JSON has no word for what is not finite, so the journal spells it."""
+"""A metric's value; a text for NaN and the infinities, which JSON numbers can't express."""
 
 
-class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # which holds no cycle
-    """Some metrics of one step.
+class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # can't be part of a cycle
+    """Metrics of one step.
 
     Attributes:
         values: Name to value.
-        step: The step that they belong to.
+        step: The step of all values.
         time: Milliseconds since the epoch, UTC.
     """
 
@@ -107,13 +107,13 @@ class Metrics(Record, frozen=True, kw_only=True, tag="metrics", gc=False):  # wh
 
     @classmethod
     def of(cls, values: dict[str, float], *, step: int, time: int) -> Metrics:
-        """A record of these numbers; the ones that are not finite are spelled out in a copy."""
+        """Make a record of ``values``; if some are not finite, encode them in a copy of the dict."""
         if not all(map(math.isfinite, values.values())):
             return cls(values={k: _to_json_number(v) for k, v in values.items()}, step=step, time=time)
         return cls(values=values, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
 
     def numbers(self) -> dict[str, float]:
-        """The values as floats, NaN and the infinities among them."""
+        """Return the values as floats, including NaN and the infinities."""
         return {name: float(value) for name, value in self.values.items()}
 
 
@@ -126,12 +126,12 @@ def _to_json_number(value: float) -> Number:
 
 
 class StagedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a file of a stage was when it had been written.
+    """Size and checksum of a staged file, taken when it had been written.
 
     Attributes:
-        size: Bytes.
-        crc: CRC-32 of them; ``None`` until a record of :class:`Checksums` tells it.
-        start: Where they begin in the file.
+        size: Length of the content in bytes.
+        crc: CRC-32 of the content; ``None`` until a :class:`Checksums` record follows.
+        start: Offset of the content in the file, in bytes.
     """
 
     size: int
@@ -140,11 +140,11 @@ class StagedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Checksums(Record, frozen=True, kw_only=True, tag="checksums"):
-    """The files of a stage that was too large to read while the training waited, with their checksums.
+    """Checksums of a stage that was too large to read while the training waited.
 
     Attributes:
-        staged: The stage, as the record of its model or artifact names it.
-        files: By their paths relative to the stage's folder.
+        staged: Path of the stage, the same as in the record of its model or artifact.
+        files: Files by their paths relative to the stage's folder.
     """
 
     staged: str
@@ -155,10 +155,10 @@ class Artifact(Record, frozen=True, kw_only=True, tag="artifact"):
     """A file or folder of the run's own artifacts.
 
     Attributes:
-        staged: What lies in the run folder, relative to it.
-        path: The run-relative artifact path that it is to have.
-        files: What is staged, by paths relative to the folder that ``staged`` is in; empty in journals that
-            are older than this field.
+        staged: Path of the staged file or folder, relative to the run folder.
+        path: Path of the artifact, relative to the run's artifacts.
+        files: Staged files by paths relative to the parent folder of ``staged``; empty in journals older than
+            this field.
     """
 
     staged: str
@@ -170,9 +170,9 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One input or output of a model.
 
     Attributes:
-        name: Its name, or ``None`` for a model with a single, unnamed one.
-        dtype: numpy's name for its type (``"float32"``; ``"str"`` for text).
-        shape: Sizes of the axes, -1 where any size goes; the batch axis first.
+        name: Name of the input or output, or ``None`` for a model with a single, unnamed one.
+        dtype: numpy's name of the type (``"float32"``; ``"str"`` for text).
+        shape: Sizes of the axes, -1 for any size; the batch axis first.
     """
 
     name: str | None = None
@@ -186,7 +186,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         inputs: The inputs.
         outputs: The outputs.
-        columns: Of a frame that the only input is made of: their names; all are numbers.
+        columns: Column names, if the only input is built from a frame; all columns are numeric.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -195,14 +195,14 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Zip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A zip file that delivery is to make of a folder.
+    """Request that delivery makes a zip file from a folder.
 
     Attributes:
         folder: Path of the folder.
-        around: Name of a file in it that has room for the zip file's header before its content, and becomes
-            the zip file; ``""`` if there is none, and all is copied.
-        start: Where the content of that file begins, in bytes.
-        length: How long it is, in bytes.
+        around: Name of a file in the folder that has room for the zip header before its content and becomes
+            the zip file; ``""`` to copy all files into a new zip file.
+        start: Offset of that file's content, in bytes.
+        length: Length of that file's content, in bytes.
     """
 
     folder: str
@@ -212,20 +212,20 @@ class Zip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a saver says of the files that it wrote: all that an ``MLmodel`` file needs.
+    """A saver's description of the files that it wrote: all that an ``MLmodel`` file needs.
 
     Attributes:
-        flavors: MLflow's flavors to their configuration, for the loaders that stock MLflow has;
+        flavors: MLflow's flavors to their configuration, for the loaders of unmodified MLflow;
             paths in them are relative to the model's folder.
-        pyfunc: Configuration of MLflow's generic flavor, with ``loader_module`` in it, or ``None``
-            where MLflow has no loader.
-        signature: Inputs and outputs, where the model tells them.
-        details: What this saver's own ``load`` wants to know again.
+        pyfunc: Configuration of MLflow's generic flavor, including ``loader_module``, or ``None``
+            if MLflow has no loader.
+        signature: Inputs and outputs, if the model provides them.
+        details: Data for the ``load`` of the same saver.
         packages: Names of the distributions that loading needs (``tensorflow``, ``keras``).
         modules: Names of the modules to import before loading: they register the model's own classes.
-        zips: Paths of zip files that delivery is to make, to what it makes them of.
-        forms: What there is of the object, where it may be kept in several forms: ``"training"`` gives it
-            back, ``"serving"`` predicts without its code, ``"weights"`` restores one that exists.
+        zips: Paths of the zip files that delivery makes, each with its contents.
+        forms: Saved forms of an object that can be saved in several: ``"training"`` restores the object,
+            ``"serving"`` predicts without its code, ``"weights"`` sets the weights of an existing object.
     """
 
     flavors: dict[str, dict[str, Any]] = {}
@@ -239,28 +239,28 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(Record, frozen=True, kw_only=True, tag="model"):
-    """A model that was saved, or that could not be.
+    """A model that was saved, or that failed to save.
 
     Attributes:
-        name: Its name in MLflow.
-        staged: The folder that holds it, relative to the run folder; also its key within the run.
+        name: The model's name in MLflow.
+        staged: The model's staged folder, relative to the run folder; also the model's key within the run.
         time: Milliseconds since the epoch, UTC.
-        step: The training step that it belongs to.
-        saver: Name of the saver that wrote it.
-        saver_format: Number of that saver's layout.
-        saved: What the saver said of it; ``None`` if it failed.
+        step: The model's training step.
+        saver: Name of the saver that wrote the model.
+        saver_format: Format number of the saver's layout.
+        saved: The saver's description of the files; ``None`` if saving failed.
         requirements: Pinned pip requirements.
-        python: The training process's Python, as ``3.11.7``.
-        error: Why it could not be saved, or ``None``.
+        python: Python version of the training process, such as ``3.11.7``.
+        error: Why the model could not be saved, or ``None``.
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
-        verify: ``"load"`` if it is to be loaded once it is logged.
-        metrics: Points of the run that tell how good it is.
-        newest: The run's newest points when it was logged, where ``metrics`` says nothing.
-        params: The run's first parameters, likewise.
-        call: Which call logged it, counted in the run: what a function returned was logged by one.
-        checkpoint: Whether it is a state on the way, which is never taken for the run's model.
-        files: What is staged, by paths relative to ``staged``; empty in journals that are older than this
-            field.
+        verify: ``"load"`` to load the model once it is logged.
+        metrics: Metrics of the run that rate this model; MLflow gets them as the model's metrics, too.
+        newest: The run's newest metrics when the model was logged, used if ``metrics`` is ``None``.
+        params: The run's first parameters when the model was logged.
+        call: Number of the call that logged the model, counted per run; one call logs all that a function
+            returned.
+        checkpoint: Whether the model is a checkpoint, which never counts as the run's model.
+        files: Staged files by paths relative to ``staged``; empty in journals older than this field.
     """
 
     name: str
@@ -284,7 +284,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
 
     @property
     def has_step(self) -> bool:
-        """Whether its step tells it apart: of a returned model it is 0 and says nothing."""
+        """Whether the step identifies the model; a returned model has step 0, which says nothing."""
         return self.checkpoint or self.step != 0
 
 
@@ -292,11 +292,11 @@ class RunEnded(Record, frozen=True, kw_only=True, tag="run_ended"):
     """The last record: how the run ended.
 
     Attributes:
-        status: As MLflow spells it.
+        status: MLflow's status of the run.
         time: Milliseconds since the epoch, UTC.
-        error: Type and message of the exception that ended it, redacted.
-        unwritten: How many of the training's numbers may have no record; ``None`` where nobody knows, for
-            another process wrote the end.
+        error: Type and message of the exception that ended the run, redacted.
+        unwritten: Count of the training's numbers that may have no record; ``None``, for unknown, if another
+            process wrote the end.
     """
 
     status: Status
@@ -309,5 +309,5 @@ AnyRecord = RunStarted | Params | Tags | Metrics | Artifact | Model | Checksums 
 
 
 def now() -> int:
-    """Milliseconds since the epoch, UTC."""
+    """Return the time in milliseconds since the epoch, UTC."""
     return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""Which of the models that a run logged is *the* model of the run?"""
+"""Choose which of a run's logged models is *the* model of the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 
 class OfRun(Protocol):
-    """What has to be known of a model to tell."""
+    """The attributes of a model that the choice depends on."""
 
     @property
     def name(self) -> str: ...
@@ -23,18 +23,18 @@ M = TypeVar("M", bound=OfRun)
 
 
 def models_of_run(models: Sequence[M]) -> list[M]:
-    """The models that a run stands for: of each name the last one that counts.
+    """Return the run's models: the last one of each name.
 
-    Those are the models of the last call that logged any but checkpoints: what a training function returned
-    is logged after all else. A run that logged checkpoints only stands for these.
+    They come from the last call that logged anything but checkpoints; a training function's returned models
+    are logged last. If a run logged only checkpoints, those are its models.
 
     Args:
         models: All of the run's models, in the order of logging.
 
     Returns:
-        One where it is clear which one is meant; several where one has to be named; none of none.
+        One model if the choice is clear; several if the user has to name one; empty if ``models`` is empty.
     """
     final = [model for model in models if not model.checkpoint]
     last_call = max((model.call for model in final), default=0)
-    meant = [model for model in final if model.call == last_call] if final else models
-    return list({model.name: model for model in meant}.values())
+    chosen = [model for model in final if model.call == last_call] if final else models
+    return list({model.name: model for model in chosen}.values())

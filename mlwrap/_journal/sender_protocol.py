@@ -1,8 +1,7 @@
-"""What a run and the sender say to each other, on the line between them.
+"""The messages between a run and the sender, on the socket that connects them.
 
-The run begins with one line of JSON, a :class:`Handshake`. After that it sends single bytes: ``WAKE`` for
-"there is more", ``ASK`` for "tell me how far you are". The sender answers with a :class:`SenderStatus` in each
-line.
+The run starts with one line of JSON, a :class:`Handshake`. After that it sends single bytes: ``WAKE`` if the
+journal has new records, ``ASK`` to request the status. The sender answers with :class:`SenderStatus` lines.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ WAKE, ASK = b".", b"?"
 
 
 class SenderStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What the sender says of a run.
+    """The sender's report on a run.
 
     Attributes:
         progress: How far delivery got.
-        done: No more is coming: all is delivered, or the sender gave up.
-        error: What stands in the way.
-        away: For how many seconds MLflow has not answered anybody.
+        done: Whether this is the last report: everything is delivered, or the sender gave up.
+        error: What blocks the delivery.
+        away: Seconds for which MLflow has answered no request.
     """
 
     progress: Progress
@@ -31,11 +30,11 @@ class SenderStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Handshake(msgspec.Struct, kw_only=True):
-    """The first that a run says to the sender.
+    """A run's first message to the sender.
 
     Attributes:
         folder: The run's folder.
-        tracking_uri: Where it is to be delivered, with a password if it has one.
+        tracking_uri: The destination, including the password if it has one.
     """
 
     folder: str

@@ -1,7 +1,7 @@
-"""Passwords in tracking URIs: kept in memory, handed to the sender, and never written down.
+"""Keep passwords of tracking URIs in memory, pass them to the sender, and never write them to disk.
 
-Everywhere but in MLflow's own client ``http://me:secret@host`` is ``http://me:***@host``. Who delivers what
-another process has left finds the password in the environment, where MLflow looks for the URI itself.
+Everywhere but in MLflow's own client ``http://me:secret@host`` is ``http://me:***@host``. A process that
+delivers another one's run takes the password from the environment, where MLflow looks for the URI itself.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from mlwrap.errors import Refused
 
 _HIDDEN = "***"
 _VARIABLES = ("MLWRAP_TRACKING_URI", "MLFLOW_TRACKING_URI")
-# Up to the last @ before a slash; a slash in a password should be escaped, and databases take it as it is.
+# Up to the last @ before a slash. A slash in a password should be escaped, but databases accept it unescaped.
 _PASSWORD = re.compile(r"(?P<before>[\w+.-]+://[^:/@]*):(?P<password>[^/]+|[^@]+)@")
 
-_whole: dict[str, str] = {}
+_full_uris: dict[str, str] = {}
 
 
 def without_password(uri: str) -> str:
-    """``uri`` with its password, if it has one, replaced by ``***``, and kept in mind."""
-    found = _PASSWORD.match(uri)
-    if found is None or found["password"] == _HIDDEN:
+    """Replace the password in ``uri``, if it has one, by ``***``, and remember the original."""
+    match = _PASSWORD.match(uri)
+    if match is None or match["password"] == _HIDDEN:
         return uri
-    shown = f"{found['before']}:{_HIDDEN}@{uri[found.end() :]}"
-    _whole[shown] = uri
-    return shown
+    masked = f"{match['before']}:{_HIDDEN}@{uri[match.end() :]}"
+    _full_uris[masked] = uri
+    return masked
 
 
 def with_password(uri: str) -> str:
-    """The URI behind one that :func:`without_password` gave, in this process or another.
+    """Return the URI that :func:`without_password` masked, in this process or another.
 
     Raises:
-        Refused: Its password is not known here.
+        Refused: The password is not known in this process.
     """
     if f":{_HIDDEN}@" not in uri:
         return uri
     for variable in _VARIABLES:
         without_password(os.environ.get(variable, ""))
     try:
-        return _whole[uri]
+        return _full_uris[uri]
     except KeyError:
         raise Refused(
             f"the password in the tracking URI {uri} is not known here, for it is never written down. "
@@ -49,8 +49,8 @@ def with_password(uri: str) -> str:
 
 
 def mask_passwords(text: str) -> str:
-    """``text`` with the passwords that are known left out of the URIs in it."""
-    for uri in _whole.values():
-        if found := _PASSWORD.match(uri):
-            text = text.replace(f":{found['password']}@", f":{_HIDDEN}@")
+    """Replace all known passwords in the URIs of ``text`` by ``***``."""
+    for uri in _full_uris.values():
+        if match := _PASSWORD.match(uri):
+            text = text.replace(f":{match['password']}@", f":{_HIDDEN}@")
     return text

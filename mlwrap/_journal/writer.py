@@ -2,7 +2,7 @@
 
 A line of format 2 is ``{"crc":3585804873,"n":12,"record":{...}}``: the record's number, and the CRC-32 of
 the record's bytes and the number. A number shifted right by 32 bits names the writer, which counts in the
-other bits: 0 is the training, whose records are all accounted for at the run's end.
+other bits: 0 is the training process, whose records are all accounted for at the run's end.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from mlwrap._journal.record_encoding import encode, encode_record
 from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tags
 
 LOST = "mlwrap.lost_records"
-"""Tag of a run: how many of its records the disk took no more."""
+"""Tag of a run: how many of its records could not be written to disk."""
 MAX_WAITING_RECORDS = (
-    10_000  # records that wait in memory while the disk takes none: about a megabyte of metrics
+    10_000  # records kept in memory while the disk refuses writes: about a megabyte of metrics
 )
 _MAX_TRIES = 3
 _METRICS = b'"record":{"type":"metrics"'
-_PREFIX = 90  # bytes of a line within which its record's type stands
+_PREFIX = 90  # bytes at the start of a line that include its record's type
 
 
 _join = b"".join
 
 
 def _encode_line(body: bytes, number: int) -> bytes:
-    # msgspec writes numbers, and join() puts the pieces together, faster than any formatting of bytes does.
-    # crc32() begins with the number's lower 32 bits; no other single digit gives the same ones.
+    # msgspec and join() are faster than any formatting of bytes.
+    # crc32() starts from the number's lower 32 bits, so a change of one digit of the number changes the CRC.
     crc = encode(crc32(body, number))
     return _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
 
 
 def second_file(journal: Path) -> Path:
-    """Where a journal goes on that takes no more, as under a limit of the size of files."""
+    """Return the file that continues a journal which can't grow, as under a limit on file sizes."""
     return journal.with_name("journal-end.jsonl")
 
 
@@ -54,7 +54,7 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    """In a child made by ``fork``: the run is its parent's."""
+    """Mute all writers in a child made by ``fork``: the run belongs to the parent process."""
     for writer in list(_writers):
         writer.mute()
 
@@ -63,37 +63,37 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Writer:
-    """Writes a journal's records.
+    """Write a journal's records.
 
-    What :meth:`append` has returned for is with the operating system: it survives the death of this
-    process, ``kill -9`` too. ``O_APPEND`` keeps the records of threads apart without a lock. A child made by
-    ``fork`` inherits the writer and is inert: the run is its parent's.
+    Once :meth:`append` returns, the operating system has the record: it survives the end of this process,
+    even by ``kill -9``. ``O_APPEND`` keeps the records of threads apart without a lock. In a child made by
+    ``fork`` the inherited writer writes nothing: the run belongs to the parent process.
 
     Args:
-        path: The journal, made here with mode 0600 if there is none.
-        first_number: The number of its first record; by default one that no other writer comes to.
+        path: The journal; created with mode 0600 if missing.
+        first_number: The number of the writer's first record; by default one that no other writer reaches.
 
     Raises:
-        OSError: It can't be opened.
+        OSError: The journal can't be opened.
     """
 
     def __init__(self, path: Path, first_number: int | None = None) -> None:
         self._descriptor = _open_for_appending(path)
         if first_number is None:
-            first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # any reader of JSON takes 53 bits
-        # Threads share these, for next() of a count is one step. Whoever is between the two has taken a
-        # number and not written its record yet.
+            first_number = 1 + secrets.randbelow(2**21 - 1) << 32  # every JSON reader handles 53 bits
+        # Threads share these without a lock, since next() of a count is atomic. Between the two calls a
+        # thread has a number whose record is not written yet.
         self._numbers = itertools.count(first_number)
         self._written = itertools.count()
-        self._looks = 0  # at the second, each of which adds one
+        self._looks = 0  # reads of _written, each of which adds one to it
         _writers.add(self)
 
     def append(self, record: AnyRecord) -> None:
-        """Write one record; twice, if the whole run depends on it: its start and its end.
+        """Write one record; write the run's start and end twice, since the whole run depends on them.
 
         Raises:
-            OSError: It could not be written whole. A piece of it may stand in the journal, which costs
-                nothing but itself: the reader finds the record that comes after it.
+            OSError: The record could not be written completely. The journal may hold a piece of it, which
+                damages no other record: the reader finds the next one.
         """
         if isinstance(record, RunStarted):
             record = msgspec.structs.replace(record, format=FORMAT)
@@ -110,19 +110,19 @@ class Writer:
             self._descriptor = -1
 
     def mute(self) -> None:
-        """Write to nowhere from now on."""
+        """Discard all further records."""
         if self._descriptor >= 0:
             try:
-                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                null_device = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             except OSError:
                 self.close()
                 return
-            os.dup2(nowhere, self._descriptor, inheritable=False)
-            os.close(nowhere)
+            os.dup2(null_device, self._descriptor, inheritable=False)
+            os.close(null_device)
 
     def _write(self, line: bytes) -> None:
-        # What was cut short is written again as a whole: to write only the rest would tear the record in
-        # two where another thread's came in between.
+        # A record that was cut short is written again completely: writing only the rest would split it in
+        # two if another thread wrote in between.
         for _ in range(_MAX_TRIES):
             if os.write(self._descriptor, line) == len(line):
                 return
@@ -134,15 +134,15 @@ def _open_for_appending(path: Path) -> int:
 
 
 class PatientWriter(Writer):
-    """The training process's writer: what the disk does not take waits in memory.
+    """The training process's writer: it keeps records in memory while the disk refuses them.
 
-    Once the disk takes records again, those that waited are written first, in their order. No more than
-    ``KEPT`` wait; those beyond are counted.
+    Once the disk accepts records again, the waiting ones are written first, in their order. At most
+    ``MAX_WAITING_RECORDS`` wait; further ones are dropped and counted.
 
     Attributes:
-        lost: Records that were dropped.
+        lost: Count of dropped records.
         stuck: Whether the last flush ended with an error.
-        kept: Called with the error of a record that waits in memory.
+        kept: Called with the error of a record that is kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,29 +153,29 @@ class PatientWriter(Writer):
         self._look_seconds = self._next_look = math.inf
         self.stuck = False
         self._waiting: deque[bytes] = deque()
-        # Taken only while records wait; and again by a signal's handler that comes in the middle.
+        # Acquired only while records wait; reentrant for a signal handler that interrupts the holder.
         self._lock = threading.RLock()
 
     def look_every(self, seconds: float, look: Callable[[], object]) -> None:
-        """Have ``look`` called with the next record, and then with one after so many seconds."""
+        """Call ``look`` at the next record, and then at the first record after every ``seconds``."""
         self._look, self._look_seconds, self._next_look = look, seconds, 0.0
 
     def write(self, record: AnyRecord) -> OSError | None:
-        """Write one record, or keep it.
+        """Write one record, or keep it in memory.
 
         Returns:
-            Why it was kept, or ``None`` if it was written.
+            The error because of which it was kept, or ``None`` if it was written.
         """
         try:
             body = encode(record)
         except UnicodeEncodeError:
             body = encode_record(record)
         number = next(self._numbers)
-        # What _line() does, spelled out: to call it costs a fiftieth of a call to log_metrics.
+        # _encode_line() inlined: calling it costs 2 % of a call to log_metrics.
         crc = encode(crc32(body, number))
         line = _join((b'{"crc":', crc, b',"n":', encode(number), b',"record":', body, b"}\n"))
         trouble = None
-        if self._waiting:  # those come first
+        if self._waiting:  # the waiting records come first
             trouble = self._keep(line, None)
         else:
             try:
@@ -192,15 +192,15 @@ class PatientWriter(Writer):
         return trouble
 
     def finish(self, last: RunEnded) -> None:
-        """Write the run's end, and before it how many records are lost.
+        """Write the run's end, preceded by a tag with the count of lost records, if any are.
 
         Raises:
-            OSError: The disk takes none of it.
+            OSError: The disk refuses the records.
         """
         if self.lost and (error := self.write(Tags(values={LOST: str(self.lost)}))) is not None:
             raise error
-        # Each number below those of the end belongs to a record that is written, or is counted as unwritten,
-        # as that of a thread which writes right now: its record may come after the end.
+        # Each number below those of the end has a written record or is counted as unwritten. A thread that
+        # writes right now counts as unwritten: its record may follow the end.
         written = next(self._written) - self._looks
         self._looks += 1
         numbers = next(self._numbers), next(self._numbers)
@@ -211,21 +211,21 @@ class PatientWriter(Writer):
         """Write to another file from now on.
 
         Raises:
-            OSError: It can't be opened.
+            OSError: The file can't be opened.
         """
-        other = _open_for_appending(path)
-        os.dup2(other, self._descriptor, inheritable=False)
-        os.close(other)
+        descriptor = _open_for_appending(path)
+        os.dup2(descriptor, self._descriptor, inheritable=False)
+        os.close(descriptor)
 
     def flush(self, room: int | None = None) -> bool:
-        """Write what waits, as far as the disk takes it.
+        """Write as many waiting records as the disk accepts.
 
         Args:
-            room: Bytes to write at most, where not all will fit: metrics come last then, for each of
-                the others stands for more than a number.
+            room: Maximum bytes to write, if not all will fit. Metrics are then written last, since every
+                other record carries more than a number.
 
         Returns:
-            Whether nothing waits any more.
+            Whether all waiting records were written.
         """
         with self._lock:
             if room is not None:
@@ -238,7 +238,7 @@ class PatientWriter(Writer):
             return not self._waiting
 
     def drop(self) -> None:
-        """Give up what waits, and count it."""
+        """Drop the waiting records and count them as lost."""
         with self._lock:
             self.lost += len(self._waiting)
             self._waiting.clear()
@@ -252,16 +252,16 @@ class PatientWriter(Writer):
             try:
                 if error is None:
                     self._drain(None)
-            except OSError as again:
-                error = again
+            except OSError as drain_error:
+                error = drain_error
         return error
 
     def _drain(self, room: int | None) -> None:
         while self._waiting and (room is None or room >= len(self._waiting[0])):
             line = self._waiting[0]
             self._write(line)
-            # It leaves the queue only now: whatever interrupts this, it is not lost. It may be gone already,
-            # if a signal's handler wrote what waited.
+            # The record leaves the queue only after it is written, so no interrupt can lose it. A signal
+            # handler that flushed the queue may already have removed it.
             if self._waiting and self._waiting[0] is line:
                 self._waiting.popleft()
                 next(self._written)

@@ -1,9 +1,9 @@
-"""Downloaded models: one copy of each, of as many as there is room for.
+"""Cache downloaded models: one copy of each, up to a size limit.
 
-A copy is a folder named by the model's id. Whoever uses it holds a shared lock on the folder itself, which
-the kernel takes back when its process dies, and whoever removes it holds the only one: so nothing is removed
-that is in use, no lock files pile up, and what a dead process left half downloaded is known by nobody
-holding it. When a copy was last used is its folder's time.
+A copy is a folder named after the model's id. A reader holds a shared lock on the folder itself, which the
+kernel releases when its process dies; removal needs the exclusive lock. So no copy in use is removed, no lock
+files pile up, and an unlocked partial download is known to be a dead process's. The folder's modification
+time is the time of its last use.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import platformdirs
 
 from mlwrap._spool.ownership import make_private
 
-_PLAIN = re.compile(r"[\w-]{1,100}")
+_VALID_NAME = re.compile(r"[\w-]{1,100}")
 _FILES = "files"
 _PART = ".part"
 
 
 class CacheHandle(NamedTuple):
-    """A copy that stays until it is let go of, or until the process ends.
+    """A copy that stays until it is released, or until the process ends.
 
     Attributes:
         folder: The model's files.
-        release: Lets it go; it may be removed then.
+        release: Releases the copy, which may then be removed.
     """
 
     folder: Path
@@ -46,36 +46,36 @@ class Cache:
     """The copies in one folder.
 
     Args:
-        root: Where they lie; by default in the user's cache folder.
+        root: The folder; by default in the user's cache folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root or platformdirs.user_cache_path("mlwrap", appauthor=False) / "models"
 
     def get(self, model_id: str, download: Callable[[Path], Path], limit: int) -> CacheHandle:
-        """The copy of a model, made if there is none yet.
+        """Return the copy of a model, downloading it if none exists.
 
         Args:
-            model_id: Whose; what lies under one id never changes.
-            download: Downloads the files into the folder that it is given, and says where in it they are.
-            limit: Bytes that all copies may take. The ones that were not used for longest go first, and none
-                that is in use.
+            model_id: The model's id; its files never change.
+            download: Downloads the files into the folder that it gets, and returns their path in it.
+            limit: Maximum size of all copies in bytes. The least recently used are removed first, except
+                those in use.
         """
-        name = model_id if _PLAIN.fullmatch(model_id) else hashlib.sha256(model_id.encode()).hexdigest()
+        name = model_id if _VALID_NAME.fullmatch(model_id) else hashlib.sha256(model_id.encode()).hexdigest()
         copy = self._root / name
         make_private(self._root)
         while True:
-            if (held := _hold(copy)) is not None:
+            if (release := _lock_shared(copy)) is not None:
                 os.utime(copy)
-                return CacheHandle(copy / _FILES, held)
+                return CacheHandle(copy / _FILES, release)
             self._make(copy, download)
             self.trim(limit, keep=copy)
 
     def _make(self, copy: Path, download: Callable[[Path], Path]) -> None:
         part = Path(tempfile.mkdtemp(dir=self._root, prefix=f".{copy.name}-", suffix=_PART))
-        release = _hold(part)
+        release = _lock_shared(part)
         try:
-            if release is not None:  # else it was swept before it was held
+            if release is not None:  # else trim() of another process removed it before the lock was taken
                 (part / "download").mkdir(mode=0o700)
                 download(part / "download").rename(part / _FILES)
                 _rename(part, copy)
@@ -85,11 +85,11 @@ class Cache:
                 release()
 
     def trim(self, limit: int, keep: Path | None = None) -> list[str]:
-        """Remove what dead processes left, and the oldest copies until the others fit in ``limit`` bytes.
+        """Remove partial downloads of dead processes, and the oldest copies above ``limit`` bytes.
 
         Args:
-            limit: Bytes.
-            keep: One that stays, whatever its size.
+            limit: Maximum size of all copies in bytes.
+            keep: A copy to keep, whatever its size.
 
         Returns:
             Ids of the models whose copies were removed.
@@ -115,17 +115,17 @@ def _rename(part: Path, copy: Path) -> None:
     try:
         part.rename(copy)
     except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # somebody else was first
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # another process made the copy
             raise
 
 
-def _hold(folder: Path) -> Callable[[], None] | None:
-    """Hold a folder, and give what lets it go; ``None`` if it is not there, or goes in this very moment."""
+def _lock_shared(folder: Path) -> Callable[[], None] | None:
+    """Lock a folder and return a function that releases it; ``None`` if it does not exist or is removed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    with contextlib.suppress(OSError):  # a filesystem without locks
+    with contextlib.suppress(OSError):  # the filesystem has no locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         if os.path.samestat(os.fstat(descriptor), folder.stat()):
@@ -137,18 +137,20 @@ def _hold(folder: Path) -> Callable[[], None] | None:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a folder that nobody holds; whether it was."""
+    """Remove a folder that no process has locked; return whether it was removed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        gone = folder.with_name(f".{folder.name.strip('.')}{_PART}")  # so that half of it never looks whole
-        if gone != folder:
-            folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-    except OSError:  # somebody holds it, or nobody can tell
+        trash = folder.with_name(
+            f".{folder.name.strip('.')}{_PART}"
+        )  # a partial removal never looks complete
+        if trash != folder:
+            folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+    except OSError:  # it is locked, or the filesystem has no locks
         return False
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Find a logged model's files: by its URI, its run or its name in the registry."""
+"""Find a logged model's files: by URI, by run, or by name in the registry."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mlwrap.errors import LoadError, Refused, describe_error
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
-_LOGGED = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
-_OF_RUN = re.compile(r"(?:runs:/(?P<run_id>[^/]+)(?:/(?P<name>.+))?|(?P<bare>[0-9a-f]{32}))$")
+_REGISTERED_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|(?P<alias>@.+))$")
+_LOGGED_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)$")
+_RUN_URI = re.compile(r"(?:runs:/(?P<run_id>[^/]+)(?:/(?P<name>.+))?|(?P<bare>[0-9a-f]{32}))$")
 
-_MAX_MLMODEL_BYTES = 32 << 20  # bytes; it names each file of the model
+_MAX_MLMODEL_BYTES = 32 << 20  # it lists each file of the model
 _MAX_VALUES = 1_000_000
 
 
@@ -34,12 +34,12 @@ class ModelFiles(NamedTuple):
     """A logged model's files on this machine.
 
     Attributes:
-        folder: Where they are.
+        folder: Their folder.
         saver: Name of the saver that wrote them.
-        saver_format: Number of that saver's layout.
-        details: What that saver wanted to know again.
-        release: To be called when the files are not needed any more.
-        modules: To be imported before it is loaded.
+        saver_format: Version of that saver's format.
+        details: What the saver recorded for loading.
+        release: Call it when the files are no longer needed.
+        modules: Modules to import before loading.
     """
 
     folder: Path
@@ -51,32 +51,32 @@ class ModelFiles(NamedTuple):
 
 
 def find_model(uri: str, tracking_uri: str | None, cache_bytes: int) -> ModelFiles:
-    """Find a logged model's files, where they lie or else in a downloaded copy, and see that they are whole.
+    """Find a logged model's files, in place or as a downloaded copy, and verify them by their manifest.
 
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
             ``runs:/<run id>/<model name>``, a run id, or a folder.
-        tracking_uri: Where to ask; ``None`` for MLflow's own.
-        cache_bytes: What downloaded copies may take; the least recently used ones are removed.
+        tracking_uri: URI of MLflow; ``None`` for MLflow's own choice.
+        cache_bytes: Maximum size of all downloaded copies; the least recently used ones are removed.
 
     Raises:
-        LoadError: There is no such model, it is not READY, or its files are not those that were logged.
+        LoadError: No such model exists, it is not READY, or its files differ from the logged ones.
         Unreachable: The server did not answer.
     """
-    held = _held(uri, tracking_uri, cache_bytes)
+    handle = _locate(uri, tracking_uri, cache_bytes)
     try:
-        ours = _flavor(held.folder, uri)
-        manifest.check_manifest(held.folder, ours.manifest, uri)
+        flavor = _flavor(handle.folder, uri)
+        manifest.check_manifest(handle.folder, flavor.manifest, uri)
     except BaseException:
-        held.release()
+        handle.release()
         raise
     return ModelFiles(
-        held.folder, ours.saver, ours.saver_format, ours.details or {}, held.release, ours.modules
+        handle.folder, flavor.saver, flavor.saver_format, flavor.details or {}, handle.release, flavor.modules
     )
 
 
 class _Flavor(msgspec.Struct, kw_only=True):
-    """Our own flavor, as :func:`mlwrap._mlflow.model_files.mlmodel.write_mlmodel` writes it."""
+    """mlwrap's own flavor, as :func:`mlwrap._mlflow.model_files.mlmodel.write_mlmodel` writes it."""
 
     saver: str
     saver_format: int
@@ -86,11 +86,11 @@ class _Flavor(msgspec.Struct, kw_only=True):
 
 
 def _flavor(folder: Path, uri: str) -> _Flavor:
-    """Our own flavor in a model's ``MLmodel``."""
+    """Read mlwrap's own flavor from a model's ``MLmodel``."""
     path = folder / "MLmodel"
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_MLMODEL_BYTES:
+        file_status = path.lstat()
+        if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > _MAX_MLMODEL_BYTES:
             raise LoadError(
                 f"{uri} has an MLmodel that is no file of at most {_MAX_MLMODEL_BYTES >> 20} MiB: it "
                 "is no model."
@@ -107,27 +107,27 @@ def _flavor(folder: Path, uri: str) -> _Flavor:
         raise LoadError(
             f"{uri} has an MLmodel file that can't be understood: {describe_error(error)}."
         ) from None
-    ours = flavors.get(FLAVOR)
-    if ours is None:
+    flavor = flavors.get(FLAVOR)
+    if flavor is None:
         others = ", ".join(sorted(flavors)) or "none"
         raise LoadError(
             f"{uri} was not logged by mlwrap; its flavors are: {others}. Load it with MLflow itself, "
             "as in mlflow.keras.load_model or mlflow.pyfunc.load_model."
         )
-    layout = ours.get("format") if isinstance(ours, dict) else None
+    layout = flavor.get("format") if isinstance(flavor, dict) else None
     if isinstance(layout, int) and layout > FLAVOR_FORMAT:
         raise LoadError(
             f"{uri} has format {layout} of the mlwrap flavor, and this mlwrap reads up to "
             f"{FLAVOR_FORMAT}. Upgrade mlwrap."
         )
     try:
-        return msgspec.convert(ours, _Flavor)
+        return msgspec.convert(flavor, _Flavor)
     except (msgspec.ValidationError, RecursionError) as error:
         raise LoadError(f"{uri} has an MLmodel file whose flavor mlwrap is damaged: {error}.") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without merged mappings, which MLflow does not write: a few lines of them take all memory."""
+    """Load YAML without merged mappings: MLflow does not write them, and a few lines can exhaust memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
@@ -136,32 +136,32 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _require_tree(value: Any) -> None:
-    """See that something read from YAML is of a size that its text has: an alias may stand for much.
+    """Check that a value read from YAML is no larger than its text, as aliases could make it.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It has too many values.
     """
-    waiting, count = [value], 0
-    while waiting:
-        item = waiting.pop()
+    pending, count = [value], 0
+    while pending:
+        item = pending.pop()
         count += 1
         if count > _MAX_VALUES:
             raise ValueError(f"it has more than {_MAX_VALUES:,} values")
         if isinstance(item, dict):
-            waiting += [*item.keys(), *item.values()]
+            pending += [*item.keys(), *item.values()]
         elif isinstance(item, list):
-            waiting += item
+            pending += item
 
 
-def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> CacheHandle:
-    """Where a model's files are on this machine."""
+def _locate(uri: str, tracking_uri: str | None, cache_bytes: int) -> CacheHandle:
+    """Return a handle to a model's files on this machine, downloading them if necessary."""
     path = Path(uri)
-    if ":/" not in uri and (path.exists() or not _OF_RUN.match(uri)):
-        return CacheHandle(path, _nothing)
+    if ":/" not in uri and (path.exists() or not _RUN_URI.match(uri)):
+        return CacheHandle(path, _release_nothing)
     client = Queries(tracking_uri)
-    key, location = _place_of(client, uri)
+    key, location = _locate_uri(client, uri)
     if local := local_path(location):
-        return CacheHandle(local, _nothing)
+        return CacheHandle(local, _release_nothing)
 
     def download(folder: Path) -> Path:
         try:
@@ -172,15 +172,15 @@ def _held(uri: str, tracking_uri: str | None, cache_bytes: int) -> CacheHandle:
     return Cache().get(key, download, cache_bytes)
 
 
-def _nothing() -> None:
-    """What lies where it was logged is not ours to let go of."""
+def _release_nothing() -> None:
+    """Release nothing: files in place are not a copy in the cache."""
 
 
-class _Place(NamedTuple):
-    """Where a model's files lie.
+class _ModelLocation(NamedTuple):
+    """The location of a model's files.
 
     Attributes:
-        key: What a copy of them is kept by: the files of a LoggedModel never change once it is READY.
+        key: Name of their copy in the cache: a LoggedModel's files never change once it is READY.
         location: The artifact location.
     """
 
@@ -188,7 +188,7 @@ class _Place(NamedTuple):
     location: str
 
 
-def _finished(model: LoggedModel, uri: str) -> _Place:
+def _require_ready(model: LoggedModel, uri: str) -> _ModelLocation:
     status = model.status.value
     if status == "PENDING":
         raise LoadError(
@@ -200,28 +200,28 @@ def _finished(model: LoggedModel, uri: str) -> _Place:
         raise LoadError(
             f"{uri} was never saved: the model {model.name!r} is FAILED ({why}). Load another one."
         )
-    return _Place(str(model.model_id), str(model.artifact_location))
+    return _ModelLocation(str(model.model_id), str(model.artifact_location))
 
 
-def _place_of(client: Queries, uri: str) -> _Place:
-    if found := _LOGGED.match(uri):
-        return _finished(_get(client, uri, found["model_id"]), uri)
-    if found := _REGISTERED.match(uri):
+def _locate_uri(client: Queries, uri: str) -> _ModelLocation:
+    if match := _LOGGED_URI.match(uri):
+        return _require_ready(_get(client, uri, match["model_id"]), uri)
+    if match := _REGISTERED_URI.match(uri):
         try:
-            source = client.model_source(found["name"], found["version"] or found["alias"])
+            source = client.model_source(match["name"], match["version"] or match["alias"])
         except Refused as error:
             raise LoadError(f"{uri} is not in the registry: {error}") from error
-        return _place_of(client, source)
-    if found := _OF_RUN.match(uri):
-        return _place_in_run(client, uri, found["run_id"] or found["bare"], found["name"])
+        return _locate_uri(client, source)
+    if match := _RUN_URI.match(uri):
+        return _locate_in_run(client, uri, match["run_id"] or match["bare"], match["name"])
     raise LoadError(
         f"{uri} names no model: expected models:/<id>, models:/<name>/<version>, models:/<name>@<alias>, "
         "runs:/<run id>/<model name>, a run id, or a folder."
     )
 
 
-def _place_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> _Place:
-    """The last model of that name, or of that name and step; without a name the run's model."""
+def _locate_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> _ModelLocation:
+    """Return the last model of that name, or of that name and step; without a name the run's model."""
     try:
         run = client.get_run(run_id)
         models = run_outputs(client, run)
@@ -230,7 +230,7 @@ def _place_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> _
     if not models and name:  # on a server without LoggedModels they are artifacts of the run
         location = f"{run.info.artifact_uri}/{name}"
         if "MLmodel" in client.uploaded_sizes(location, ""):
-            return _Place(f"{run_id}-{name}".replace("/", "_"), location)
+            return _ModelLocation(f"{run_id}-{name}".replace("/", "_"), location)
     if name is None:
         named = models_of_run(with_unsaved(client, run, models))
         if len(named) > 1:
@@ -240,9 +240,9 @@ def _place_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> _
         named = [m for m in models if m.name == name] or [m for m in models if m.label == name]
     if not named:
         labels = ", ".join(sorted({m.label for m in models}))
-        what = f"no model {name!r}; its models are: {labels or 'none'}" if name else "no model"
-        raise LoadError(f"run {run_id} has {what}.")
-    return _finished(named[-1].entity, uri)
+        problem = f"no model {name!r}; its models are: {labels or 'none'}" if name else "no model"
+        raise LoadError(f"run {run_id} has {problem}.")
+    return _require_ready(named[-1].entity, uri)
 
 
 def _get(client: Queries, uri: str, model_id: str) -> LoggedModel:

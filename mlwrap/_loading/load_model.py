@@ -1,4 +1,4 @@
-"""``load_model``: gives back what was saved, by the saver that wrote it."""
+"""``load_model``: load a model with the saver that wrote it."""
 
 from __future__ import annotations
 
@@ -29,33 +29,32 @@ def load_model(
     trust: bool = False,
     tracking_uri: str | None = None,
 ) -> Any:
-    """Give back a model that mlwrap logged.
+    """Load a model that mlwrap logged.
 
-    Its files are compared with the SHA-256 manifest that was logged with them before anything opens one.
-    Where they are not on this machine a copy is kept in the user's cache folder (``cache_size``).
+    Before any file is opened, all are compared with the SHA-256 manifest that was logged with them. If they
+    are not on this machine, a copy is kept in the user's cache folder (``cache_size``).
 
     Args:
         uri: ``models:/<model id>``, ``models:/<name>/<version>``, ``models:/<name>@<alias>``,
-            ``runs:/<run id>/<model name>``, the folder of a logged model, or what a run logged (a
-            :class:`LoggedModel`). A :class:`Run` or a run's id stands for the model that ``run.model_uri``
-            means; where that is several, one has to be named. Of several with one name
-            ``runs:/<run id>/<model name>@<step>`` is that of a step, else it is the last one. ``None``, which
-            a run's ``model_uri`` may be, names none.
-        into: For a ``tf.train.Checkpoint``: the one to restore into. For a manager's checkpoints and an
-            Estimator's: the path of a new folder that they are copied into, for training to go on there.
-        trust: Whether code that came with the model may run (a Lambda layer's, a pickle's), and modules that
-            register its classes may be imported though they are of no installed package; and whether a
-            SavedModel may write, read, run and connect.
-        tracking_uri: Where MLflow is, as for :func:`mlwrap.model_run`; for a ``Run`` by default where
-            that is.
+            ``runs:/<run id>/<model name>``, the folder of a logged model, or a :class:`LoggedModel` of a
+            run. A :class:`Run` or a run's id stands for the model of ``run.model_uri``; if the run has
+            several, name one. Of several models with one name ``runs:/<run id>/<model name>`` is the last
+            one, and ``runs:/<run id>/<model name>@<step>`` that of a step. ``None``, a possible value of a
+            run's ``model_uri``, is an error.
+        into: For a ``tf.train.Checkpoint``: the checkpoint to restore into. For the checkpoints of a manager
+            or an Estimator: the path of a new folder to copy them into, for resuming the training there.
+        trust: Whether to run code that came with the model (of a Lambda layer or a pickle), to import
+            modules that register its classes but belong to no installed package, and to let a SavedModel
+            write, read, run and connect.
+        tracking_uri: URI of MLflow, as for :func:`mlwrap.model_run`; for a ``Run`` its own by default.
 
     Returns:
-        A Keras model of the package that made it; what ``tf.saved_model.load`` gives; ``into``, restored;
+        A Keras model of the package that made it; what ``tf.saved_model.load`` returns; ``into``, restored;
         or, for an Estimator, the ``pathlib.Path`` of a folder to use as ``model_dir`` or ``warm_start_from``.
 
     Raises:
-        LoadError: There is no such model, its files are not those that were logged, or it can't be loaded
-            here: what to do is in the message.
+        LoadError: No such model exists, its files differ from the logged ones, or it can't be loaded here:
+            the message says what to do.
         Unreachable: MLflow did not answer.
     """
     if isinstance(uri, Run):
@@ -70,30 +69,30 @@ def load_model(
         )
     files = find_files(os.fspath(uri), tracking_uri)
     try:
-        saver = _reader(uri, files.saver, files.saver_format)
+        saver = _saver_for(uri, files.saver, files.saver_format)
         registry.import_needed(saver, files.folder, files.modules, files.details, trust=trust)
         loaded = registry.load(saver, files.folder, files.details, into=into, trust=trust)
     except BaseException:
         files.release()
         raise
-    # Some read their files later (assets, variables that are yet to be made), and a path is nothing else.
+    # Some loaded models read their files later (assets, lazily built variables), and a path is its files.
     if not isinstance(loaded, Path) and loaded is not into:
         try:
             weakref.finalize(loaded, files.release).atexit = False
-        except TypeError:  # it takes no weak references, so that its end is that of the process
+        except TypeError:  # it takes no weak references, so the copy is in use until the process ends
             return loaded
     return loaded
 
 
 def find_files(uri: str, tracking_uri: str | None) -> ModelFiles:
-    """A logged model's files on this machine, whole; :func:`load_model` says what is raised."""
+    """Return a logged model's verified files on this machine; :func:`load_model` lists what is raised."""
     from mlwrap._loading.find_model import find_model  # noqa: PLC0415 - loads MLflow
 
     chosen = settings(tracking_uri=tracking_uri)
     return find_model(uri, destination(chosen).tracking_uri, int(chosen.cache_size * _GIGABYTE))
 
 
-def _reader(uri: object, name: str, layout: int) -> Saver:
+def _saver_for(uri: object, name: str, layout: int) -> Saver:
     saver = registry.by_name(name)
     if layout > saver.format:
         raise LoadError(

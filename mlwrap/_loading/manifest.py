@@ -1,4 +1,4 @@
-"""Whether a model's files are the ones that were logged, before anything opens them."""
+"""Verify a model's files by their manifest, before any of them is opened."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from mlwrap._mlflow.model_files.files import digest
 from mlwrap.errors import LoadError
 
-# Beside what was logged: MLmodel, which is read as data alone, and the note that MLflow adds to what it
-# downloads from the registry.
-_BESIDE = {"MLmodel", "registered_model_meta"}
+# Files that are not in the manifest: MLmodel, which is read as plain data, and the note that MLflow adds to
+# a download from the registry.
+_UNLISTED = {"MLmodel", "registered_model_meta"}
 
 
 def check_manifest(folder: Path, expected: Mapping[str, str], uri: str) -> None:
@@ -19,22 +19,22 @@ def check_manifest(folder: Path, expected: Mapping[str, str], uri: str) -> None:
 
     Args:
         folder: A logged model's folder.
-        expected: SHA-256 of every file but ``MLmodel``, which holds this, by relative path.
-        uri: What the user called it.
+        expected: SHA-256 of every file but ``MLmodel``, which contains this manifest, by relative path.
+        uri: The model's URI, as the user wrote it.
 
     Raises:
-        LoadError: A file that is another one than was logged, is not there, or was added: it is named.
+        LoadError: A file differs, is missing, or was added; the message names it.
     """
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not _is_folder(path)}
-    for name, path in found.items():
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not _is_folder(path)}
+    for name, path in files.items():
         if not stat.S_ISREG(path.lstat().st_mode):
             raise _differs(uri, folder, name, "is a link or a device, expected a file")
-        if name not in expected and name not in _BESIDE:
+        if name not in expected and name not in _UNLISTED:
             raise _differs(uri, folder, name, "was not logged with the model")
     for name, sha256 in expected.items():
-        if name not in found:
+        if name not in files:
             raise _differs(uri, folder, name, "was logged with the model, and is not there")
-        if digest(found[name]) != sha256:
+        if digest(files[name]) != sha256:
             raise _differs(uri, folder, name, "is not the file that was logged: its SHA-256 differs")
 
 
@@ -42,9 +42,9 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _differs(uri: str, folder: Path, name: str, what: str) -> LoadError:
+def _differs(uri: str, folder: Path, name: str, problem: str) -> LoadError:
     return LoadError(
-        f"{uri} was changed after it was logged, so nothing of it is opened: {name} {what}. It lies in "
+        f"{uri} was changed after it was logged, so nothing of it is opened: {name} {problem}. It lies in "
         f"{folder}. Bring back what was logged, or log the model again; if this is a downloaded copy, remove "
         "it with 'mlwrap clean --cache' and load again."
     )

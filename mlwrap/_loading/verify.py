@@ -1,4 +1,4 @@
-"""``mlwrap verify``: load a logged model where nothing of its training is in memory."""
+"""``mlwrap verify``: load a logged model in a process that has no objects of its training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _ONLY_WEIGHTS = "its weights are whole; they are restored into a model that only
 
 
 def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) -> str:
-    """Load a model, by mlwrap and by stock MLflow, and compare what it predicts with what was written down.
+    """Load a model with mlwrap and with stock MLflow, and compare its predictions with the recorded ones.
 
     Args:
         uri: As for :func:`mlwrap.load_model`.
-        tracking_uri: Where MLflow is.
-        trust: Whether it may be loaded with ``trust=True`` if it does not load without.
+        tracking_uri: URI of MLflow.
+        trust: Whether to load it with ``trust=True`` if it does not load without.
 
     Returns:
-        ``"ok"``, and in brackets what it needs, and what there was not to be compared.
+        ``"ok"``, and in brackets what the model needs, and what could not be compared.
 
     Raises:
-        LoadError: It does not load, or predicts something else: says which.
+        LoadError: It does not load, or its prediction differs: the message says which.
     """
     tracking_uri = destination(settings(tracking_uri=tracking_uri)).tracking_uri
     files = find_files(uri, tracking_uri)
@@ -40,7 +40,7 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
         if files.saver == "checkpoint":
             return "ok (its files are whole; it is restored into objects that only your code can make)"
         example = Example.read(files.folder)
-        with contextlib.redirect_stdout(sys.stderr):  # where frameworks draw their progress bars
+        with contextlib.redirect_stdout(sys.stderr):  # frameworks print their progress bars to stdout
             if "weights" in files.details:
                 loaded, needs = None, _ONLY_WEIGHTS
             else:
@@ -50,14 +50,14 @@ def verify(uri: str, tracking_uri: str | None = None, *, trust: bool = False) ->
             compared = _compare(example, loaded, files.folder, trust=trust)
     finally:
         files.release()
-    found = [needs] if needs else []
+    remarks = [needs] if needs else []
     if not compared:
-        found.append("it loads; there was no prediction to compare")
-    return f"ok ({'; '.join(found)})" if found else "ok"
+        remarks.append("it loads; there was no prediction to compare")
+    return f"ok ({'; '.join(remarks)})" if remarks else "ok"
 
 
 def _load(folder: Path, *, trust: bool) -> tuple[Any, str]:
-    """The model, and what it takes to load it; ``None`` where only its serving form works here."""
+    """Return the model and what it takes to load it; ``None`` if only its serving form works here."""
     try:
         return _attempt("it does not load", load_model, folder), ""
     except LoadError as error:
@@ -71,14 +71,14 @@ def _load(folder: Path, *, trust: bool) -> tuple[Any, str]:
 
 
 def _only_serving(folder: Path, error: LoadError) -> tuple[None, str]:
-    """What there is to say of a model that serves without the code that ``load_model`` needs.
+    """Describe a model that only serves, because ``load_model`` needs its code.
 
     Raises:
         LoadError: It has no serving form.
     """
     if not has_serving_form(folder):
         raise error
-    # What verified a model is told in one line.
+    # The result is printed on one line.
     return None, f"by mlflow.pyfunc; load_model() does not load it here: {' '.join(str(error).split())}"
 
 
@@ -86,23 +86,25 @@ def _compare(example: Example | None, loaded: Any, folder: Path, *, trust: bool)
     from mlwrap._mlflow.model_files.stock_predict import stock_predict  # noqa: PLC0415 - loads MLflow
 
     value = example.value() if example is not None else None
-    ask = functools.partial(stock_predict, trust=trust)
-    stock = _attempt("mlflow.pyfunc does not load it, or can't predict", ask, folder, value)
+    predict_stock = functools.partial(stock_predict, trust=trust)
+    stock = _attempt("mlflow.pyfunc does not load it, or can't predict", predict_stock, folder, value)
     if example is None or example.predicted is None:
         return False
-    again = None
+    reloaded = None
     if loaded is not None:
-        again = _attempt("it loads, and can't predict", predict, loaded, example)
-    for who, prediction in (("", again), ("by mlflow.pyfunc ", stock)):
-        if prediction is not None and (what := difference(example.predicted, arrays(prediction))):
-            raise LoadError(f"it loads, and predicts {who}something else than before it was saved: {what}.")
+        reloaded = _attempt("it loads, and can't predict", predict, loaded, example)
+    for loader, prediction in (("", reloaded), ("by mlflow.pyfunc ", stock)):
+        if prediction is not None and (problem := difference(example.predicted, arrays(prediction))):
+            raise LoadError(
+                f"it loads, and predicts {loader}something else than before it was saved: {problem}."
+            )
     return True
 
 
-def _attempt(what: str, do: Any, *args: Any) -> Any:
+def _attempt(failure: str, do: Any, *args: Any) -> Any:
     try:
         return do(*args)
     except MlwrapError:
         raise
     except Exception as error:
-        raise LoadError(f"{what}: {describe_error(error)}") from error
+        raise LoadError(f"{failure}: {describe_error(error)}") from error

@@ -1,4 +1,4 @@
-"""MLflow's client, as far as delivery needs it, with its errors sorted."""
+"""MLflow's client, limited to the requests that delivery makes, with classified errors."""
 
 from __future__ import annotations
 
@@ -32,45 +32,47 @@ from mlwrap._mlflow.small_uploads import SmallFileUploader
 from mlwrap._mlflow.sqlite_store import absolute_uri, artifact_root, existing_directory
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
-# MLflow's limits for one batch: entities in all, and of these parameters and tags.
+# MLflow's limits for one batch: all entities, and parameters or tags among them.
 BATCH = 1000
 BATCH_OF_PARAMS = 100
 
 MetricPoint = tuple[str, float, int, int] | tuple[str, float, int, int, str]
-"""Name, value, milliseconds since the epoch and step; the id of the LoggedModel that it belongs to."""
+"""Name, value, milliseconds since the epoch, step; optionally the id of the LoggedModel it belongs to."""
 
 
 class Client:
-    """What delivery asks of MLflow, in as few requests as it can be asked in.
+    """Send delivery's requests to MLflow, as few as possible.
 
     Args:
-        tracking_uri: Where MLflow is; ``None`` for MLflow's own choice.
-        folder: Where the training stood: the artifacts of an experiment made in an SQL store lie there.
+        tracking_uri: URI of the tracking server or store; ``None`` for MLflow's own choice.
+        folder: The training's working directory: the artifacts of an experiment created in an SQL store are
+            stored there.
 
     Attributes:
-        tracking_uri: The same, without a password.
-        asks_once: Whether it sends each request once: it was made within :func:`asking_once`.
-        may_repeat: Whether what is logged may have been logged before, by a delivery that was cut short.
+        tracking_uri: The same URI, without a password.
+        asks_once: Whether each request is sent once, without MLflow's retries: the client was created within
+            :func:`without_client_retries`.
+        may_repeat: Whether an interrupted delivery may already have logged some of what is logged now.
 
     Raises:
-        Refused: Its password is not known here.
-        Unreachable: Its store is busy.
-        NobodyListens: It is an HTTP server and nobody listens there. Asking first costs one connection;
-            MLflow's client would go on trying for four minutes.
+        Refused: The password of the URI is not available in this process.
+        Unreachable: The store is busy.
+        ServerNotListening: The URI is an HTTP server and nothing listens there. This check costs one
+            connection; MLflow's client would retry for four minutes.
     """
 
     def __init__(self, tracking_uri: str | None = None, folder: str | None = None) -> None:
-        whole = with_password(tracking_uri or mlflow.get_tracking_uri())
-        self.tracking_uri = uri = without_password(whole)
+        full_uri = with_password(tracking_uri or mlflow.get_tracking_uri())
+        self.tracking_uri = uri = without_password(full_uri)
         self.asks_once = asked_without_retries()
-        root = None if folder is None else artifact_root(whole, folder)
-        whole = absolute_uri(whole)
+        root = None if folder is None else artifact_root(full_uri, folder)
+        full_uri = absolute_uri(full_uri)
         try:
             check_listening(uri)
-            with exclusive_open(uri), existing_directory(whole, folder):
-                # First, for the store's first experiment is made when it is opened.
-                self._of_folder = None if root is None else _get_store(whole, root)  # type: ignore[no-untyped-call] # MLflow's
-                self._mlflow = MlflowClient(whole)
+            with exclusive_open(uri), existing_directory(full_uri, folder):
+                # Open this store first: opening it creates the store's first experiment.
+                self._folder_store = None if root is None else _get_store(full_uri, root)  # type: ignore[no-untyped-call] # MLflow's
+                self._mlflow = MlflowClient(full_uri)
         except DeliveryError:
             raise
         except Exception as error:
@@ -80,76 +82,80 @@ class Client:
 
     @property
     def is_file_store(self) -> bool:
-        """Whether MLflow keeps its runs in plain files, where a point that is logged again is there twice."""
+        """Whether MLflow keeps its runs in plain files, where logging a data point again duplicates it."""
         return local_path(self.tracking_uri) is not None
 
     @property
     def is_remote(self) -> bool:
-        """Whether MLflow is asked over HTTP."""
+        """Whether the store is reached over HTTP."""
         return self.tracking_uri.startswith(("http:", "https:"))
 
     @classifies_errors
     def experiment_id(self, name: str | None) -> str:
-        """The id of the experiment called ``name``, made if there is none; ``None``: the default one."""
-        found: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
-        if found is None:
+        """Return the id of the experiment called ``name``, creating it if missing; ``None``: the default."""
+        experiment: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
+        if experiment is None:
             try:
-                return _id_or_refuse((self._of_folder or self._mlflow).create_experiment(name or "Default"))
+                return _id_or_refuse(
+                    (self._folder_store or self._mlflow).create_experiment(name or "Default")
+                )
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = self._mlflow.get_experiment_by_name(name or "Default")  # somebody else was first
-        if found is None or found.lifecycle_stage != "active":
+            experiment = self._mlflow.get_experiment_by_name(name or "Default")  # another process created it
+        if experiment is None or experiment.lifecycle_stage != "active":
             raise Refused(
                 f"the experiment {name!r} at {self.tracking_uri} is deleted. Restore it "
                 "(mlflow experiments restore) or name another."
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     @classifies_errors
     def find_run(self, key: str, experiment_id: str) -> str | None:
-        """The id of the run that was made for the run folder ``key``, or ``None``."""
-        found = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+        """Return the id of the run created for the run folder ``key``, or ``None``."""
+        runs = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
+        return str(runs[0].info.run_id) if runs else None
 
     @classifies_errors
     def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
-        """Make a run that started at ``time`` (ms) and give its id."""
+        """Create a run that started at ``time`` (ms) and return its id."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
         return _id_or_refuse(run.info.run_id)
 
     @classifies_errors
     def reopen_run(self, run_id: str, tags: dict[str, str]) -> str:
-        """Write on a run that is there: it is RUNNING again, and tagged; gives its experiment's id.
+        """Set an existing run to RUNNING, tag it, and return its experiment's id.
 
-        As with ``mlflow.start_run(run_id=…)``, its name and what it says of its source stay as they are.
+        As with ``mlflow.start_run(run_id=…)``, its name and its source tags stay as they are.
 
         Raises:
-            Refused: It was deleted, or is not there.
+            Refused: The run was deleted or does not exist.
         """
         self.check_run(run_id)
         run = self._mlflow.get_run(run_id)
         self._mlflow.update_run(run_id, status="RUNNING")
-        known = {name for name in run.data.tags if name.startswith("mlflow.")}
-        self.log_batch(run_id, (), (), [(name, text) for name, text in tags.items() if name not in known])
+        existing_tags = {name for name in run.data.tags if name.startswith("mlflow.")}
+        self.log_batch(
+            run_id, (), (), [(name, text) for name, text in tags.items() if name not in existing_tags]
+        )
         return str(run.info.experiment_id)
 
     @classifies_errors
     def experiment_of(self, run_id: str) -> str:
-        """The id of the experiment that a run is in."""
+        """Return the id of a run's experiment."""
         return str(self._mlflow.get_run(run_id).info.experiment_id)
 
     @classifies_errors
     def artifact_uri(self, run_id: str) -> str:
-        """Where a run's artifacts lie."""
+        """Return the URI of a run's artifacts."""
         return str(self._mlflow.get_run(run_id).info.artifact_uri)
 
     @classifies_errors
     def check_run(self, run_id: str) -> None:
-        """Make sure that a run is there to be written to.
+        """Check that a run exists and can be written to.
 
         Raises:
-            Refused: It was deleted, or is not there.
+            Refused: The run was deleted or does not exist.
         """
         info = self._mlflow.get_run(run_id).info
         _id_or_refuse(info.run_id)
@@ -169,7 +175,7 @@ class Client:
     ) -> None:
         """Log parameters, metrics (name, value, time, step) and tags, in one request if they fit.
 
-        A metric that ends with the id of a LoggedModel is that model's, too.
+        A metric that ends with the id of a LoggedModel is logged for that model too.
         """
         waiting_params = [Param(*p) for p in params]
         if self.may_repeat and self.is_file_store:
@@ -185,7 +191,7 @@ class Client:
 
     @classifies_errors
     def delete_tag(self, run_id: str, name: str) -> None:
-        """Remove a tag of a run, if it has it."""
+        """Remove a tag of a run, if the run has it."""
         if name in self._mlflow.get_run(run_id).data.tags:
             self._mlflow.delete_tag(run_id, name)
 
@@ -201,44 +207,44 @@ class Client:
     def create_model(
         self, experiment_id: str, run_id: str, name: str, tags: dict[str, str], params: dict[str, str]
     ) -> LoggedModel:
-        """Make a LoggedModel that is PENDING; of 100 parameters and fewer it is one request."""
-        made: LoggedModel = self._mlflow.create_logged_model(
+        """Create a PENDING LoggedModel; with at most 100 parameters this is one request."""
+        model: LoggedModel = self._mlflow.create_logged_model(
             experiment_id, name=name, source_run_id=run_id, tags=tags, params=params
         )
-        _id_or_refuse(made.model_id)
-        return made
+        _id_or_refuse(model.model_id)
+        return model
 
     @classifies_errors
     def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
-        """The LoggedModel that was made under this key, or ``None``."""
-        found = self._mlflow.search_logged_models(
+        """Return the LoggedModel created under this key, or ``None``."""
+        models = self._mlflow.search_logged_models(
             [experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1
         )
-        return found[0] if found else None
+        return models[0] if models else None
 
     @classifies_errors
     def upload(self, location: str, file: Path, path: str) -> None:
-        """Upload one file, which is to have the relative ``path`` at an artifact location."""
+        """Upload one file to the relative ``path`` at an artifact location."""
         self._store(location).upload(file, path)
 
     @classifies_errors
     def download(self, run_id: str, path: str, into: Path) -> Path:
-        """A copy of an artifact of a run, in the folder ``into``."""
+        """Download an artifact of a run into the folder ``into`` and return its path."""
         return Path(self._mlflow.download_artifacts(run_id, path, str(into)))
 
     @classifies_errors
     def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
-        """A run's artifacts in the folder ``path`` and below, with sizes where the store tells them."""
+        """Return a run's artifacts below the folder ``path``, with sizes where the store reports them."""
         return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
 
     @classifies_errors
     def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
-        """The files in a folder of an artifact location, likewise; ``""`` is the location itself."""
+        """Return the files of a folder of an artifact location, with sizes; ``""`` is the location itself."""
         listed: list[FileInfo] = self._store(location).store.list_artifacts(folder or None)
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
     def _store(self, location: str) -> SmallFileUploader:
-        # MLflowClient's own way to a model's files asks for the model first, in each thread that uploads.
+        # MLflowClient's own upload of model files requests the model first, in each uploading thread.
         if location not in self._stores:
             store = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
             self._stores[location] = SmallFileUploader(store)
@@ -246,17 +252,17 @@ class Client:
 
     @classifies_errors
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
-        """Name a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` finds it."""
+        """Link a LoggedModel as an output of a run, so that ``runs:/<run>/<name>`` resolves to it."""
         try:
             self._mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
-        except MlflowException:  # which it also raises where that was said before, and the answer lost
+        except MlflowException:  # also raised where the link exists, its response having been lost
             outputs = self._mlflow.get_run(run_id).outputs
             if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
                 raise
 
     @classifies_errors
     def log_model_metrics(self, run_id: str, model_id: str, metrics: Sequence[MetricPoint]) -> None:
-        """Say that points of a run are a LoggedModel's, too; once, however often it is said."""
+        """Log data points of a run for a LoggedModel too; repeating the call adds nothing."""
         points = [Metric(*point) for point in metrics]
         if self.is_file_store:
             logged = {(m.key, m.step) for m in self._mlflow.get_logged_model(model_id).metrics or ()}
@@ -277,19 +283,19 @@ class Client:
 
     @classifies_errors
     def end_run(self, run_id: str, status: Status, time: int) -> None:
-        """Close a run with its status and the time (ms) of its end."""
+        """Set a run's final status and its end time (ms)."""
         self._mlflow.set_terminated(run_id, status=status, end_time=time)
 
 
 def _id_or_refuse(new_id: object) -> str:
-    """The id that MLflow gave; it is empty where a proxy answered with an empty page."""
+    """Return the id that MLflow assigned; it is empty where a proxy answered with an empty page."""
     if not new_id:
         raise Unreachable("the answer to a request was empty, so it was not MLflow's.")
     return str(new_id)
 
 
 def _sizes(listed: Callable[[str | None], list[FileInfo]], folder: str | None) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
+    sizes: dict[str, int | None] = {}
     for entry in listed(folder):
-        found |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
-    return found
+        sizes |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
+    return sizes

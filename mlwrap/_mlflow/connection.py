@@ -1,4 +1,4 @@
-"""Can a store be reached? Asked before MLflow's client is, which takes its time to find out."""
+"""Check quickly whether a store can be reached; MLflow's client takes minutes to report that it can't."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CONNECT_SECONDS = 5.0
 
 
 class ServerNotListening(Unreachable):
-    """There is no server, or no store, where one should be: trying again at once is of no use."""
+    """No server or store exists at the URI: an immediate retry is useless."""
 
 
 @contextlib.contextmanager
 def exclusive_open(tracking_uri: str) -> Iterator[None]:
-    """Keep processes apart that open an sqlite store at once: the first one makes its tables.
+    """Let one process at a time open an sqlite store, because the first one creates its tables.
 
-    The lock is on the store's folder and not on a file, so that it leaves nothing behind.
+    The lock is on the store's folder, not on a file, so it leaves nothing behind.
     """
     folder = Path(urlsplit(tracking_uri).path[1:]).parent
     if not tracking_uri.startswith("sqlite:///") or not folder.is_dir():
@@ -33,7 +33,7 @@ def exclusive_open(tracking_uri: str) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # a filesystem without locks
+        with contextlib.suppress(OSError):  # the filesystem has no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -41,17 +41,17 @@ def exclusive_open(tracking_uri: str) -> Iterator[None]:
 
 
 def check_listening(tracking_uri: str) -> None:
-    """Make sure that somebody listens where an HTTP server should be, or that an sqlite file can be opened.
+    """Check that an HTTP server accepts connections, or that an sqlite file can be opened.
 
     Raises:
-        NobodyListens: It is not so. MLflow's client would go on trying for minutes.
+        ServerNotListening: It can't. MLflow's client would retry for minutes.
     """
     if tracking_uri.startswith("sqlite:///"):
         _check_sqlite(tracking_uri)
     parts = urlsplit(tracking_uri)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return
-    if urllib.request.getproxies().get(parts.scheme):  # the way there is not a plain connection
+    if urllib.request.getproxies().get(parts.scheme):  # a proxy: a direct connection would prove nothing
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -61,7 +61,7 @@ def check_listening(tracking_uri: str) -> None:
 
 
 def _check_sqlite(tracking_uri: str) -> None:
-    from mlwrap._mlflow.sqlite_store import database_of  # noqa: PLC0415 - SQLAlchemy, which loads with MLflow
+    from mlwrap._mlflow.sqlite_store import database_of  # noqa: PLC0415 - imports SQLAlchemy
 
     database = database_of(tracking_uri)
     if not database or database == ":memory:":
@@ -72,5 +72,5 @@ def _check_sqlite(tracking_uri: str) -> None:
             return
     except sqlite3.OperationalError as error:
         if file.parent.is_dir() and not file.exists() and os.access(file.parent, os.W_OK):
-            return  # MLflow makes it
+            return  # MLflow creates it
         raise ServerNotListening(f"the sqlite store {database} can't be opened ({error}).") from error

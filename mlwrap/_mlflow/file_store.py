@@ -1,4 +1,4 @@
-"""MLflow's file store has a point twice that is logged twice; a database has it once."""
+"""Filter out logged data points: MLflow's file store keeps a repeated one twice, a database once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ M = TypeVar("M", bound=tuple[Any, ...])
 
 
 def not_logged(client: MlflowClient, run_id: str, metrics: Sequence[M]) -> list[M]:
-    """The metrics (name, value, time, step and more) that a run does not have; NaN is the same as NaN."""
+    """Return the metrics (name, value, time, step and more) that a run does not have; NaN equals NaN."""
     logged = {
         (name, repr(point.value), point.timestamp, point.step)
         for name in {name for name, *_ in metrics}

@@ -1,4 +1,4 @@
-"""What MLflow's registry is told of a model: its version, and its alias."""
+"""Register models in MLflow's registry: create a version and set an alias."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Registry:
     """MLflow's registry of models.
 
     Args:
-        tracking_uri: Where MLflow is; where its registry is, MLflow knows (``MLFLOW_REGISTRY_URI``).
+        tracking_uri: URI of MLflow; MLflow itself finds the registry's (``MLFLOW_REGISTRY_URI``).
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -28,25 +28,25 @@ class Registry:
         self.asks_once = asked_without_retries()
 
     def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
-        """Make a version of a model that is READY, and set the alias; once, however often it is asked.
+        """Create a version of a READY model and set the alias; repeating the call changes nothing.
 
         Args:
-            record: What the journal says of the model.
-            run_id: Its run.
-            model: How far its delivery got; brought up to date here.
-            save: Writes that down.
+            record: The model's journal record.
+            run_id: The id of its run.
+            model: The progress of its delivery; updated here.
+            save: Writes the progress to disk.
         """
-        wanted = Registered.parse(record.register_as)
+        registration = Registered.parse(record.register_as)
         version, source = None, f"models:/{model.model_id}" if model.model_id else model.location
         if model.registered is None:
             model.registered = ""
             save()
-        else:  # MLflow was asked before, and its answer is not written down
-            version = self._find(wanted.name, run_id, source)
-        version = version or self._create(wanted.name, run_id, source, model.model_id)
-        if wanted.alias is not None:
-            self._set_alias(wanted.name, wanted.alias, version)
-        model.registered = f"models:/{wanted.name}/{version}"
+        else:  # an earlier request may have created it, and its response was not recorded
+            version = self._find(registration.name, run_id, source)
+        version = version or self._create(registration.name, run_id, source, model.model_id)
+        if registration.alias is not None:
+            self._set_alias(registration.name, registration.alias, version)
+        model.registered = f"models:/{registration.name}/{version}"
         save()
 
     @classifies_errors
@@ -66,15 +66,15 @@ class Registry:
         try:
             self._mlflow.create_registered_model(name)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was first
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it
                 raise
         return self._create_version(name, run_id, source, model_id)
 
     def _create_version(self, name: str, run_id: str, source: str, model_id: str) -> str:
-        made = self._mlflow.create_model_version(
+        version_entity = self._mlflow.create_model_version(
             name, source, run_id, model_id=model_id or None, await_creation_for=0
         )
-        return str(made.version)
+        return str(version_entity.version)
 
     @classifies_errors
     def _set_alias(self, name: str, alias: str, version: str) -> None:

@@ -1,8 +1,8 @@
-"""Files go to a store behind MLflow's server in requests that cost as little as they can.
+"""Upload small files through MLflow's server with as little work per request as possible.
 
-For each file MLflow's client works out anew who asks, how and where. Here it does so for the first one, and
-what it sent then is the head of the requests for the others. What is large, what other stores take and what
-has to be signed one by one is its own to send.
+MLflow's client works out credentials, adapter and URL anew for each file. This module lets it do so for the
+first file and reuses the result for the others. MLflow's client uploads large files, files for other stores
+and files whose requests are signed one by one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from requests.utils import requote_uri
 
 from mlwrap._mlflow.errors import request_timeout
 
-_MAX_SIZE = 1 << 20  # bytes; to send what is larger takes its time in any case
-_KIND = {"Content-Type": "application/octet-stream"}
+_MAX_SIZE = 1 << 20  # bytes; for larger files the transfer itself takes most of the time
+_CONTENT_TYPE = {"Content-Type": "application/octet-stream"}
 
 
-class _Head(NamedTuple):
-    """What is alike in the requests for all files of a location, whose own URL ``request`` has."""
+class _SharedRequest(NamedTuple):
+    """The parts that the requests for all files of a location share; ``request`` has the location's URL."""
 
     request: requests.PreparedRequest
     adapter: Any
@@ -37,92 +37,94 @@ class _Head(NamedTuple):
     timeout: float
 
     def request_for(self, path: str) -> requests.PreparedRequest:
-        """The request for one file, as what went wrong with it is told."""
+        """Return the request for one file, for use in an error message."""
         request = self.request.copy()
         request.prepare_url(f"{request.url}/{path}", None)
         return request
 
 
 class SmallFileUploader:
-    """Uploads the files of one artifact location; several threads may.
+    """Upload the files of one artifact location; several threads may use one uploader.
 
     Args:
-        store: MLflow's client of it.
+        store: MLflow's artifact repository for the location.
 
     Attributes:
-        store: The same.
+        store: The same repository.
     """
 
     def __init__(self, store: ArtifactRepository) -> None:
         self.store = store
-        self._head: _Head | None = None
-        self._alike = getattr(type(store), "log_artifact", None) is HttpArtifactRepository.log_artifact
+        self._shared: _SharedRequest | None = None
+        self._can_share = getattr(type(store), "log_artifact", None) is HttpArtifactRepository.log_artifact
 
     def upload(self, file: Path, path: str) -> None:
-        """Upload one file, which is to have the relative ``path``.
+        """Upload one file to the relative ``path``.
 
         Raises:
-            Exception: Of requests or of MLflow: it has not arrived, or nobody said so.
+            Exception: An error of requests or MLflow: the file did not arrive, or no response confirmed it.
         """
-        head = self._head
-        if not self._alike or file.stat().st_size > _MAX_SIZE:
+        shared = self._shared
+        if not self._can_share or file.stat().st_size > _MAX_SIZE:
             folder = path.rpartition("/")[0] or None
             self.store.log_artifact(str(file), folder)  # type: ignore[no-untyped-call] # MLflow's
-        elif head is None:
-            self._first(file, path)
+        elif shared is None:
+            self._upload_first(file, path)
         else:
             try:
-                self._like(head, file, path)
+                self._upload_like_first(shared, file, path)
             except BaseException:
-                self._head = None  # the next one may have to be sent in another way
+                self._shared = None  # the next file may need another request
                 raise
 
-    def _as_ever(self, file: Path, path: str) -> None:
-        self._alike = False
+    def _upload_by_mlflow(self, file: Path, path: str) -> None:
+        self._can_share = False
         self.upload(file, path)
 
-    def _first(self, file: Path, path: str) -> None:
+    def _upload_first(self, file: Path, path: str) -> None:
         creds = get_default_host_creds(self.store.artifact_uri)  # type: ignore[no-untyped-call] # MLflow's
         if creds.auth or creds.aws_sigv4 or creds.use_databricks_sdk or creds.client_cert_path:
-            self._as_ever(file, path)
+            self._upload_by_mlflow(file, path)
             return
         data = file.read_bytes()
-        response: requests.Response = http_request(creds, f"/{path}", "PUT", data=data, extra_headers=_KIND)  # type: ignore[no-untyped-call] # MLflow's
+        response: requests.Response = http_request(
+            creds, f"/{path}", "PUT", data=data, extra_headers=_CONTENT_TYPE
+        )  # type: ignore[no-untyped-call] # MLflow's
         augmented_raise_for_status(response)  # type: ignore[no-untyped-call] # MLflow's
-        if response.history:  # it was sent on to somewhere else
-            self._alike = False
+        if response.history:  # a redirect
+            self._can_share = False
             return
-        self._head = _head(response, self.store.artifact_uri, creds.verify)
+        self._shared = _shared_request(response, self.store.artifact_uri, creds.verify)
 
-    def _like(self, head: _Head, file: Path, path: str) -> None:
+    def _upload_like_first(self, shared: _SharedRequest, file: Path, path: str) -> None:
         data = file.read_bytes()
         try:
-            answer = head.pool.urlopen(
+            raw_response = shared.pool.urlopen(
                 "PUT",
-                requote_uri(f"{head.folder}/{path}"),
+                requote_uri(f"{shared.folder}/{path}"),
                 body=data,
-                headers=head.headers,
-                retries=head.adapter.max_retries,
+                headers=shared.headers,
+                retries=shared.adapter.max_retries,
                 redirect=False,
                 assert_same_host=False,
-                timeout=head.timeout,
+                timeout=shared.timeout,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:  # by MLflow's words for it it is sorted
-            url = head.request_for(path).url
+        except (urllib3.exceptions.HTTPError, OSError) as error:  # classify_error() looks for these words
+            url = shared.request_for(path).url
             raise MlflowException(f"API request to {url} failed with exception {error}") from error
-        if answer.status != requests.codes.ok:
-            response = head.adapter.build_response(head.request_for(path), answer)
+        if raw_response.status != requests.codes.ok:
+            response = shared.adapter.build_response(shared.request_for(path), raw_response)
             augmented_raise_for_status(response)  # type: ignore[no-untyped-call] # MLflow's
             if response.is_redirect:
-                self._as_ever(file, path)
+                self._upload_by_mlflow(file, path)
 
 
-def _head(response: requests.Response, location: str, verify: Any) -> _Head:
-    """From the answer to the first file: made anew for each it would be a quarter of what one costs."""
+def _shared_request(response: requests.Response, location: str, verify: Any) -> _SharedRequest:
+    """Derive the shared parts from the first response; doing so per file would add a quarter to its cost."""
     sent, adapter = response.request.copy(), response.connection
     sent.prepare_url(location.rstrip("/"), None)
     options = requests.Session().merge_environment_settings(str(sent.url), {}, False, verify, None)
-    return _Head(
+    return _SharedRequest(
         request=sent,
         adapter=adapter,
         pool=adapter.get_connection_with_tls_context(

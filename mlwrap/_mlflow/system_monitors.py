@@ -1,4 +1,4 @@
-"""MLflow's own monitors of the machine: processors, memory, disk, network, GPUs."""
+"""Sample MLflow's own monitors of the machine: processors, memory, disk, network, GPUs."""
 
 from __future__ import annotations
 
@@ -19,40 +19,43 @@ _log = logging.getLogger(__name__)
 
 
 def working_monitors() -> list[Monitor]:
-    """Those of MLflow's that work on this machine."""
-    found: list[Monitor] = []
-    kinds: tuple[Any, ...] = (
+    """Return MLflow's monitors that work on this machine."""
+    monitors: list[Monitor] = []
+    monitor_types: tuple[Any, ...] = (
         cpu_monitor.CPUMonitor,
         disk_monitor.DiskMonitor,
         network_monitor.NetworkMonitor,
     )
-    for kind in kinds:
-        with contextlib.suppress(Exception):  # as in a container that may not look
-            found.append(kind())
-    for kind in (gpu_monitor.GPUMonitor, rocm_monitor.ROCMMonitor):  # one of them, as MLflow does
-        with contextlib.suppress(Exception):  # no such GPU, or the package for it is not installed
-            found.append(kind())
+    for monitor_type in monitor_types:
+        with contextlib.suppress(Exception):  # for example a container without access
+            monitors.append(monitor_type())
+    for monitor_type in (
+        gpu_monitor.GPUMonitor,
+        rocm_monitor.ROCMMonitor,
+    ):  # the first that works, as in MLflow
+        with contextlib.suppress(Exception):  # no such GPU, or its package is not installed
+            monitors.append(monitor_type())
             break
-    # The load of the processors is that since one looked last: so one looks now.
-    working = [monitor for monitor in found if sample(monitor)]
+    # The processors' load is measured since the previous sample, so take the first one now.
+    working = [monitor for monitor in monitors if sample(monitor)]
     take_values(working, "")
     return working
 
 
 def sample(monitor: Monitor) -> bool:
-    """Let a monitor take its sample; whether it could."""
+    """Let a monitor take its sample; return whether it succeeded."""
     try:
         monitor.collect_metrics()
-    except Exception:  # noqa: BLE001 - whatever a driver raises; the other monitors go on
+    except Exception:  # noqa: BLE001 - drivers raise anything; the other monitors go on
         _log.debug("%s is left out from now on", type(monitor).__name__, exc_info=True)
         return False
     return True
 
 
 def take_values(monitors: list[Monitor], prefix: str) -> dict[str, float]:
-    """What the monitors have gathered, which they forget."""
-    found: dict[str, float] = {}
+    """Return the values that the monitors gathered since the last call, and clear them."""
+    values: dict[str, float] = {}
     for monitor in monitors:
-        found |= {prefix + name: float(value) for name, value in monitor.aggregate_metrics().items()}
+        values |= {prefix + name: float(value) for name, value in monitor.aggregate_metrics().items()}
         monitor.clear_metrics()
-    return found
+    return values

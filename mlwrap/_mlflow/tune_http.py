@@ -1,16 +1,17 @@
-"""Delivery that takes no longer than it must: all that this process does from now on.
+"""Tune HTTP for fast delivery, by patches of this process that stay in force until it ends.
 
-Answers are taken at once. ``mlflow server`` with several workers, which is its default, sends the head of an
-answer and its body apart, and holds the body back until the head is acknowledged (Nagle's algorithm; asyncio
-turns it off only on sockets that it has opened itself). Linux acknowledges late, after 40 ms, where a
-connection has been in use for a while: so every request would take 40 ms longer than it need.
+Responses are acknowledged at once. ``mlflow server`` with several workers, its default, sends a response's
+head and body apart, and holds the body back until the head is acknowledged (Nagle's algorithm; asyncio turns
+it off only on sockets that it opened itself). On a connection that has been in use for a while Linux delays
+the acknowledgement by 40 ms, so every request would take 40 ms longer.
 
-And what is the same for all requests is found out once. Before each of them MLflow's client tries to import
-what there is in Databricks and notebooks, and requests reads the whole environment, twice, for the names of
-proxies: together that is half of what a request costs here.
+What is the same for all requests is determined once. Before each request MLflow's client tries to import
+Databricks and notebook packages, and requests reads the whole environment, twice, for the names of proxies:
+together that is half of a request's cost here.
 
-What is imported, MLflow above all, is looked through for garbage no more. With that, and with a look only
-after every 20,000 new objects (a request has some thousands), points take a fifth less time over sqlite.
+Imported objects, MLflow's above all, are excluded from garbage collection. With that, and with a collection
+only after every 20,000 new objects (a request makes some thousands), data points take a fifth less time over
+sqlite.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ import requests.utils
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-_QUICK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # only on Linux
 
 
-class _Prompt(HTTPConnection):
+class _QuickAckConnection(HTTPConnection):
     def getresponse(self) -> Any:
-        if _QUICK is not None and isinstance(self.sock, socket.socket):
-            with contextlib.suppress(OSError):  # the connection is lost, as the answer will tell
-                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICK, 1)  # for one answer
+        if _QUICKACK is not None and isinstance(self.sock, socket.socket):
+            with contextlib.suppress(OSError):  # the connection is lost; reading the response reports it
+                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)  # holds for one response
         return super().getresponse()
 
 
-class _PromptTLS(_Prompt, HTTPSConnection):
+class _QuickAckTLSConnection(_QuickAckConnection, HTTPSConnection):
     pass
 
 
-_TRIED = ("dbruntime", "pyspark", "IPython")
-_GARBAGE_AFTER = 20_000  # objects
+_OPTIONAL_MODULES = ("dbruntime", "pyspark", "IPython")
+_GC_THRESHOLD = 20_000  # objects
 
 
 def tune_http() -> None:
-    """From now on, in all of this process: so only in one that is ours alone, and keeps its environment."""
-    HTTPConnectionPool.ConnectionCls = _Prompt
-    HTTPSConnectionPool.ConnectionCls = _PromptTLS
-    for name in _TRIED:
+    """Patch urllib3, requests and gc for the whole process: call it only in the sender and the CLI."""
+    HTTPConnectionPool.ConnectionCls = _QuickAckConnection
+    HTTPSConnectionPool.ConnectionCls = _QuickAckTLSConnection
+    for name in _OPTIONAL_MODULES:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
-            sys.modules[name] = None  # type: ignore[assignment] # which says to an import that there is none
+            sys.modules[name] = None  # type: ignore[assignment] # makes an import fail at once
     for function in ("getproxies", "proxy_bypass"):
         setattr(requests.utils, function, functools.cache(getattr(requests.utils, function)))
     gc.freeze()
-    gc.set_threshold(_GARBAGE_AFTER, *gc.get_threshold()[1:])
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])

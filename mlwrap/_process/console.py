@@ -1,4 +1,4 @@
-"""What a person is told: one line when a run starts, one block when it ends, on standard error."""
+"""Print the messages of a run on standard error: one line when it starts, one block when it ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def started(name: str, experiment: str | None, tracking_uri: str, run_id: str | None) -> None:
-    """Say that a run has started, and where it will be found."""
-    place = f"experiment {experiment or 'Default'!r}" if run_id is None else f"on run {run_id}"
-    say(f"mlwrap: run {name!r} started, {place} at {tracking_uri}")
+    """Print that a run has started, and its experiment and tracking URI."""
+    destination = f"experiment {experiment or 'Default'!r}" if run_id is None else f"on run {run_id}"
+    say(f"mlwrap: run {name!r} started, {destination} at {tracking_uri}")
 
 
 def ended(
@@ -26,7 +26,7 @@ def ended(
     delivering: bool,
     lost: bool,
 ) -> None:
-    """Say how a run ended, its id, who delivers it or where it waits, and what became of each model."""
+    """Print how a run ended, its id, whether it is delivered or where it waits, and each model's status."""
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
     if lost:
         lines.append("        " + lost_folder(folder))
@@ -41,40 +41,44 @@ def ended(
 
 
 def lost_folder(folder: Path) -> str:
-    """A sentence on a run folder that is gone without having been delivered."""
+    """Return the message for a run folder that was removed before it was delivered."""
     return f"its run folder {folder} was removed: what MLflow does not have of it is lost."
 
 
 @contextlib.contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Say how far something got: a bar where standard error is a terminal, else a line for each.
+    """Show progress: a bar if standard error is a terminal, else a line for each finished item.
+
+    Args:
+        what: Name of the items.
+        total: Number of items.
 
     Yields:
-        What to call with a line about each that is done.
+        A function to call with a line about each finished item.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         numbers = itertools.count(1)
         yield lambda line: say(f"mlwrap: {what} {next(numbers)}/{total} {line}")
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415 - likewise
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415 - as above
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             bar.console.print(line, markup=False, highlight=False)
             bar.advance(task)
 
-        yield tell
+        yield report
 
 
 def say(text: str) -> None:
-    """Write a text to standard error, whatever has become of that: training goes on."""
+    """Write a text to standard error; ignore a closed or missing one, so that training continues."""
     try:
         encoding = sys.stderr.encoding or "utf-8"
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError, LookupError):  # closed, detached, or never there
+    except (OSError, ValueError, AttributeError, LookupError):  # closed, detached or missing
         return

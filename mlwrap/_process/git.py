@@ -1,4 +1,4 @@
-"""What git says of a folder: two child processes for each folder and process."""
+"""Read the git state of a folder, with two child processes per folder and process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 __all__ = ["Checkout", "checkout"]
 
-_PATIENCE = 2.0  # seconds; the status of a cold, large tree can take minutes
+_TIMEOUT = 2.0  # seconds; the status of a cold, large tree can take minutes
 _COMMAND = ("git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch")
-_QUICKLY = ("--untracked-files=no", "--ignore-submodules=dirty")
+_FAST_OPTIONS = ("--untracked-files=no", "--ignore-submodules=dirty")
 _REMOTE = ("git", "config", "--get", "remote.origin.url")
 _lock = Lock()
 
 
 class Checkout(NamedTuple):
-    """The state of a working tree; ``None`` is what git did not say."""
+    """The state of a working tree; a field is ``None`` if git does not report it."""
 
     commit: str | None = None
     branch: str | None = None
@@ -27,14 +27,14 @@ class Checkout(NamedTuple):
 
 
 def checkout(folder: str) -> Checkout:
-    """State of the working tree that a folder lies in; empty where there is none, or no git."""
-    with _lock:  # of threads that start together only one shall ask
-        return _asked(folder)
+    """Return the state of the working tree that contains a folder; empty if there is none, or no git."""
+    with _lock:  # if threads start together, only one runs git
+        return _read_checkout(folder)
 
 
 @lru_cache(maxsize=64)
-def _asked(folder: str) -> Checkout:
-    status = _git((*_COMMAND, *_QUICKLY), folder)
+def _read_checkout(folder: str) -> Checkout:
+    status = _git((*_COMMAND, *_FAST_OPTIONS), folder)
     if status is None:
         return Checkout()
     lines = status.splitlines()
@@ -47,26 +47,26 @@ def _asked(folder: str) -> Checkout:
     )
 
 
-def _real_name(said: str | None) -> str | None:
-    """Git puts what has no name yet in parentheses: ``(initial)``, ``(detached)``."""
-    return None if said is None or said.startswith("(") else said
+def _real_name(name: str | None) -> str | None:
+    """Return a name; ``None`` for git's placeholders in parentheses: ``(initial)``, ``(detached)``."""
+    return None if name is None or name.startswith("(") else name
 
 
 def _git(command: tuple[str, ...], folder: str) -> str | None:
-    """What a command of git's prints; ``None`` where it can't be started, or fails."""
-    # Variables that git sets for its hooks would point it at another repository than the folder's.
+    """Return the output of a git command; ``None`` if it can't be started, or fails."""
+    # The variables that git sets for its hooks would select another repository than the folder's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(  # noqa: S603  a fixed command
+        completed = subprocess.run(  # noqa: S603  a fixed command
             command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode("utf-8", "replace")
+    return completed.stdout.decode("utf-8", "replace")

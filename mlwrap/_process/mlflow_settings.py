@@ -1,4 +1,4 @@
-"""Where a run belongs: what the user told mlwrap, else what the user told MLflow."""
+"""Find a run's destination from mlwrap's settings, or else from MLflow's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mlwrap._journal.uri_passwords import without_password
 from mlwrap.config import Settings
 
 _SQLITE = "sqlite:///"
-_NAMES = {"databricks", "databricks-uc", "uc"}  # URIs of MLflow's that look like folders
+_NAMES = {"databricks", "databricks-uc", "uc"}  # MLflow's URIs that look like folders
 
 
 class Destination(NamedTuple):
-    """Where a run is to be delivered.
+    """The destination of a run.
 
     Attributes:
-        tracking_uri: Absolute, so that it means the same from any working folder; without a password.
+        tracking_uri: Absolute, so that it is the same from any working directory; without a password.
         experiment: Name of the experiment, or ``None``.
-        experiment_id: MLflow's id of it, where that is what was given.
-        parent_run_id: An MLflow run that is active around this one.
-        parent_experiment_id: MLflow's id of that run's experiment.
+        experiment_id: MLflow's id of the experiment, if the user named it by id.
+        parent_run_id: MLflow's id of the active MLflow run, which becomes the parent.
+        parent_experiment_id: MLflow's id of the parent run's experiment.
     """
 
     tracking_uri: str
@@ -33,26 +33,26 @@ class Destination(NamedTuple):
 
 
 def destination(settings: Settings, around: str | None = None) -> Destination:
-    """Find out where a run that starts now belongs.
+    """Return the destination of a run that starts now.
+
+    mlwrap calls MLflow only if the user has imported it. MLflow's settings still apply otherwise, since
+    ``mlflow.set_tracking_uri`` and ``mlflow.set_experiment`` also store them in the environment.
 
     Args:
-        settings: What the user told mlwrap.
-        around: The tracking URI of the run of ours around it, which it shares if nothing else is said.
-
-    MLflow is asked only if the user has imported it; its settings are honoured all the same, since
-    ``mlflow.set_tracking_uri`` and ``mlflow.set_experiment`` leave them in the environment, too.
+        settings: The effective settings of mlwrap.
+        around: The tracking URI of mlwrap's parent run, the default if ``settings`` has none.
     """
     mlflow = sys.modules.get("mlflow")
     mlflow_uri = None
     if mlflow is not None and hasattr(mlflow, "get_tracking_uri"):
         mlflow_uri = mlflow.get_tracking_uri()
     mlflow_uri = absolute(mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
-    given = settings.tracking_uri or around
-    uri = mlflow_uri if given is None else absolute(given)
+    mlwrap_uri = settings.tracking_uri or around
+    uri = mlflow_uri if mlwrap_uri is None else absolute(mlwrap_uri)
     experiment, experiment_id = settings.experiment, None
     if experiment is None:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-        if uri == mlflow_uri:  # in another MLflow the id would be another experiment's, or nobody's
+        if uri == mlflow_uri:  # on another server the id would be another experiment's, or unknown
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     parent = parent_experiment = None
     if uri == mlflow_uri and mlflow is not None and hasattr(mlflow, "active_run"):
@@ -63,16 +63,16 @@ def destination(settings: Settings, around: str | None = None) -> Destination:
 
 
 def take_run_id() -> str | None:
-    """The run that this process was started for, by ``mlflow run`` or a scheduler; each is taken once.
+    """Return, once, the id of the run that ``mlflow run`` or a scheduler started this process for.
 
-    MLflow's own ``start_run()`` takes ``MLFLOW_RUN_ID`` out of the environment, too: what comes next is a run
-    of its own, and so are the runs of processes that are started from here.
+    Like MLflow's ``start_run()`` this removes ``MLFLOW_RUN_ID`` from the environment, so that the next run
+    and the runs of child processes are runs of their own.
     """
     return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
 def absolute(uri: str) -> str:
-    """``uri`` with a relative path, of an sqlite file or a folder, made absolute, and without a password."""
+    """Return ``uri`` without its password; make a relative path of an SQLite file or a folder absolute."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         path = uri[len(_SQLITE) :]
         return (
@@ -86,7 +86,7 @@ def absolute(uri: str) -> str:
 
 
 def current_directory() -> Path:
-    """The folder that this process stands in; the root where that was removed."""
+    """Return the current working directory; the root if it was removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where a run came from: source, commit, user, machine and versions, as MLflow tags and pip pins."""
+"""Collect a run's source, commit, user, machine and versions, as MLflow tags and pip requirements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["code", "pins", "provenance"]
 
 _FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "jax", "torch", "numpy")
 
-_ALSO_KNOWN_AS = {
+_ALTERNATIVES = {
     "tensorflow": (
         "tensorflow-cpu",
         "tensorflow-intel",
@@ -41,25 +41,25 @@ _ALSO_KNOWN_AS = {
     "xgboost": ("xgboost-cpu",),
     "onnxruntime": ("onnxruntime-gpu",),
 }
-"""Other distributions of a package; what is really there is what gets pinned."""
+"""Other distributions of a package; the installed one is pinned."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None = None) -> dict[str, str]:
-    """Tags that say where a run came from; what can't be found out is left out.
+    """Return tags about a run's origin; omit those whose value is unknown.
 
     Args:
-        func: The function that is tracked; without one the main script's folder is asked for its commit.
-        redactor: Takes secrets out of addresses and arguments.
+        func: The tracked function; without one the commit is that of the main script's folder.
+        redactor: Removes secrets from addresses and arguments; by default a new one.
     """
     redactor = redactor or Redactor()
     function = None if func is None else inspect.unwrap(func)
-    name, kind, script = _source()
+    name, source_type, script = _source()
     git = checkout(_folder(function, script))
     tags = {
         "mlflow.source.name": redactor.text(name),
-        "mlflow.source.type": kind,
+        "mlflow.source.type": source_type,
         "mlflow.user": _user(),
         "mlflow.source.git.commit": git.commit,
         "mlflow.source.git.branch": git.branch and redactor.text(git.branch),
@@ -76,16 +76,16 @@ def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None
 
 
 def code(func: Callable[..., Any]) -> str:
-    """A function's name and source, without its decorators and comments; its bytecode where none is found."""
+    """Return a function's name and source without decorators and comments, or else its bytecode."""
     function = inspect.unwrap(getattr(func, "__func__", func))
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
-    if not inspect.isroutine(function):  # an object that can be called
+    if not inspect.isroutine(function):  # a callable object
         function = type(function).__call__
     name = getattr(function, "__qualname__", "")
     with contextlib.suppress(OSError, TypeError):
         source = textwrap.dedent(inspect.getsource(function))
-        with contextlib.suppress(SyntaxError):  # a lambda in the middle of something
+        with contextlib.suppress(SyntaxError):  # a lambda inside an expression
             tree = ast.parse(source)
             for node in ast.walk(tree):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -98,30 +98,30 @@ def code(func: Callable[..., Any]) -> str:
 
 
 def pins(packages: Iterable[str]) -> tuple[str, ...]:
-    """Pinned pip requirements for distributions, as they are installed here.
+    """Return pip requirements that pin distributions to their installed versions.
 
     Args:
-        packages: Names of distributions (``tensorflow``, ``keras``); one that is not installed, under this
-            or another name of its own, is left out.
+        packages: Names of distributions (``tensorflow``, ``keras``). One that is not installed, under this
+            or an alternative name, is omitted.
     """
     return tuple(dict.fromkeys(pin for name in packages if (pin := _pin(name)) is not None))
 
 
 @lru_cache(maxsize=256)
 def _pin(package: str) -> str | None:
-    for name in (package, *_ALSO_KNOWN_AS.get(package, ())):
+    for name in (package, *_ALTERNATIVES.get(package, ())):
         try:
             version = importlib.metadata.version(name)
         except (importlib.metadata.PackageNotFoundError, ValueError):
             continue
         if version:
-            # Indexes know no local versions (2.1.0+cpu); the pin without one is met by it all the same.
+            # Indexes have no local versions (2.1.0+cpu); a pin without the local part accepts them.
             return f"{name}=={version.partition('+')[0]}"
     return None
 
 
 def _source() -> tuple[str, str, str | None]:
-    """Name and MLflow's type of what runs, and the file of the main script if there is one."""
+    """Return the name and MLflow's type of the running program, and the main script's file if it has one."""
     main = sys.modules.get("__main__")
     if "ipykernel" in sys.modules:
         notebook = getattr(main, "__vsc_ipynb_file__", None) or os.environ.get("JPY_SESSION_NAME")
@@ -133,7 +133,7 @@ def _source() -> tuple[str, str, str | None]:
 def _folder(function: Any, script: str | None) -> str:
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     for file in (getattr(code, "co_filename", None), script):
-        with contextlib.suppress(FileNotFoundError):  # the working folder was removed
+        with contextlib.suppress(FileNotFoundError):  # the working directory was removed
             if file and (folder := _folder_of(os.path.abspath(file))) is not None:  # noqa: PTH100 - see below
                 return folder
     return str(current_directory())
@@ -157,5 +157,5 @@ def _function_path(function: Any) -> str | None:
 
 
 def _versions() -> str:
-    found = ((name, getattr(sys.modules.get(name), "__version__", None)) for name in _FRAMEWORKS)
-    return ", ".join(f"{name} {version}" for name, version in found if isinstance(version, str))
+    versions = ((name, getattr(sys.modules.get(name), "__version__", None)) for name in _FRAMEWORKS)
+    return ", ".join(f"{name} {version}" for name, version in versions if isinstance(version, str))

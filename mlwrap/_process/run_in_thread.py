@@ -1,4 +1,4 @@
-"""Waiting that does not hold up an event loop."""
+"""Wait in a coroutine without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Callable
 
 
 async def run_in_thread(work: Callable[[], None], error: BaseException | None) -> None:
-    """Do ``work`` in a thread of its own, and wait for it; cancelled, it goes on there.
+    """Run ``work`` in its own thread and wait for it; if the coroutine is cancelled, the thread continues.
 
-    Not in one of the loop's threads: all of those may be waiting for this task.
+    The loop's own threads are not used: all of them may be waiting for this task.
 
     Args:
-        work: What takes a while.
-        error: What ended the coroutine; one that is being closed can't wait for anything.
+        work: A function that may block.
+        error: The exception that ended the coroutine. A coroutine that is being closed can't await, so with
+            ``GeneratorExit`` ``work`` runs in the current thread.
     """
     asyncio = sys.modules.get("asyncio")
     try:
         loop = asyncio.get_running_loop() if asyncio is not None else None
-    except RuntimeError:  # the loop is another library's
+    except RuntimeError:  # the event loop belongs to another library
         loop = None
     if asyncio is None or loop is None or isinstance(error, GeneratorExit):
         work()
         return
-    # Late: it can't be imported once the main thread is through, when threads may still begin runs.
+    # Not at module level: once the main thread has ended, when other threads may still start runs, this
+    # import fails.
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     pool = ThreadPoolExecutor(1, "mlwrap")
-    waiting = loop.run_in_executor(pool, work)
+    future = loop.run_in_executor(pool, work)
     pool.shutdown(wait=False)
-    await asyncio.shield(waiting)
+    await asyncio.shield(future)

@@ -1,9 +1,8 @@
-"""How does this process end while runs are open?
+"""Notify open runs of signals and of the interpreter's exit.
 
-Signals whose default is to end the process without a word to Python (SIGTERM, SIGHUP) first close the
-open runs; then the signal does what it would have done without mlwrap. A signal that
-is to be a warning (Slurm's ``--signal=USR1@60``) ends nothing: the open runs learn of it. Knows nothing of
-what a run is.
+Signals that by default end the process without running Python code (SIGTERM, SIGHUP) first close the open
+runs; then the signal acts as it would without mlwrap. A preemption signal (Slurm's ``--signal=USR1@60``) ends
+nothing: the open runs are only notified. The module knows its listeners only, not what a run is.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from mlwrap.errors import OptionError
 
 
 class ShutdownListener(Protocol):
-    """Something open that wants to be told when the process is about to end."""
+    """An object, such as an open run, that is notified when the process is about to end."""
 
     def on_signal(self, signal_name: str) -> None:
-        """A signal came, and a handler of the user's deals with it: the body may or may not go on."""
+        """React to a signal that the user's own handler treats: the training may or may not continue."""
 
     def on_preemption(self, signal_name: str) -> None:
-        """A signal came that says that the process will be ended soon."""
+        """React to a signal that announces the end of the process."""
 
     def on_exit(self, signal_name: str | None) -> None:
-        """The process ends as soon as this returns."""
+        """React to the end of the process, which follows as soon as this returns."""
 
 
-_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 _listeners: list[ShutdownListener] = []
@@ -41,63 +40,63 @@ _exit_work: list[Callable[[], None]] = []
 
 
 def signal_number(name: str) -> int:
-    """The number of the signal called ``name``, as ``"SIGUSR1"``.
+    """Return the number of the signal called ``name``, such as ``"SIGUSR1"``.
 
     Raises:
-        OptionError: There is none that a process could be warned with.
+        OptionError: No such signal exists, or it can't be used as a preemption signal.
     """
-    found = getattr(signal, name, None)
-    if not isinstance(found, signal.Signals) or found in {*_ENDING, signal.SIGKILL, signal.SIGSTOP}:
+    value = getattr(signal, name, None)
+    if not isinstance(value, signal.Signals) or value in {*_ENDING_SIGNALS, signal.SIGKILL, signal.SIGSTOP}:
         raise OptionError(
             f"preemption_signal={name!r} can't be used: expected a signal that may come before the end, "
             "as 'SIGUSR1' or 'SIGUSR2'."
         )
-    return found
+    return value
 
 
 def listen(item: ShutdownListener, warning: int | None = None) -> None:
-    """Watch over ``item`` until :func:`unlisten`.
+    """Notify ``item`` until :func:`unlisten`.
 
     Args:
-        item: What is open.
-        warning: A signal that is to end nothing, for it says that the process will be ended soon.
+        item: The listener.
+        warning: Number of the preemption signal, which announces the end and ends nothing itself.
     """
     _listeners.append(item)
-    # Python lets only the main thread set handlers; a run of another thread is watched over too, as long
-    # as the main thread has one open.
+    # Python allows only the main thread to set handlers. A run of another thread is notified too while the
+    # main thread has a run open.
     if threading.current_thread() is threading.main_thread():
-        handlers = dict.fromkeys(_ENDING, _on_end)
+        handlers = dict.fromkeys(_ENDING_SIGNALS, _on_end)
         if warning is not None:
             handlers[signal.Signals(warning)] = _on_warning
         for number, handler in handlers.items():
             if number not in _previous:
                 current = signal.getsignal(number)
-                # None: set by something that is not Python; SIG_IGN: as under nohup. Both stay as they are.
+                # None: set by code outside Python; SIG_IGN: as under nohup. Neither is replaced.
                 if current is not None and current is not signal.SIG_IGN:
                     _previous[number] = current
                     signal.signal(number, handler)
 
 
 def unlisten(item: ShutdownListener) -> None:
-    """Stop watching over ``item``; after the last one the signal handlers are as they were."""
+    """Stop notifying ``item``; after the last one restore the signal handlers."""
     if item in _listeners:
         _listeners.remove(item)
     if not _listeners and threading.current_thread() is threading.main_thread():
         for number, handler in list(_previous.items()):
-            if signal.getsignal(number) in _OURS:  # else somebody has set theirs since: it stays
+            if signal.getsignal(number) in _HANDLERS:  # a handler that was set later stays
                 signal.signal(number, handler)
             del _previous[number]
 
 
 def at_exit(work: Callable[[], None]) -> Callable[[], None]:
-    """Have something done when the interpreter ends, after what is open then has been closed."""
+    """Register ``work`` to run when the interpreter ends, after all open runs are closed."""
     _exit_work.append(work)
     return work
 
 
 @atexit.register
 def _at_exit() -> None:
-    """The interpreter ends, and there may be runs that nobody has closed."""
+    """Close the runs that are still open when the interpreter ends, then run the registered work."""
     for item in reversed(_listeners.copy()):
         item.on_exit(None)
     for work in _exit_work:
@@ -105,9 +104,9 @@ def _at_exit() -> None:
 
 
 def _forget_in_child() -> None:
-    """In a child made by ``fork``: the open runs are the parent's to end."""
+    """Remove listeners and handlers in a child made by ``fork``: the parent process ends the open runs."""
     for number, handler in _previous.items():
-        if signal.getsignal(number) in _OURS:
+        if signal.getsignal(number) in _HANDLERS:
             signal.signal(number, handler)
     _previous.clear()
     _listeners.clear()
@@ -135,9 +134,9 @@ def _on_end(number: int, frame: FrameType | None) -> None:
     try:
         for item in reversed(_listeners.copy()):
             item.on_exit(name)
-    finally:  # whatever becomes of that, the signal is to do what it was sent for
+    finally:  # even if closing the runs fails, the signal ends the process
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
-_OURS = (_on_end, _on_warning)
+_HANDLERS = (_on_end, _on_warning)

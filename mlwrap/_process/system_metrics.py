@@ -1,4 +1,4 @@
-"""Is the machine to be watched while a run lasts? As the user told mlwrap, else as MLflow was told."""
+"""Decide whether to log system metrics, from mlwrap's settings, or else from MLflow's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlwrap._journal.records import SystemMetrics
 from mlwrap.config import Settings
 from mlwrap.errors import OptionError, warn
 
-# MLflow's own; its functions that set these leave them in the environment.
+# MLflow's variables; MLflow's functions that set these values store them in the environment, too.
 _NUMBERS = {
     "interval": "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
     "samples": "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING",
@@ -20,15 +20,15 @@ _NUMBERS = {
 
 
 def system_metrics(chosen: Settings) -> SystemMetrics | None:
-    """What the sender is to be told; ``None`` where nobody asks for it, or no sender is there to do it.
+    """Return the request for the sender; ``None`` if system metrics are off, or no sender delivers the run.
 
     Raises:
-        OptionError: One of MLflow's variables is no number, or not one that can be used.
+        OptionError: One of MLflow's variables is not a number, or is out of range.
     """
-    asked = chosen.system_metrics
-    if asked is None:
-        asked = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() in {"true", "1"}
-    if not asked:
+    enabled = chosen.system_metrics
+    if enabled is None:
+        enabled = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() in {"true", "1"}
+    if not enabled:
         return None
     if chosen.delivery != "sender":
         warn(
@@ -36,17 +36,17 @@ def system_metrics(chosen: Settings) -> SystemMetrics | None:
             "the run will have no system metrics."
         )
         return None
-    given: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for field, variable in _NUMBERS.items():
         text = os.environ.get(variable)
-        if text and text != "0":  # to MLflow both are its default
-            given[field] = text
+        if text and text != "0":  # MLflow treats both as its default
+            numbers[field] = text
             try:
-                msgspec.convert(given, SystemMetrics, strict=False)
+                msgspec.convert(numbers, SystemMetrics, strict=False)
             except msgspec.ValidationError as error:
                 expected = str(error).partition(" - at")[0].replace("`", "")
                 raise OptionError(f"{variable}={text!r} can't be used: {expected}.") from None
     node = os.environ.get("MLFLOW_SYSTEM_METRICS_NODE_ID")
     return msgspec.convert(
-        given | {"node": to_mlflow_name(node) if node else None}, SystemMetrics, strict=False
+        numbers | {"node": to_mlflow_name(node) if node else None}, SystemMetrics, strict=False
     )

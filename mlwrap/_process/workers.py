@@ -1,6 +1,6 @@
-"""Which of several processes that train one model together is this?
+"""Find the role of this process among several that train one model together.
 
-The chief records. The environment tells who that is, as whoever started the processes left it:
+The chief records. The environment, as the launcher of the processes set it, says which process is the chief:
 
 * ``TF_CONFIG``, of TensorFlow's strategies and Estimators: the task ``chief`` or ``master``, else worker 0
   (https://www.tensorflow.org/guide/distributed_training#TF_CONFIG);
@@ -29,12 +29,12 @@ _HINT = 'Expected as {"cluster": {"worker": ["host:port", …]}, "task": {"type"
 
 
 class Role(NamedTuple):
-    """What this process is to record.
+    """The role of this process.
 
     Attributes:
-        chief: Whether it is the one that records.
-        saves: Whether it has to take part in saving all the same, as a strategy over several workers demands.
-        told_by: The variable, or the library, that says so; ``None`` where there is only one process.
+        chief: Whether this process is the one that records.
+        saves: Whether it takes part in saving without being the chief, as multi-worker strategies require.
+        source: The variable or the library that defines the role; ``None`` if there is only one process.
     """
 
     chief: bool = True
@@ -43,10 +43,10 @@ class Role(NamedTuple):
 
 
 def role() -> Role:
-    """The role of this process.
+    """Return the role of this process.
 
     Raises:
-        OptionError: ``TF_CONFIG`` is set and can't be read, or does not say which task this is.
+        OptionError: ``TF_CONFIG`` is set, and can't be read or does not say which task this process is.
     """
     return _of_tf_config() or _of_slurm() or _of_ranks() or _of_jax() or Role()
 
@@ -63,19 +63,19 @@ def _of_tf_config() -> Role | None:
     except (ValueError, TypeError, AttributeError) as error:
         raise OptionError(f"TF_CONFIG={text!r} can't be read: {error}. {_HINT}") from None
     if sum(cluster.values()) <= 1:
-        return None  # alone, whatever it is called
+        return None  # a single process, whatever its task's type
     if kind not in cluster or not isinstance(index, int) or not 0 <= index < cluster[kind]:
         raise OptionError(
             f"TF_CONFIG names {sum(cluster.values())} tasks and does not say which of them this process is: "
             f"its task is {task!r}. {_HINT}"
         )
-    led = any(cluster.get(chief) for chief in _CHIEFS)
-    chief = kind in _CHIEFS if led else kind == "worker" and index == 0
+    has_chief = any(cluster.get(chief) for chief in _CHIEFS)
+    chief = kind in _CHIEFS if has_chief else kind == "worker" and index == 0
     return Role(chief, not chief and kind in _SAVING, "TF_CONFIG")
 
 
 def _of_slurm() -> Role | None:
-    # A step is what srun starts; the batch script itself has the same variables, and is alone.
+    # srun starts a step. The batch script itself has the same variables, but is a single process.
     if "SLURM_STEP_ID" not in os.environ or _environment_number("SLURM_NTASKS") <= 1:
         return None
     return Role(_environment_number("SLURM_PROCID") == 0, source="SLURM_PROCID")

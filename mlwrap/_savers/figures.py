@@ -1,8 +1,7 @@
-"""Figures: of matplotlib, plotly, Altair and Bokeh; and the images of Pillow.
+"""Write figures of matplotlib, plotly, Altair and Bokeh, and images of Pillow.
 
-Each is written as MLflow's ``log_figure`` and ``log_image`` have it: a figure that one can zoom into as HTML,
-which loads its JavaScript from the web, and any other one as a picture. Nothing is imported to ask what
-something is.
+Each is written as MLflow's ``log_figure`` and ``log_image`` do: interactive figures as HTML, which loads its
+JavaScript from the web, and others as a picture. Nothing is imported to identify a figure.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 class FigureKind(NamedTuple):
-    """A package's figures.
+    """The figures of one package.
 
     Attributes:
-        matches: Whether something is one.
-        suffix: The ending of its file where none was given.
-        write: Writes it to a path, in the format that the path's ending names.
+        matches: Returns whether an object is such a figure.
+        suffix: The default suffix of its file.
+        write: Writes it to a path, in the format of the path's suffix.
     """
 
     matches: Callable[[Any], bool]
@@ -32,31 +31,31 @@ class FigureKind(NamedTuple):
 
 
 def stands_for(value: Any) -> Any:
-    """The figure that ``value`` is the axes of, or an array of axes as ``subplots`` gives; else ``value``."""
-    part = value
+    """Return the figure of axes, or of an array of axes from ``subplots``; any other ``value`` as it is."""
+    candidate = value
     if has_class(value, "ndarray", packages=("numpy",)) and value.dtype == object and value.size:
-        part = value.flat[0]
-    seen = 0
-    while has_class(part, "Axes", "SubFigure", packages=("matplotlib",)) and seen < 10:  # noqa: PLR2004
-        part, seen = part.figure, seen + 1
-    return part if _is_matplotlib(part) else value
+        candidate = value.flat[0]
+    depth = 0
+    while has_class(candidate, "Axes", "SubFigure", packages=("matplotlib",)) and depth < 10:  # noqa: PLR2004
+        candidate, depth = candidate.figure, depth + 1
+    return candidate if _is_matplotlib(candidate) else value
 
 
 def is_figure(value: object) -> bool:
-    """Whether it is a figure that :func:`write_figure` can write."""
+    """Return whether ``value`` is a figure that :func:`write_figure` can write."""
     return any(kind.matches(value) for kind in _KINDS)
 
 
 def figure_suffix(value: object) -> str:
-    """The ending of a figure's file where none was given."""
+    """Return the default suffix of a figure's file."""
     return _kind_of_figure(value).suffix
 
 
 def write_figure(value: Any, path: Path) -> None:
-    """Write a figure, axes, or an image, in the format that the path's ending names.
+    """Write a figure, axes, or an image, in the format of the path's suffix.
 
     Raises:
-        TypeError: It is nothing of that kind, or its package can't write that format.
+        TypeError: It is none of these, or its package can't write that format.
     """
     value = stands_for(value)
     if is_image(value):
@@ -66,28 +65,28 @@ def write_figure(value: Any, path: Path) -> None:
 
 
 def is_image(value: object) -> bool:
-    """Whether it is an image of Pillow."""
+    """Return whether ``value`` is an image of Pillow."""
     return has_class(value, "Image", packages=("PIL",))
 
 
 def image_suffix(value: Any) -> str:
-    """The ending of an image's file where none was given: PNG does not have all pixels."""
+    """Return the default suffix of an image's file: PNG does not support all pixel modes."""
     return ".png" if value.mode in _PNG_MODES else ".tiff"
 
 
 def write_image(value: Any, path: Path) -> None:
-    """Write an image in the format that holds all of it."""
+    """Write an image in a lossless format."""
     value.save(path, format="PNG" if value.mode in _PNG_MODES else "TIFF")
 
 
 def _kind_of_figure(value: object) -> FigureKind:
-    found = next((kind for kind in _KINDS if kind.matches(value)), None)
-    if found is None:
+    figure_kind = next((kind for kind in _KINDS if kind.matches(value)), None)
+    if figure_kind is None:
         raise TypeError(
             f"{class_name(value)} is no figure that mlwrap knows. Expected one of matplotlib, plotly, Altair "
             "or Bokeh, an image of Pillow, or an object with a savefig()."
         )
-    return found
+    return figure_kind
 
 
 def _is_matplotlib(value: object) -> bool:
@@ -104,7 +103,7 @@ def _write_plotly(value: Any, path: Path) -> None:
     elif path.suffix.lower() == ".json":
         value.write_json(path)
     else:
-        value.write_image(path)  # for which plotly needs kaleido, and says so
+        value.write_image(path)  # plotly needs kaleido for it, and says so
 
 
 def _is_altair(value: object) -> bool:
@@ -124,7 +123,7 @@ def _write_bokeh(value: Any, path: Path) -> None:
 
 
 def _has_savefig(value: object) -> bool:
-    """As the grids of seaborn have."""
+    """Return whether an object has a ``savefig()``, as seaborn's grids do."""
     return callable(getattr(type(value), "savefig", None))
 
 

@@ -1,4 +1,4 @@
-"""What an object is, told by the names of its classes: nothing needs to be imported to ask."""
+"""Identify objects by the names of their classes, without importing anything."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from types import ModuleType
 
 
 def has_class(value: object, *names: str, packages: tuple[str, ...]) -> bool:
-    """Tell whether one of ``value``'s classes has one of these names and lives in one of these packages."""
+    """Return whether one of ``value``'s classes has one of these names and is in one of these packages."""
     return owner(value, *names, packages=packages) is not None
 
 
 def owner(value: object, *names: str, packages: tuple[str, ...]) -> str | None:
-    """The package, of those given, that the first of ``value``'s classes with such a name lives in.
+    """Return the package, one of ``packages``, of the first of ``value``'s classes with such a name.
 
-    The object's own package is asked, never what is installed or what ``tf.keras`` happens to be:
-    Keras 3, Keras 2 and tf_keras models meet in one process.
+    The class's own module decides, not what is installed or what ``tf.keras`` refers to: models of Keras 3,
+    Keras 2 and tf_keras can be in one process.
     """
     for cls in type(value).__mro__:
         if cls.__name__ in names:
@@ -26,10 +26,10 @@ def owner(value: object, *names: str, packages: tuple[str, ...]) -> str | None:
 
 
 def imported(name: str) -> ModuleType:
-    """The module that an object of its own proves to be imported already."""
+    """Return a module that must be imported already, because an object of it exists."""
     return sys.modules[name]
 
 
 def class_name(value: object) -> str:
-    """Module and name of ``value``'s class, as messages show it."""
+    """Return module and name of ``value``'s class, for messages."""
     return f"{type(value).__module__}.{type(value).__qualname__}"

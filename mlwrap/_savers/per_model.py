@@ -1,4 +1,4 @@
-"""What a caller asked of a value's models, as each of them is to be saved."""
+"""Split the options of a call into the options of each model."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from mlwrap._savers.saver import SaveOptions
 
 
 def per_model(options: SaveOptions, names: Sequence[str]) -> tuple[list[SaveOptions], list[str]]:
-    """The options of each model.
+    """Return the options of each model.
 
-    One name in the registry is one model's. What is given as a mapping of models' names is each model's own.
+    A single registered name belongs to a single model. A mapping has an entry for each model's name.
 
     Args:
-        options: What was asked for the whole value.
-        names: The names of the models in it, in their order.
+        options: The options for the whole value.
+        names: The names of the models in it, in order.
 
     Returns:
-        The options, in the same order; and what can't be done as it was asked, in sentences.
+        The options, in the same order; and the options that can't be followed, one sentence each.
     """
-    registered, troubles = options.register_as, []
+    registered, problems = options.register_as, []
     if isinstance(registered, Mapping):
-        if strange := [name for name in registered if name not in names]:
-            troubles.append(
-                f"register_as= names {_listed(strange)}, and what came is {_listed(names)}; what is not "
+        if unknown := [name for name in registered if name not in names]:
+            problems.append(
+                f"register_as= names {_quoted(unknown)}, and what came is {_quoted(names)}; what is not "
                 "there is not registered."
             )
     elif registered is not None and len(names) != 1:
-        troubles.append(
+        problems.append(
             f"register_as={registered!r} is for one model, and {len(names) or 'none'} came"
             + (
-                f" ({_listed(names)}); none is registered. Name each: "
+                f" ({_quoted(names)}); none is registered. Name each: "
                 if names
                 else ". For several, name each: "
             )
@@ -41,7 +41,7 @@ def per_model(options: SaveOptions, names: Sequence[str]) -> tuple[list[SaveOpti
         registered = None
     example = options.input_example
     by_model = isinstance(example, Mapping) and bool(example) and set(example) <= set(names)
-    each = [
+    model_options = [
         msgspec.structs.replace(
             options,
             register_as=registered.get(name) if isinstance(registered, Mapping) else registered,
@@ -49,8 +49,8 @@ def per_model(options: SaveOptions, names: Sequence[str]) -> tuple[list[SaveOpti
         )
         for name in names
     ]
-    return each, troubles
+    return model_options, problems
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names) or "no model"

@@ -1,7 +1,7 @@
-"""How MLflow is asked to write a model without pickle, and kept from reading one.
+"""Save models with MLflow without pickle, and keep MLflow from reading pickles.
 
-Each way makes an object ready for ``mlflow.<flavor>.save_model`` and gives the arguments for it. A
-framework's own file format, skops and ``.pt2`` hold no code.
+Each ``SaveFormat`` prepares an object for ``mlflow.<flavor>.save_model`` and yields the arguments for it. A
+framework's own file format, skops and ``.pt2`` contain no code.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from mlwrap._savers.saver import SaveOptions
 from mlwrap.errors import SaveError, warn
 
 _MAY_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
-_one_at_a_time = threading.Lock()
+_environment_lock = threading.Lock()
 
 
 def mlflow_module(name: str) -> Any:
-    """The module ``mlflow.<name>``, imported when it is needed."""
-    import mlwrap._mlflow  # noqa: F401, PLC0415 - notes who imports MLflow first
+    """Import and return the module ``mlflow.<name>``."""
+    import mlwrap._mlflow  # noqa: F401, PLC0415 - records who imports MLflow first
 
     return import_module(f"mlflow.{name}")
 
 
 SaveFormat = Callable[[Any, Path, SaveOptions], contextlib.AbstractContextManager[dict[str, Any]]]
-"""Makes ready for ``save_model``, and gives the arguments that keep pickle out."""
+"""Prepares an object for ``save_model``, and yields the arguments that avoid pickle."""
 
 
 @contextlib.contextmanager
 def own_format(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """The framework has one file format, and it holds no code."""
+    """Save in the framework's only file format, which contains no code."""
     yield {}
 
 
 @contextlib.contextmanager
 def skops(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """A file of skops: it a file of named types, and reads only the types that it is told to trust."""
+    """Save with skops: a file of named types, which reads only the types that the caller trusts."""
     types: list[str] = []
     if has_class(value, "BaseEstimator", packages=("sklearn",)):  # a LightGBM Booster writes its own text
         io: Any = import_module("skops.io")
@@ -61,15 +61,15 @@ def skops(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def pt2(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """The graph that ``torch.export`` sees on an example; as it is for predictions, without dropout."""
+    """Save the graph that ``torch.export`` traces on an example, in evaluation mode (without dropout)."""
     if options.input_example is None:
         raise SaveError(
             "torch.export follows a model on an example. Pass input_example=, the model's input or a list "
             "of its inputs, as arrays or tensors with a batch of two or more.",
             value,
         )
-    given = options.input_example
-    arrays = [_column_array(item) for item in (given if isinstance(given, list | tuple) else [given])]
+    example = options.input_example
+    arrays = [_numpy_array(item) for item in (example if isinstance(example, list | tuple) else [example])]
     modes = [(module, module.training) for module in value.modules()]
     value.eval()
     try:
@@ -83,7 +83,7 @@ def pt2(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, An
             module.training = training
 
 
-def _column_array(item: Any) -> Any:
+def _numpy_array(item: Any) -> Any:
     return item.detach().cpu().numpy() if hasattr(item, "detach") else import_module("numpy").asarray(item)
 
 
@@ -99,14 +99,14 @@ def _mlflow_signature(arrays: list[Any]) -> Any:
 
 @contextlib.contextmanager
 def no_pickle() -> Iterator[None]:
-    """MLflow's own switch, which is the process's: off while one model is loaded."""
-    with _one_at_a_time:
-        before = os.environ.get(_MAY_PICKLE)
+    """Turn off MLflow's process-wide permission to read pickles while one model is loaded."""
+    with _environment_lock:
+        previous = os.environ.get(_MAY_PICKLE)
         os.environ[_MAY_PICKLE] = "false"
         try:
             yield
         finally:
-            if before is None:
+            if previous is None:
                 del os.environ[_MAY_PICKLE]
             else:
-                os.environ[_MAY_PICKLE] = before
+                os.environ[_MAY_PICKLE] = previous

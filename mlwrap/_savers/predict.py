@@ -1,4 +1,4 @@
-"""What a model makes of an example: asked before it is saved, and again where it was loaded."""
+"""Predict with an example before a model is saved and after it is loaded, and compare the predictions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mlwrap._journal.input_example import Example
 from mlwrap._savers.identify import has_class, imported
 
 _KERAS = ("keras", "tf_keras")
-# Another process, perhaps without the training's GPU, adds the same numbers in another order.
+# Relative and absolute tolerance: another process, perhaps without a GPU, adds numbers in another order.
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 
 
 def predict(model: Any, example: Example) -> dict[str, Any] | None:
-    """What ``model`` predicts for ``example``, by name; ``None`` if it is of a kind that is not simply fed.
+    """Return the model's predictions for ``example``, by name; ``None`` if the model can't simply be fed.
 
     Raises:
-        Exception: Whatever the model raises.
+        Exception: Any error of the model.
     """
     if has_class(model, "Estimator", packages=("tensorflow_estimator",)):
         return None
     if has_class(model, "Model", packages=_KERAS):
-        return arrays(model.predict(_for_keras(model, example), verbose=0))
+        return arrays(model.predict(_keras_inputs(model, example), verbose=0))
     if has_class(model, "Layer", packages=_KERAS):
         return arrays(_predict_with_layer(model, example))
     if has_class(model, "Module", "AutoTrackable", packages=("tensorflow.python",)) and callable(model):
@@ -37,72 +37,72 @@ def predict(model: Any, example: Example) -> dict[str, Any] | None:
 
 
 def _predict_with_layer(layer: Any, example: Example) -> Any:
-    tf = sys.modules.get("tensorflow")  # Keras 3 takes no text of numpy's
+    tf = sys.modules.get("tensorflow")  # Keras 3 does not accept numpy text
 
     def tensor(array: Any) -> Any:
         return tf.constant(array) if tf is not None and array.dtype.kind == "U" else array
 
-    fed = {name: tensor(array) for name, array in example.inputs.items()}
-    result = layer(fed if example.kind != "array" else fed[""])
+    inputs = {name: tensor(array) for name, array in example.inputs.items()}
+    result = layer(inputs if example.kind != "array" else inputs[""])
     if isinstance(result, Mapping):
         return {name: _to_array(part) for name, part in result.items()}
     return _to_array(result)
 
 
 def _to_array(tensor: Any) -> Any:
-    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor  # PyTorch's
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor  # a tensor of PyTorch
 
 
-def _for_keras(model: Any, example: Example) -> Any:
+def _keras_inputs(model: Any, example: Example) -> Any:
     if example.kind != "frame":
         return example.value()
-    one = len(getattr(model, "inputs", None) or ()) == 1
-    return example.value().to_numpy() if one else dict(example.inputs)
+    has_one_input = len(getattr(model, "inputs", None) or ()) == 1
+    return example.value().to_numpy() if has_one_input else dict(example.inputs)
 
 
 def arrays(result: Any) -> dict[str, Any]:
-    """A prediction as arrays by name: of a mapping or a frame its keys, of a sequence its positions.
+    """Return a prediction as arrays by name: a mapping or frame by its keys, a sequence by its positions.
 
     Raises:
-        TypeError: It holds something that is neither numbers nor text.
+        TypeError: It contains something that is neither numbers nor text.
     """
-    import numpy as np  # noqa: PLC0415 - only where something is predicted
+    import numpy as np  # noqa: PLC0415 - only needed for predictions
 
     if has_class(result, "DataFrame", packages=("pandas",)):
-        is_one = list(result.columns) == list(range(len(result.columns)))  # an array, as MLflow makes one
-        result = result.to_numpy() if is_one else {name: result[name].to_numpy() for name in result.columns}
+        is_array = list(result.columns) == list(range(len(result.columns)))  # MLflow makes this of an array
+        result = result.to_numpy() if is_array else {name: result[name].to_numpy() for name in result.columns}
     if isinstance(result, list | tuple):
         result = {str(position): part for position, part in enumerate(result)}
     if not isinstance(result, Mapping):
         result = {"": result}
-    found = {str(name): np.asarray(part) for name, part in result.items()}
-    for name, array in found.items():
+    arrays_by_name = {str(name): np.asarray(part) for name, part in result.items()}
+    for name, array in arrays_by_name.items():
         if array.dtype == object or array.dtype.kind == "S":
             texts = [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"the prediction {name!r} is neither numbers nor text.")
-            found[name] = np.array(texts, dtype=str).reshape(array.shape)
-    return found
+            arrays_by_name[name] = np.array(texts, dtype=str).reshape(array.shape)
+    return arrays_by_name
 
 
 def difference(expected: Mapping[str, Any], got: Mapping[str, Any]) -> str | None:
-    """Say in what two predictions differ; ``None`` if they are the same but for rounding."""
-    import numpy as np  # noqa: PLC0415 - likewise
+    """Return how two predictions differ; ``None`` if they are equal within the tolerance."""
+    import numpy as np  # noqa: PLC0415 - only needed for predictions
 
-    if len(expected) == len(got) == 1:  # what a single output is called is the loader's choice
+    if len(expected) == len(got) == 1:  # the loader chooses the name of a single output
         got = dict(zip(expected, got.values(), strict=True))
     if set(expected) != set(got):
         return f"expected outputs called {sorted(expected)}, got {sorted(got)}"
-    for name, wanted in expected.items():
+    for name, expected_array in expected.items():
         array = got[name]
-        what = f"of the output {name!r} " if name else ""
-        if wanted.shape != array.shape:
-            return f"the shape {what}is {array.shape}, and was {wanted.shape}"
-        if wanted.dtype.kind in "US" or array.dtype.kind in "US":
-            same = np.array_equal(wanted, array)
+        subject = f"of the output {name!r} " if name else ""
+        if expected_array.shape != array.shape:
+            return f"the shape {subject}is {array.shape}, and was {expected_array.shape}"
+        if expected_array.dtype.kind in "US" or array.dtype.kind in "US":
+            is_equal = np.array_equal(expected_array, array)
         else:
-            same = np.allclose(array, wanted, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
-        if not same:
-            before, now = (some.ravel()[:3].tolist() for some in (wanted, array))
-            return f"the values {what}differ: {now} …, and were {before} …"
+            is_equal = np.allclose(array, expected_array, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
+        if not is_equal:
+            before, now = (values.ravel()[:3].tolist() for values in (expected_array, array))
+            return f"the values {subject}differ: {now} …, and were {before} …"
     return None

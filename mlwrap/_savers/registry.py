@@ -1,8 +1,8 @@
-"""Which saver fits this object, and which one wrote that folder.
+"""Find the saver for an object, and the saver that wrote a folder.
 
-Asked are, in this order: savers that were registered, the newest first; mlwrap's own; and those that
-installed packages bring through the entry point group ``mlwrap.savers``. So a package that lies around
-takes nothing over, and none is imported before there is something that no other saver knows.
+The order is: registered savers (the newest first), mlwrap's own, and those that installed packages provide
+through the entry point group ``mlwrap.savers``. So a plugin never replaces a built-in saver, and no plugin is
+imported unless no other saver matches an object.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ from mlwrap._savers.tensorflow.saved_model import SavedModelSaver
 from mlwrap._savers.tensorflow.saved_model_proto import check_saved_model
 from mlwrap.errors import LoadError, OptionError, SaveError, describe_error, warn
 
-# In the order in which they are asked. Keras comes first because Keras 2 models are tf.Modules too,
-# and a tf.train.Checkpoint is an AutoTrackable, so that SavedModel, which takes those, comes last.
-# Paths are no objects of any framework: their savers stand apart, and the order among them is of no concern.
-# Other frameworks than Keras and TensorFlow come last.
+# In order of precedence. Keras comes first because Keras 2 models are tf.Modules too. A tf.train.Checkpoint
+# is an AutoTrackable, so SavedModel, which accepts those, comes after it. Paths belong to no framework; the
+# order among their savers does not matter. Frameworks other than Keras and TensorFlow come last.
 _savers: list[Saver] = [
     KerasSaver(),
     KerasLayerSaver(),
@@ -69,25 +68,27 @@ _BUILTIN_CONTAINERS = (
     tuple,
     set,
     frozenset,
-)  # every training returns one: no reason to look for plugins
-_plugins: list[Saver] | None = None  # until somebody needs them
-_origins: dict[int, str] = {}  # of savers that are not ours, by their id: they live as long as the process
+)  # common return values that need no search for plugins
+_plugins: list[Saver] | None = None  # until the first search
+_origins: dict[
+    int, str
+] = {}  # of savers that are not mlwrap's, by their id: they live as long as the process
 _discovering = threading.RLock()
 
 
 def find(value: object) -> Saver | None:
-    """The saver for ``value``, or ``None``; never raises, and imports nothing but savers' own packages."""
-    found = _first_match(_savers, value)
-    if found is None and type(value) not in _BUILTIN_CONTAINERS:
-        found = _first_match(_discovered(), value)
-    return found
+    """Return the saver for ``value``, or ``None``; never raises, and imports only savers' own packages."""
+    saver = _first_match(_savers, value)
+    if saver is None and type(value) not in _BUILTIN_CONTAINERS:
+        saver = _first_match(_discovered(), value)
+    return saver
 
 
 def by_name(name: str) -> Saver:
-    """The saver that signs its work with ``name``.
+    """Return the saver called ``name``.
 
     Raises:
-        LoadError: There is none.
+        LoadError: No such saver exists.
     """
     for saver in _savers:
         if saver.name == name:
@@ -102,7 +103,7 @@ def by_name(name: str) -> Saver:
 
 
 def register(saver: Saver) -> None:
-    """Add a saver; it is asked before all others, and takes the place of one with the same name.
+    """Add a saver; it precedes all others, and replaces one with the same name.
 
     Raises:
         OptionError: It is not a saver: says what is missing or wrong.
@@ -113,15 +114,15 @@ def register(saver: Saver) -> None:
 
 
 def saver_names() -> list[str]:
-    """Names of the savers, in the order in which they are asked."""
+    """Return the names of the savers, in order of precedence."""
     return [saver.name for saver in (*_savers, *(_plugins or ()))]
 
 
 def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
-    """Let ``saver`` write ``value``, and see that what it says of it can be written down.
+    """Write ``value`` with ``saver``, and check that its description can be written to the journal.
 
     Raises:
-        Exception: What a saver of mlwrap's own raises.
+        Exception: An error of one of mlwrap's own savers.
         SaveError: Another saver failed: says whose it is.
     """
     if id(saver) not in _origins:
@@ -137,13 +138,15 @@ def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
 
 
 def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
-    """What ``saver`` can write in another thread in place of ``value``, as it is now; or ``None``."""
-    take = getattr(saver, "snapshot", None)
-    if take is None or options.input_example is not None:  # the model itself predicts that
+    """Return an object that ``saver`` can write in another thread: ``value`` as it is now; or ``None``."""
+    take_snapshot = getattr(saver, "snapshot", None)
+    if (
+        take_snapshot is None or options.input_example is not None
+    ):  # only the model itself can predict the example
         return None
     try:
-        return take(value)
-    except Exception as error:  # noqa: BLE001 - it can still be saved as ever
+        return take_snapshot(value)
+    except Exception as error:  # noqa: BLE001 - it can still be saved without a snapshot
         warn(
             f"{_describe_saver(saver)} could not take a snapshot of a {type(value).__qualname__}, and "
             f"the training waits while it is saved: {describe_error(error)}"
@@ -152,10 +155,10 @@ def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
 
 
 def training_metrics(saver: Saver, value: Any) -> list[Metrics]:
-    """The metrics that ``value`` remembers; without them, and with a warning, it still counts."""
+    """Return the metrics that ``value`` recorded; warn and return none if they can't be read."""
     try:
         return list(saver.metrics(value))
-    except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a foreign saver
+    except Exception as error:  # noqa: BLE001 - event files on a disk that went away, a user's saver
         warn(
             f"{_describe_saver(saver)} could not read the metrics of a {type(value).__qualname__}: "
             f"{describe_error(error)}"
@@ -168,36 +171,40 @@ def import_needed(
 ) -> None:
     """Import the modules that a model's description names, if the model itself needs them.
 
-    What another saver than mlwrap's own needs is for its description to say.
+    For a saver that is not mlwrap's own, the description alone decides.
 
     Raises:
-        LoadError: As :func:`mlwrap.savers.import_modules`.
+        LoadError: See :func:`mlwrap._savers.modules.import_modules`.
     """
     needs = getattr(saver, "needs_module", None)
 
     def is_needed(module: str) -> bool:
         return bool(needs(folder, module)) if needs is not None else id(saver) in _origins
 
-    told = details.get("distributions")
-    known = {str(top): str(pin) for top, pin in told.items()} if isinstance(told, Mapping) else {}
-    import_modules(names, trust=trust, is_needed=is_needed, distributions=known)
+    distributions = details.get("distributions")
+    pins = (
+        {str(module_name): str(pin) for module_name, pin in distributions.items()}
+        if isinstance(distributions, Mapping)
+        else {}
+    )
+    import_modules(names, trust=trust, is_needed=is_needed, distributions=pins)
 
 
 def require_plain_graphs(folder: Path) -> None:
-    """See that every SavedModel in a folder does no more than compute.
+    """Check that every SavedModel in a folder does nothing but compute.
 
     Raises:
-        LoadError: One does.
+        LoadError: One does more.
     """
     for file in sorted(folder.rglob("saved_model.pb")):
         check_saved_model(file.parent, trust=False)
 
 
 def load(saver: Saver, folder: Path, details: Mapping[str, Any], *, into: Any, trust: bool) -> Any:
-    """Let ``saver`` give back what it wrote.
+    """Load a model with the saver that wrote it.
 
     Raises:
-        LoadError: It can't be given back; of another saver than mlwrap's own, says whose it is.
+        LoadError: It can't be loaded; if the saver is not mlwrap's own, says whose it is.
     """
     try:
         return saver.load(folder, details, into=into, trust=trust)
@@ -212,7 +219,7 @@ def _first_match(savers: list[Saver], value: object) -> Saver | None:
         try:
             if any(framework in sys.modules for framework in saver.frameworks) and saver.matches(value):
                 return saver
-        except Exception as error:  # noqa: BLE001 - a foreign saver's bug must not end a training
+        except Exception as error:  # noqa: BLE001 - a bug in a user's saver must not end a training
             warn(
                 f"{_describe_saver(saver)} failed to tell whether it fits a {type(value).__qualname__}, "
                 f"and was passed over: {describe_error(error)}. Its matches() must never raise.",
@@ -221,29 +228,29 @@ def _first_match(savers: list[Saver], value: object) -> Saver | None:
 
 
 def _discovered() -> list[Saver]:
-    """The savers that installed packages bring; looked for once."""
+    """Return the savers that installed packages provide; searches once."""
     global _plugins  # noqa: PLW0603 - a process has one set of installed packages
     with _discovering:
         if _plugins is None:
-            _plugins = []  # also for what a plugin asks while it is being imported
+            _plugins = []  # a plugin may call this while it is being imported
             for point in importlib.metadata.entry_points(group=_GROUP):
                 _add_plugin(_plugins, point)
         return _plugins
 
 
 def _add_plugin(plugins: list[Saver], point: importlib.metadata.EntryPoint) -> None:
-    by = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
     try:
         loaded = point.load()
         saver: Saver = loaded() if isinstance(loaded, type) else loaded
         _check_saver(saver)
-    except Exception as error:  # noqa: BLE001 - one package's fault is not another's
+    except Exception as error:  # noqa: BLE001 - a broken package must not affect others
         warn(
-            f"The saver {point.name!r} ({point.value}) that the package {by} brings can't be used: "
+            f"The saver {point.name!r} ({point.value}) that the package {package} brings can't be used: "
             f"{describe_error(error)} Upgrade or remove the package."
         )
         return
-    _origins[id(saver)] = by
+    _origins[id(saver)] = package
     plugins.append(saver)
 
 
@@ -259,12 +266,12 @@ def _problems(saver: object) -> list[str]:
         return ["it is a class, expected an instance of it"]
     problems = []
     for attribute, (expected, meaning) in _ATTRIBUTES.items():
-        found = getattr(saver, attribute, None)
-        good = isinstance(found, expected) and not isinstance(found, bool) and bool(found)
-        if isinstance(found, tuple):
-            good = good and all(isinstance(item, str) for item in found)
-        if not good:
-            problems.append(f"{attribute!r} must be {meaning}, got {found!r}")
+        value = getattr(saver, attribute, None)
+        is_valid = isinstance(value, expected) and not isinstance(value, bool) and bool(value)
+        if isinstance(value, tuple):
+            is_valid = is_valid and all(isinstance(item, str) for item in value)
+        if not is_valid:
+            problems.append(f"{attribute!r} must be {meaning}, got {value!r}")
     missing = [name for name in _METHODS if not callable(getattr(saver, name, None))]
     return problems + [f"it has no method {name}()" for name in missing]
 
@@ -274,5 +281,5 @@ def _describe_saver(saver: object) -> str:
     cls = saver if isinstance(saver, type) else type(saver)
     if not isinstance(name, str):
         return f"A {cls.__qualname__}"
-    by = _origins.get(id(saver))
-    return f"The saver {name!r} of {by}" if by else f"{name!r} ({cls.__qualname__})"
+    origin = _origins.get(id(saver))
+    return f"The saver {name!r} of {origin}" if origin else f"{name!r} ({cls.__qualname__})"

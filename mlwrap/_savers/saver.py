@@ -1,4 +1,4 @@
-"""What a saver is: the one shape that every kind of model is written and read through."""
+"""The saver protocol: how every kind of model is written and read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from mlwrap.errors import OptionError
 
 
 class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may ask of a saver; each saver takes what concerns it.
+    """Options of a call; each saver uses those that apply to it.
 
     Attributes:
         serving_input_receiver_fn: For Estimators: a function of no arguments that returns a
-            ``ServingInputReceiver``; with it, a SavedModel that can serve is exported too.
-        input_example: What the model can be fed: an array, a mapping of names to arrays, a pandas frame or a
-            list; for several models, a mapping of their names to such.
-        trust: Whether pickle may be used for what has no safe format: loading it will need trust, too.
-        register_as: ``name`` or ``name@alias`` in MLflow's registry; for several models, likewise.
-        verify: ``"load"``: a process of its own loads the model once it is logged; ``"static"``: what the
-            saver checks when it saves.
+            ``ServingInputReceiver``; with it, a SavedModel for serving is exported too.
+        input_example: Data that the model can be fed: an array, a mapping of names to arrays, a pandas
+            frame or a list; for several models, a mapping of their names to such data.
+        trust: Whether to pickle what has no safe format; loading it then needs trust, too.
+        register_as: ``name`` or ``name@alias`` in MLflow's model registry; for several models, a mapping
+            of their names to such texts.
+        verify: ``"load"``: a separate process loads the model after it is logged; ``"static"``: only the
+            checks of the saver when it saves.
 
     Raises:
-        OptionError: A name or an alias that MLflow would not take, or a way to verify that there is not.
+        OptionError: MLflow does not accept a name or alias, or ``verify`` is neither of the two.
     """
 
     serving_input_receiver_fn: Callable[[], Any] | None = None
@@ -40,7 +41,7 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def registered(self) -> str | None:
-        """What a single model is to be registered as."""
+        """The registered name of a single model."""
         return self.register_as if isinstance(self.register_as, str) else None
 
     def __post_init__(self) -> None:
@@ -57,7 +58,7 @@ _subject: ContextVar[str] = ContextVar("_subject", default="")
 
 @contextlib.contextmanager
 def naming(run: str, model: str) -> Iterator[None]:
-    """Within this, messages of savers name the run and the model, which ``save`` is not told."""
+    """Add the names of the run and the model to savers' messages, which ``save`` does not receive."""
     token = _subject.set(f"{model!r} of run {run!r}")
     try:
         yield
@@ -66,30 +67,30 @@ def naming(run: str, model: str) -> Iterator[None]:
 
 
 def subject(what: str) -> str:
-    """``what`` is being saved, with its name and its run's where these are known."""
+    """Return ``what``, followed by the names of its model and run if they are known."""
     return f"{what} {_subject.get()}".rstrip()
 
 
 @runtime_checkable
 class Saver(Protocol):
-    """Writes one kind of object into a folder, and gives it back from there.
+    """Writes one kind of object into a folder, and reads it back.
 
-    It may have a method ``params(value)``: a mapping of the parameters that ``value`` was made with,
-    which become parameters of the run (``params.units``; of a model with a name of its own,
-    ``<name>.params.units``). It may have a method ``snapshot(value)``: what ``save`` is given in place of
-    ``value``, in another thread, to write it as it was when that was made, whatever becomes of it meanwhile;
-    or ``None`` if ``value`` can't be saved that way. And it may have a ``collective`` that is true: under a
-    strategy of TensorFlow's over several workers each of them calls ``save``, and what all but the chief
-    write is thrown away.
+    Three members are optional. A method ``params(value)`` returns a mapping of the parameters that ``value``
+    was made with; they become parameters of the run (``params.units``; for a model with a name of its own,
+    ``<name>.params.units``). A method ``snapshot(value)`` returns an object that ``save`` gets in place of
+    ``value``, in another thread; it is written as ``value`` was at the time of the snapshot, even if
+    ``value`` changes meanwhile. It returns ``None`` if ``value`` can't be saved that way. If the attribute
+    ``collective`` is true, each worker of a multi-worker TensorFlow strategy calls ``save``, and only what
+    the chief (rank 0) writes is kept.
 
     Attributes:
-        name: Signs what this saver wrote, so that the right one is found again to load it.
+        name: Identifies this saver in what it wrote, so that the same saver loads it.
         format: Number of the layout that ``save`` writes; ``load`` reads this one and older ones.
-        default_name: What the model is called in MLflow when nobody gave it a name.
-        frameworks: Top-level modules; ``matches`` is asked only if one of them is imported.
+        default_name: The model's name in MLflow if the user gave none.
+        frameworks: Top-level modules; ``matches`` is called only if one of them is imported.
     """
 
-    # Read-only here, so that a plain `frameworks = ("tensorflow",)` in a class fits the type checker.
+    # Read-only properties, so that a plain `frameworks = ("tensorflow",)` in a class passes the type checker.
     @property
     def name(self) -> str: ...
     @property
@@ -100,7 +101,7 @@ class Saver(Protocol):
     def frameworks(self) -> tuple[str, ...]: ...
 
     def matches(self, value: object) -> bool:
-        """Tell whether this saver is the one for ``value``; never raises, never runs the model."""
+        """Return whether this saver handles ``value``; never raises, never runs the model."""
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
         """Write ``value`` into ``folder``, which exists and is empty.
@@ -110,17 +111,17 @@ class Saver(Protocol):
         """
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
-        """The metrics that ``value`` remembers of its own training, oldest first."""
+        """Return the metrics that ``value`` recorded of its own training, oldest first."""
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
-        """Give back what ``save`` wrote into ``folder``.
+        """Return what ``save`` wrote into ``folder``.
 
         Args:
-            folder: A copy of the folder, with MLflow's own files beside the saver's.
-            details: ``Saved.details`` of the time of writing.
+            folder: A copy of the folder, which also contains MLflow's own files.
+            details: ``Saved.details``, as ``save`` returned it.
             into: An object to restore into, for savers that need one.
             trust: Whether code that came with the model may run.
 
         Raises:
-            LoadError: It can't be loaded: what was expected, what came, what to do.
+            LoadError: It can't be loaded: says what was expected, what was found, and what to do.
         """

@@ -1,7 +1,7 @@
-"""Inputs and outputs of a model, without running it: what is known, or ``None``, never a guess.
+"""Read a model's inputs and outputs without running it; return ``None`` rather than guess.
 
-The first axis of every input is the batch and is written as -1, as MLflow's own ``save_model``
-demands; numpy's names are used for types. A model that takes or gives several tensors has them named.
+The first axis of every input is the batch, written as -1, as MLflow's own ``save_model`` requires. Types
+have numpy's names. If a model takes or returns several tensors, each has a name.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from mlwrap._savers.history.fit_inputs import FedArray, fed_by
 from mlwrap._savers.history.fits import fed_to
 from mlwrap._savers.identify import has_class
 
-# What numpy can name. bfloat16, float8, strings of resources and variants it can't.
+# The types that numpy can name: not bfloat16, float8, resources or variants.
 _SAME = ["bool", "complex64", "complex128", *(f"float{bits}" for bits in (16, 32, 64))]
 _SAME += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 _DTYPES = {"string": "str", **{name: name for name in _SAME}}
 
 
 class Unknown(Exception):
-    """A tensor does not tell its type or shape in words that a signature has."""
+    """A tensor whose type or shape a signature can't express, or that has none."""
 
 
 def of_keras(model: Any) -> Signature | None:
-    """Inputs and outputs of a Keras model.
+    """Return the inputs and outputs of a Keras model.
 
-    A functional or sequential model tells all. A subclassed one of Keras 2 and tf_keras tells its
-    inputs, once it was called. One of Keras 3 remembers their shapes but not their types: those stand in
+    A functional or sequential model declares both. A subclassed one of Keras 2 or tf_keras declares its
+    inputs once it was called. One of Keras 3 records their shapes but not their types: those are read from
     the functions that TensorFlow traced for ``fit``, ``evaluate`` or ``predict``, if one was called.
     """
     return attempt(_of_keras, model)
 
 
 def input_structure(model: Any) -> Any:
-    """The inputs of a Keras model as they are nested, each with shape and type; ``None`` if not known."""
+    """Return a Keras model's nested inputs, each with shape and type; ``None`` if they are not known."""
     inputs = _first_attribute(model, "_inputs_struct", "_nested_inputs")
     if inputs is None and (flat := getattr(model, "inputs", None)) is not None:
         inputs = flat[0] if len(flat) == 1 else flat  # a sequential model is called with the tensor itself
-    return _of_calls(model) if inputs is None else inputs
+    return _inputs_of_calls(model) if inputs is None else inputs
 
 
 def _of_keras(model: Any) -> Signature | None:
     inputs = _first_attribute(model, "_inputs_struct", "_nested_inputs", "inputs")
     if inputs is None:
-        inputs = _of_calls(model)
+        inputs = _inputs_of_calls(model)
         if inputs is None:
             return None
         inputs = as_fed(model, specs(inputs))
@@ -60,33 +60,33 @@ def _of_keras(model: Any) -> Signature | None:
 
 
 def as_fed(model: Any, declared: tuple[TensorSpec, ...], example: Any = None) -> tuple[TensorSpec, ...]:
-    """The inputs that a model declares, each with the type and rank that it was fed with if that is known.
+    """Return the declared inputs, each with the type and rank that the model was fed with, if known.
 
-    Keras casts numbers, and of a functional or sequential model it completes a last axis of 1.
+    Keras casts numbers. For a functional or sequential model it also adds a missing last axis of 1.
 
     Args:
         model: The model.
-        declared: What it says itself.
-        example: What it is to be fed, where the user says so; else what its ``fit`` was fed.
+        declared: The inputs that the model itself declares.
+        example: Data that the model will be fed, if the user gave any; else the data of its ``fit`` counts.
     """
-    # Of a frame MLflow's own loaders bring the columns together.
+    # MLflow's own loaders bring a frame's columns to one type.
     example = None if has_class(example, "DataFrame", packages=("pandas",)) else example
     completes = _first_attribute(model, "_outputs_struct", "_nested_outputs", "outputs") is not None
-    for fed in (fed_by(example), fed_to(model), _traced_once(model)):
+    for fed in (fed_by(example), fed_to(model), _traced_like_fed(model)):
         if fed is None:
             continue
         by_name = [fed.get("" if spec.name is None else spec.name) for spec in declared]
-        owns = by_name if None not in by_name else list(fed.values())  # of a list, in the model's order
-        if len(owns) == len(declared) == len(fed):
-            pairs = zip(declared, owns, strict=True)
-            return tuple(_with_type_of(spec, own, completes=completes) for spec, own in pairs)
+        arrays = by_name if None not in by_name else list(fed.values())  # a list is in the model's order
+        if len(arrays) == len(declared) == len(fed):
+            pairs = zip(declared, arrays, strict=True)
+            return tuple(_with_type_of(spec, array, completes=completes) for spec, array in pairs)
     return declared
 
 
 def columns_of(fed: Mapping[str, FedArray] | None, inputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
-    """Names of the columns that a model's only input is made of, if it was fed a frame of floats.
+    """Return the column names of a model's only input, if the model was fed a frame of floats.
 
-    MLflow then hands frames to the model as they are, and gives back a frame, which its evaluation needs.
+    MLflow then passes frames to the model as they are and returns a frame, which its evaluation needs.
     """
     frame = fed.get("") if fed is not None else None
     if frame is None or len(inputs) != 1 or inputs[0].name is not None or "float" not in inputs[0].dtype:
@@ -94,10 +94,12 @@ def columns_of(fed: Mapping[str, FedArray] | None, inputs: tuple[TensorSpec, ...
     return frame.columns if inputs[0].shape == (-1, len(frame.columns)) else ()
 
 
-def _with_type_of(spec: TensorSpec, own: Any, *, completes: bool) -> TensorSpec:
-    if own.dtype not in _DTYPES.values() or (own.dtype != spec.dtype and "str" in {own.dtype, spec.dtype}):
+def _with_type_of(spec: TensorSpec, array: Any, *, completes: bool) -> TensorSpec:
+    if array.dtype not in _DTYPES.values() or (
+        array.dtype != spec.dtype and "str" in {array.dtype, spec.dtype}
+    ):
         return spec
-    sizes, fed = spec.shape[1:], tuple(own.shape)[1:]
+    sizes, fed = spec.shape[1:], tuple(array.shape)[1:]
     if len(sizes) == len(fed):
         shape = spec.shape
     elif completes and len(fed) == len(sizes) - 1 and sizes[-1] == 1:
@@ -106,52 +108,60 @@ def _with_type_of(spec: TensorSpec, own: Any, *, completes: bool) -> TensorSpec:
         shape = (*spec.shape, 1)
     else:
         return spec
-    return TensorSpec(name=spec.name, dtype=own.dtype, shape=shape)
+    return TensorSpec(name=spec.name, dtype=array.dtype, shape=shape)
 
 
-def _traced_once(model: Any) -> dict[str, FedArray] | None:
-    """What TensorFlow traced a model's own loops for, where that was always the same."""
+def _traced_like_fed(model: Any) -> dict[str, FedArray] | None:
+    """Return the inputs that TensorFlow traced a model's own loops for, if they were always the same."""
     try:
-        (found,) = {specs(inputs) for inputs in _traced(model)}  # of several nobody knows which is meant
-    except Exception:  # noqa: BLE001  # as in attempt(): what the model declares holds all the same
+        (traced_specs,) = {specs(inputs) for inputs in _traced_inputs(model)}  # several would be ambiguous
+    except Exception:  # noqa: BLE001  # as in attempt(): the declared inputs remain
         return None
-    return {spec.name or "": FedArray(spec.dtype, spec.shape) for spec in found}
+    return {spec.name or "": FedArray(spec.dtype, spec.shape) for spec in traced_specs}
 
 
-def _of_calls(model: Any) -> Any:
-    """What a subclassed model was called with; ``None`` if that is not known, or was not always the same."""
+def _inputs_of_calls(model: Any) -> Any:
+    """Return what a subclassed model was called with; ``None`` if unknown or not always the same."""
     if hasattr(model, "save_spec"):
         args, kwargs = model.save_spec()
         return args[0] if len(args) == 1 and not kwargs else None
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    fed = [inputs for inputs in _traced(model) if [_shapes(inputs)] == [_shapes(known) for known in shapes]]
+    fed = [
+        inputs
+        for inputs in _traced_inputs(model)
+        if [_shapes(inputs)] == [_shapes(shape) for shape in shapes]
+    ]
     if (
-        not fed and (own := fed_to(model)) is not None and "0" not in own
+        not fed and (fit_data := fed_to(model)) is not None and "0" not in fit_data
     ):  # on JAX and PyTorch nothing is traced
-        fed = [inputs for inputs in (own.get("", own),) if [_shapes(inputs)] == [_shapes(s) for s in shapes]]
+        fed = [
+            inputs
+            for inputs in (fit_data.get("", fit_data),)
+            if [_shapes(inputs)] == [_shapes(shape) for shape in shapes]
+        ]
     types = {tuple((spec.name, spec.dtype) for spec in specs(inputs)) for inputs in fed}
     return fed[0] if len(types) == 1 else None
 
 
-def _traced(model: Any) -> Iterator[Any]:
-    """The inputs that TensorFlow traced this Keras 3 model's own loops for."""
+def _traced_inputs(model: Any) -> Iterator[Any]:
+    """Yield the inputs that TensorFlow traced this Keras 3 model's own loops for."""
     for name in ("train_function", "test_function", "predict_function"):
         function = getattr(model, name, None)
-        # Keras 3 wraps what it traced in a plain function, for all but predict().
+        # Keras 3 wraps the traced function in a plain one, except for predict().
         cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
         for traced in (function, *cells):
             if hasattr(traced, "_list_all_concrete_functions"):
                 for concrete in traced._list_all_concrete_functions():  # noqa: SLF001
                     data = concrete.structured_input_signature[0][0]
-                    # An iterator's elements, or batches in a list: inputs alone, or (inputs, targets, …).
+                    # Elements of an iterator, or batches in a list: inputs alone, or (inputs, targets, …).
                     data = data[0] if isinstance(data, list) else data._element_spec  # noqa: SLF001
                     inputs = data[0] if isinstance(data, tuple) else data
-                    if not isinstance(inputs, list | tuple):  # whose members would have no names
+                    if not isinstance(inputs, list | tuple):  # its members would have no names
                         yield inputs
 
 
 def _shapes(structure: Any) -> Any:
-    """A structure's sizes without the batch, to be compared: of tensors, or of shapes as Keras keeps them."""
+    """Return a structure's sizes without the batch, for comparison: of tensors, or of Keras's own shapes."""
     if isinstance(structure, Mapping):
         return {str(key): _shapes(item) for key, item in structure.items()}
     if hasattr(structure, "shape"):
@@ -162,38 +172,38 @@ def _shapes(structure: Any) -> Any:
 
 
 def _first_attribute(model: Any, *names: str) -> Any:
-    # `inputs` is flat in every Keras; the structure that says which key feeds which input is kept beside it.
-    return next((found for name in names if (found := getattr(model, name, None)) is not None), None)
+    # `inputs` is flat in every Keras; the nested structure is in another attribute.
+    return next((value for name in names if (value := getattr(model, name, None)) is not None), None)
 
 
 def specs(structure: Any, names: Any = None) -> tuple[TensorSpec, ...]:
-    """The tensors of a structure, each by its name.
+    """Return the specs of a structure's tensors, each with its name.
 
     Args:
-        structure: A tensor, or a dictionary or sequence of such, nested or not. A dictionary's tensors
-            are named by their keys (``"image"``, and ``"image/left"`` if nested), a sequence's by their
-            own names, or by their places if nested.
-        names: Of a sequence's tensors, where they are known otherwise.
+        structure: A tensor, or a dictionary or sequence of tensors, nested or not. A dictionary's tensors
+            are named by their keys (``"image"``, and ``"image/left"`` if nested); a sequence's by their
+            own names, or by their positions if nested.
+        names: The names of a sequence's tensors, if they are known from elsewhere.
 
     Raises:
-        Unknown: One of them has no name, is ragged, or of a type or rank that can't be told.
+        Unknown: A tensor has no name, is ragged or sparse, or has an unknown type or rank.
     """
     if isinstance(structure, list | tuple):
         if len(structure) == 1:
             return specs(structure[0])
-        known = names if names and len(names) == len(structure) else _own_names(structure)
-        structure = dict(zip(known, structure, strict=True))
-        if len(structure) < len(known) or None in structure:
-            raise Unknown(known)
+        tensor_names = names if names and len(names) == len(structure) else _names_of_items(structure)
+        structure = dict(zip(tensor_names, structure, strict=True))
+        if len(structure) < len(tensor_names) or None in structure:
+            raise Unknown(tensor_names)
     if isinstance(structure, Mapping):
         return tuple(_spec_of_tensor("/".join(path), tensor) for path, tensor in _leaves(structure))
     return (_spec_of_tensor(None, structure),)
 
 
-def _own_names(structure: Sequence[Any]) -> list[Any]:
+def _names_of_items(structure: Sequence[Any]) -> list[Any]:
     return [
-        str(place) if isinstance(item, Mapping | list | tuple) else getattr(item, "name", None)
-        for place, item in enumerate(structure)
+        str(position) if isinstance(item, Mapping | list | tuple) else getattr(item, "name", None)
+        for position, item in enumerate(structure)
     ]
 
 
@@ -208,7 +218,7 @@ def _leaves(structure: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 def _spec_of_tensor(name: str | None, tensor: Any) -> TensorSpec:
     dtype, shape = tensor.dtype, tensor.shape
-    # Keras 3 has flags for it, Keras 2 and TensorFlow have classes: RaggedKerasTensor, SparseTensorSpec.
+    # Keras 3 has attributes for these; Keras 2 and TensorFlow classes: RaggedKerasTensor, SparseTensorSpec.
     kind = type(tensor).__name__.lower()
     odd = any(getattr(tensor, word, False) or word in kind for word in ("ragged", "sparse"))
     if odd or shape is None or getattr(shape, "rank", 0) is None:
@@ -217,10 +227,10 @@ def _spec_of_tensor(name: str | None, tensor: Any) -> TensorSpec:
 
 
 def make_spec(name: str | None, dtype: str, shape: Any) -> TensorSpec:
-    """A spec of a tensor whose first axis is the batch.
+    """Return the spec of a tensor whose first axis is the batch.
 
     Raises:
-        Unknown: It is of a type that numpy has no name for, or has no axis that could be the batch.
+        Unknown: numpy has no name for its type, or it has no axis that could be the batch.
     """
     if not len(shape):
         raise Unknown(name)
@@ -229,10 +239,10 @@ def make_spec(name: str | None, dtype: str, shape: Any) -> TensorSpec:
 
 
 def dtype_name(dtype: str) -> str:
-    """The name that numpy has for a type of TensorFlow's or Keras's.
+    """Return numpy's name for a type of TensorFlow or Keras.
 
     Raises:
-        Unknown: numpy has none.
+        Unknown: numpy has no such type.
     """
     if dtype not in _DTYPES:
         raise Unknown(dtype)
@@ -240,8 +250,8 @@ def dtype_name(dtype: str) -> str:
 
 
 def attempt(read: Callable[[Any], Signature | None], source: Any) -> Signature | None:
-    """What ``read`` makes of ``source``; ``None`` where that fails, because a signature is a bonus."""
+    """Return ``read(source)``; ``None`` if it fails, because a signature is optional."""
     try:
         return read(source)
-    except Exception:  # noqa: BLE001  # private corners of three Kerases are read: no signature, no harm
+    except Exception:  # noqa: BLE001  # reads private attributes of three Keras packages
         return None

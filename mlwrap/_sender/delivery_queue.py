@@ -1,4 +1,4 @@
-"""Which run is to be delivered next?"""
+"""Order the runs of one store by the time at which they are due for delivery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlwrap._sender.served_run import ServedRun
 
 
 class DeliveryQueue:
-    """Runs of one store in the order in which they are due; those that somebody waits for first.
+    """Runs of one store in the order in which they are due, first those with a waiter.
 
     Attributes:
-        at_work: The runs that are being delivered.
+        in_progress: The runs that are being delivered.
     """
 
     def __init__(self) -> None:
@@ -24,18 +24,18 @@ class DeliveryQueue:
         self._urgent: deque[ServedRun] = deque()
         self._timers: list[
             tuple[float, int, ServedRun]
-        ] = []  # one whose run is due at another time by now counts not
+        ] = []  # an entry is stale if its run's due time differs
         self._numbers = itertools.count()
 
     def schedule(self, run: ServedRun) -> None:
-        """Note when a run is due; as often as that changes."""
+        """Add a run at its due time; call it again whenever that changes."""
         if run.has_waiter and run.due <= time.monotonic():
             self._urgent.append(run)
         elif run.due < math.inf:
             heapq.heappush(self._timers, (run.due, next(self._numbers), run))
 
     def take(self) -> ServedRun | None:
-        """The first run that is due, to be delivered now; ``None`` while there is no room for another."""
+        """Return the first run that is due; ``None`` if none is, or while all slots are in use."""
         if not self.in_progress.has_room:
             return None
         now = time.monotonic()
@@ -49,7 +49,7 @@ class DeliveryQueue:
         return None
 
     def pause(self) -> float:
-        """Seconds until the first is due, or until there is room for it; infinite for never."""
+        """Return the seconds until a run is due and a slot may be free; infinite if no run is scheduled."""
         while self._timers and self._timers[0][2].due != self._timers[0][0]:
             heapq.heappop(self._timers)
         if not self._urgent and not self._timers:

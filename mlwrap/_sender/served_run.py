@@ -1,4 +1,4 @@
-"""One run, as the sender serves it: what it hears on the run's line, and what it does then."""
+"""One run in the sender: what its messages and its connection's end cause, and when it is delivered."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from mlwrap.errors import describe_error as description
 
 _LOOK_SECONDS = 1.0
 _MAX_PAUSE_SECONDS = 5.0
-_FULL_BYTES = 100_000  # in the journal; about a thousand points, which is what one request takes
-_OPENING_SECONDS = 60  # that MLflow may take to make the tables of a new sqlite store
-_CLOSING_SECONDS = 5.0  # between the end of a dead writer's line and that of its lease
+_FULL_BYTES = 100_000  # of journal: about a thousand data points, as many as one request takes
+_OPENING_SECONDS = 60  # time that MLflow may take to create the tables of a new sqlite store
+_CLOSING_SECONDS = 5.0  # from the end of a dead writer's connection to the release of its lease
 
 
 class _OutageTracker:
-    """Since when each MLflow has not answered anybody: the breaker that all runs share."""
+    """Since when each MLflow server has not answered; all runs share this circuit breaker."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def failed(self, uri: str) -> float:
-        """Note that it did not answer; for how long it has not, in seconds."""
+        """Note that a server did not answer, and return for how many seconds it has not."""
         return time.monotonic() - self._since.setdefault(uri, time.monotonic())
 
     def answered(self, uri: str) -> None:
-        """Note that it did."""
+        """Note that a server answered."""
         self._since.pop(uri, None)
 
 
 _outages = _OutageTracker()
-_opened: set[str] = set()  # URIs of the sqlite stores that have their tables
-_ready = threading.Event()  # MLflow is imported
+_opened: set[str] = set()  # URIs of the sqlite stores whose tables exist
+_ready = threading.Event()  # set once MLflow is imported
 
 
 def warm_up() -> None:
-    """Import MLflow, which takes seconds, and be prompt; no run can be delivered before."""
+    """Import MLflow, which takes seconds, and tune HTTP; no run can be delivered before."""
     from mlwrap._mlflow.tune_http import tune_http  # noqa: PLC0415 - urllib3, which MLflow imports
 
     tune_http()
@@ -61,15 +61,15 @@ def warm_up() -> None:
 
 
 def next_delivery_time(woken: float, last: float, joined: float, waiting: int) -> float:
-    """When a run is to be delivered that nobody waits for; all times in seconds, of one clock.
+    """Return when to deliver a run without a waiter; all times are seconds of one clock.
 
-    One that has just begun is watched, perhaps; later the server is spared, which may have many.
+    A young run is delivered often, because a user may watch it; later less often, to spare a busy server.
 
     Args:
-        woken: When something came.
-        last: When it was delivered last.
-        joined: When it began.
-        waiting: How many bytes of its journal wait; those of a whole request gain nothing by waiting.
+        woken: When the last message came.
+        last: When the run was last delivered.
+        joined: When the run connected.
+        waiting: Undelivered bytes of its journal; those of a whole request gain nothing by waiting.
     """
     if waiting >= _FULL_BYTES:
         return max(woken, last + _LOOK_SECONDS)
@@ -77,18 +77,18 @@ def next_delivery_time(woken: float, last: float, joined: float, waiting: int) -
 
 
 class ServedRun:
-    """A run that is delivered when its line says so, or when it is time.
+    """A run that is delivered when its writer says so, or when it is due.
 
-    One thread listens to all lines and calls everything here but :meth:`work`, which another thread is in.
+    One thread reads all connections and calls every method but :meth:`work`, which runs in another thread.
 
     Args:
         folder: The run's folder.
-        store: Where it is to be delivered.
+        store: The URI of the store that it is delivered to.
 
     Attributes:
         folder: The run's folder.
-        store: Where it is to be delivered.
-        due: When it is to be delivered (monotonic seconds); infinite for not yet.
+        store: The URI of the store that it is delivered to.
+        due: When to deliver it (monotonic seconds); infinite if not scheduled.
     """
 
     def __init__(self, folder: RunFolder, store: str = "") -> None:
@@ -96,198 +96,204 @@ class ServedRun:
         self.store = store
         self.due = math.inf
         self._connection: socket.socket | None = None
-        self._lock = threading.Lock()  # so that no line is closed while something is said on it
-        self._asked = False
+        self._lock = threading.Lock()  # keeps the connection open while a message is sent on it
+        self._has_waiter = False
         self._dead = False
         self._refused = False
-        self._news = False
-        self._joined = self._woken = self._began = 0.0
-        self._taken = 0  # bytes of the journal that are delivered
-        self._pauses = Backoff()
-        self._pause_ends = 0.0  # until then records that come wake nobody
-        self._retry_after = 0.0  # until then nothing does: MLflow asked for it
-        self._next: float | None = math.inf
-        self._watch: SystemMonitor | None = None  # touched in :meth:`work` alone
+        self._has_news = False
+        self._connected_at = self._last_message = self._last_delivery = 0.0
+        self._delivered_bytes = 0  # of the journal
+        self._backoff = Backoff()
+        self._pause_ends = 0.0  # until then new records do not cause a delivery
+        self._retry_after = 0.0  # until then nothing does, as MLflow asked
+        self._next_due: float | None = math.inf  # ``None`` if nothing is left to do
+        self._monitor: SystemMonitor | None = None  # used in :meth:`work` only
 
     @property
     def line(self) -> socket.socket | None:
-        """The line to it, until that is closed."""
+        """The connection to the run's writer; ``None`` once it is closed."""
         return self._connection
 
     @property
     def has_waiter(self) -> bool:
-        """Whether somebody waits for it."""
-        return self._asked
+        """Whether the writer waits for the delivery."""
+        return self._has_waiter
 
     def on_connect(self, connection: socket.socket) -> None:
-        """Take a line to it, be it another one than before."""
-        connection.settimeout(1.0)  # of what is said; what is heard is there already
+        """Use a connection to the writer; it may replace an earlier one."""
+        connection.settimeout(1.0)  # for sending; received data is already here
         with self._lock:
             self._connection = connection
-        self._asked = self._dead = False
-        self._joined = time.monotonic()
-        self._schedule(self._joined)  # the run is made in MLflow while the training begins
+        self._has_waiter = self._dead = False
+        self._connected_at = time.monotonic()
+        self._schedule(self._connected_at)  # MLflow's run is created while the training begins
 
     def on_message(self, data: bytes) -> None:
-        """Something came on the line."""
-        self._woken = time.monotonic()
+        """Handle a message of the writer."""
+        self._last_message = time.monotonic()
         if ASK in data:
-            self._asked = True
+            self._has_waiter = True
             self.tell_ready()
-        self._schedule(self._wanted())
+        self._schedule(self._wanted_time())
 
     def tell_ready(self) -> None:
-        """Give whoever waits the first word, once MLflow is imported: from then on the deadline counts."""
-        if self._asked and _ready.is_set():
-            self._tell(SenderStatus(progress=_progress(self.folder)))
+        """Send a waiter the first status once MLflow is imported: its timeout counts from then."""
+        if self._has_waiter and _ready.is_set():
+            self._send(SenderStatus(progress=_progress(self.folder)))
 
     def on_disconnect(self, connection: socket.socket) -> None:
-        """A line has ended: the run has, or its writer is dead; or there has long been another line."""
+        """Handle a connection's end: the run ended or its writer died, unless another one replaced it."""
         with self._lock:
             connection.close()
             if self._connection is not connection:
                 return
             self._connection = None
-        self._dead, self._asked = True, False
-        self._schedule(self._wanted())
+        self._dead, self._has_waiter = True, False
+        self._schedule(self._wanted_time())
 
     def final_attempt(self) -> None:
-        """Nobody is left who could wait for it."""
+        """Schedule a last delivery: no process is left that could wait for the run."""
         self._schedule(max(time.monotonic(), self._retry_after))
 
-    def _schedule(self, wanted: float) -> None:
-        self._news = True
-        self.due = min(self.due, wanted)
+    def _schedule(self, when: float) -> None:
+        self._has_news = True
+        self.due = min(self.due, when)
 
     def reschedule(self) -> bool:
-        """Its work is done: find out when it is due again; ``False`` if nothing is left to do."""
-        if self._next is None:
-            if not self._news or self._connection is None:
+        """Compute when the run is due again after :meth:`work`; return ``False`` if nothing is left."""
+        if self._next_due is None:
+            if not self._has_news or self._connection is None:
                 return False
-            self._next = math.inf  # there is a new line to it, on which it is asked for
-        self.due = min(self._next, self._wanted()) if self._news else self._next
+            self._next_due = math.inf  # a new connection asks for it again
+        self.due = min(self._next_due, self._wanted_time()) if self._has_news else self._next_due
         return True
 
-    def _wanted(self) -> float:
-        """When to deliver what came."""
+    def _wanted_time(self) -> float:
+        """Return when to deliver the newest message."""
         now = time.monotonic()
-        if self._asked or self._dead:
+        if self._has_waiter or self._dead:
             return max(now, self._retry_after)
-        return math.inf if self._refused else max(self._look(now), self._pause_ends)
+        return math.inf if self._refused else max(self._time_for_news(now), self._pause_ends)
 
-    def _look(self, woken: float) -> float:
-        """When to deliver what came since."""
+    def _time_for_news(self, woken: float) -> float:
+        """Return when to deliver the records that came since ``woken``."""
         try:
-            waiting = self.folder.journal.stat().st_size - self._taken
-        except OSError:  # delivered and gone
-            waiting = 0
-        return next_delivery_time(woken, self._began, self._joined, waiting)
+            undelivered_bytes = self.folder.journal.stat().st_size - self._delivered_bytes
+        except OSError:  # delivered and removed
+            undelivered_bytes = 0
+        return next_delivery_time(woken, self._last_delivery, self._connected_at, undelivered_bytes)
 
     def begin(self) -> None:
-        """Get ready for :meth:`work`; what comes from now on is news."""
-        self.due, self._next, self._news = math.inf, None, False
+        """Prepare for :meth:`work`; messages from now on are news."""
+        self.due, self._next_due, self._has_news = math.inf, None, False
 
     def work(self, moved: Callable[[ServedRun], None] = lambda _: None) -> None:
-        """Deliver what there is; whatever goes wrong with it is said, and is no other run's matter.
+        """Deliver all records so far; report any error, which does not affect other runs.
 
         Args:
-            moved: Called whenever MLflow has got more of it.
+            moved: Called whenever MLflow has received more of the run.
         """
-        dead = self._dead  # one that dies from now on is delivered once more
+        dead = self._dead  # a writer that dies from now on causes another delivery
         try:
-            self._next = self._work(dead, moved)
-        except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug of ours: left for the user
-            self._refused = True  # so nothing more is sent until the end, which has one more try
-            last = self._asked or dead
-            self._say(SenderStatus(progress=_progress(self.folder), done=True, error=description(error)))
-            self._next = None if last else math.inf
-        if self._watch is not None and self._next is None:
-            self._watch.close()
+            self._next_due = self._work(dead, moved)
+        except Exception as error:  # noqa: BLE001 - refused, damaged, or a bug in mlwrap: left for the user
+            self._refused = True  # send nothing more until the run's end, which has one more try
+            is_final = self._has_waiter or dead
+            self._send_to_waiter(
+                SenderStatus(progress=_progress(self.folder), done=True, error=description(error))
+            )
+            self._next_due = None if is_final else math.inf
+        if self._monitor is not None and self._next_due is None:
+            self._monitor.close()
 
     def _work(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
         if not _ready.is_set():
             self._probe_server()
             warm_up()
-        over = dead or self._asked
-        if self._watch is None and not over:
-            self._watch = SystemMonitor(self.folder)
-        elif self._watch is not None and over:
-            self._watch.close()
-        if not self.folder.exists() and (known := find_delivered(self.folder)) is not None:
-            self._say(SenderStatus(progress=known, done=True))
+        is_final = dead or self._has_waiter
+        if self._monitor is None and not is_final:
+            self._monitor = SystemMonitor(self.folder)
+        elif self._monitor is not None and is_final:
+            self._monitor.close()
+        if not self.folder.exists() and (progress := find_delivered(self.folder)) is not None:
+            self._send_to_waiter(SenderStatus(progress=progress, done=True))
             return None
         if dead and not mark_dead_run_killed(self.folder, _CLOSING_SECONDS):
             return None
         return self._deliver(dead, moved)
 
     def _probe_server(self) -> None:
-        """Tell at once if nobody listens: who waits for us need not wait until MLflow is imported, too."""
+        """Report at once if nothing listens, so that a waiter does not wait for MLflow's import too."""
         with contextlib.suppress(JournalError, OSError):
             uri = header(self.folder.journal).tracking_uri
             try:
                 check_listening(uri)
             except Unreachable as error:
-                told = SenderStatus(
+                status = SenderStatus(
                     progress=_progress(self.folder), error=str(error), away=_outages.failed(uri)
                 )
-                self._tell(told)
+                self._send(status)
 
     def _deliver(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
-        """Deliver what there is, all of it of a dead one; when to do so again, ``None`` for never."""
+        """Deliver all records so far, of a dead run all; return when to deliver next, ``None`` for never."""
         from mlwrap._delivery.deliver import deliver_once  # noqa: PLC0415 - loads MLflow
 
         folder = self.folder
-        self._began = time.monotonic()
+        self._last_delivery = time.monotonic()
         uri = header(folder.journal).tracking_uri
-        note = on_change(functools.partial(moved, self))
+        notify = on_change(functools.partial(moved, self))
 
-        def told(progress: Progress) -> None:
-            note(progress)
-            self._say(SenderStatus(progress=progress))
+        def on_progress(progress: Progress) -> None:
+            notify(progress)
+            self._send_to_waiter(SenderStatus(progress=progress))
 
         try:
             self._open_store(uri)
-            progress = deliver_once(folder, told)
+            progress = deliver_once(folder, on_progress)
         except (Unreachable, OSError) as error:
-            self._say(SenderStatus(progress=_progress(folder), error=str(error), away=_outages.failed(uri)))
+            self._send_to_waiter(
+                SenderStatus(progress=_progress(folder), error=str(error), away=_outages.failed(uri))
+            )
             now = time.monotonic()
-            self._pause_ends = now + self._pauses.after(error)
+            self._pause_ends = now + self._backoff.after(error)
             self._retry_after = now + (getattr(error, "retry_after", None) or 0.0)
             return self._pause_ends
         _outages.answered(uri)
-        self._pauses.over()
-        self._taken = progress.offset
-        self._say(SenderStatus(progress=progress, done=progress.ended))
+        self._backoff.over()
+        self._delivered_bytes = progress.offset
+        self._send_to_waiter(SenderStatus(progress=progress, done=progress.ended))
         if progress.ended or dead:
             return None
-        # A record that came within the second after a wake has sent none of its own: look once more.
-        if self._woken + _LOOK_SECONDS > self._began:
-            return self._look(self._woken)
-        period = self._watch.period if self._watch is not None else math.inf
+        # A record that came within a second of the last message sent no message of its own: look once more.
+        if self._last_message + _LOOK_SECONDS > self._last_delivery:
+            return self._time_for_news(self._last_message)
+        period = self._monitor.period if self._monitor is not None else math.inf
         return time.monotonic() + max(period, _LOOK_SECONDS)
 
     def _open_store(self, uri: str) -> None:
-        """Have MLflow make the tables of an sqlite store, and say for a minute that it goes on."""
+        """Make MLflow create the tables of an sqlite store, and report progress for up to a minute."""
         if not uri.startswith("sqlite:") or uri in _opened:
             return
         from mlwrap._delivery.deliver import open_client  # noqa: PLC0415 - loads MLflow
 
-        def say(seconds: int) -> None:
-            self._say(SenderStatus(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds)))
+        def report_seconds(seconds: int) -> None:
+            self._send_to_waiter(
+                SenderStatus(progress=msgspec.structs.replace(_progress(self.folder), seconds=seconds))
+            )
 
-        with ticking(_OPENING_SECONDS, say):
+        with ticking(_OPENING_SECONDS, report_seconds):
             open_client(header(self.folder.journal))
         _opened.add(uri)
 
-    def _say(self, told: SenderStatus) -> None:
-        """Tell how it goes, if somebody waits for that."""
-        if self._asked or (told.done and told.error is None):
-            self._tell(told)
+    def _send_to_waiter(self, status: SenderStatus) -> None:
+        """Send a status if the writer waits for it, or if the run is delivered."""
+        if self._has_waiter or (status.done and status.error is None):
+            self._send(status)
 
-    def _tell(self, told: SenderStatus) -> None:
-        with self._lock, contextlib.suppress(OSError):  # it is gone; the line will say so
+    def _send(self, status: SenderStatus) -> None:
+        with self._lock, contextlib.suppress(OSError):  # the peer is gone; the read end will report it
             if self._connection is not None:
-                self._connection.sendall(msgspec.json.encode(told) + b"\n")
+                self._connection.sendall(msgspec.json.encode(status) + b"\n")
 
 
 def _progress(folder: RunFolder) -> Progress:

@@ -1,8 +1,7 @@
-"""What does the machine do while a run lasts? MLflow's own monitors tell, and the run's journal is told.
+"""Record the machine's system metrics while a run lasts, from MLflow's monitors to the run's journal.
 
-So the numbers go the way of all metrics: batched, replayed, and kept while MLflow is away. The training
-process pays nothing for it. A step is a number of intervals since the run began, so that a sender
-that takes another one's place goes on counting.
+So they are batched, replayed and kept during an outage like all metrics, at no cost to the training process.
+The step is the number of intervals since the run began, so another sender that takes over goes on counting.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from mlwrap.errors import JournalError
 
 
 class SystemMonitor:
-    """Watches the machine for one run, if that was asked for, in a thread of its own.
+    """Monitors the machine for one run in a thread of its own, if the run's settings ask for it.
 
     Args:
         folder: The run's folder; its journal is open.
 
     Attributes:
-        period: Seconds from one point to the next; infinite where nothing was asked for.
+        period: Seconds between two data points; infinite without monitoring.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.period = math.inf
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._writing = threading.Lock()
         self._writer: Writer | None = None
-        with contextlib.suppress(JournalError, OSError):  # delivery will say what is wrong with it
+        with contextlib.suppress(JournalError, OSError):  # delivery reports what is wrong with it
             first = header(folder.journal)
             if first.system_metrics is not None:
                 self._writer = Writer(folder.journal)
@@ -43,33 +42,33 @@ class SystemMonitor:
                 threading.Thread(target=self._run, args=(first.system_metrics, began), daemon=True).start()
 
     def close(self) -> None:
-        """Write nothing more: the run is over. A second call does nothing."""
+        """Write nothing more, because the run is over. A second call does nothing."""
         self.period = math.inf
-        self._over.set()
+        self._closed.set()
         with self._writing:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
 
-    def _run(self, asked: SystemMetrics, began: float) -> None:
-        # Only those who ask for it wait for this.
+    def _run(self, config: SystemMetrics, began: float) -> None:
+        # Imported here, because only monitoring needs it.
         from mlwrap._mlflow.system_monitors import sample, take_values, working_monitors  # noqa: PLC0415 - loads MLflow
 
         monitors = working_monitors()
-        prefix = f"system/{asked.node}/" if asked.node else "system/"
-        look = math.floor((time.monotonic() - began) / asked.interval)
-        step = look // asked.samples
+        prefix = f"system/{config.node}/" if config.node else "system/"
+        sample_number = math.floor((time.monotonic() - began) / config.interval)
+        step = sample_number // config.samples
         while True:
-            # Where the machine slept, or a monitor takes its time, what was missed is left out.
-            look = max(look + 1, math.floor((time.monotonic() - began) / asked.interval))
-            if self._over.wait(began + look * asked.interval - time.monotonic()):
+            # Skip the samples that were missed while the machine slept or a monitor was slow.
+            sample_number = max(sample_number + 1, math.floor((time.monotonic() - began) / config.interval))
+            if self._closed.wait(began + sample_number * config.interval - time.monotonic()):
                 return
             monitors = [monitor for monitor in monitors if sample(monitor)]
-            if look // asked.samples > step:
-                step = look // asked.samples
+            if sample_number // config.samples > step:
+                step = sample_number // config.samples
                 self._write(take_values(monitors, prefix), step - 1)
 
     def _write(self, values: dict[str, float], step: int) -> None:
-        with self._writing, contextlib.suppress(OSError):  # a full disk has no room for what is optional
+        with self._writing, contextlib.suppress(OSError):  # on a full disk, drop these optional metrics
             if self._writer is not None and values:
                 self._writer.append(Metrics.of(values, step=step, time=now()))

@@ -1,4 +1,4 @@
-"""Which code travels with a logged model?
+"""Which code is copied into a logged model?
 
 May import: nothing of mlwrap.
 The loader never imports mlwrap: it runs where mlwrap is not installed.

@@ -1,11 +1,11 @@
-"""The loader that travels with models which MLflow's own can't feed, and how it is known again.
+"""Copy mlwrap's loader into models that MLflow's own loaders can't feed, and recognize it again.
 
 ::
 
-    code/mlwrap_loader_1.py  what mlwrap/_shipped/pyfunc_loader.py is
+    code/mlwrap_loader_1.py  a copy of mlwrap/_shipped/pyfunc_loader.py
 
-MLflow puts the folder ``code`` on Python's path, so the file's name has a number: models of two versions of
-mlwrap, loaded by one process, must not get each other's.
+MLflow puts the folder ``code`` on Python's path. The file's name has a number, so that models written by
+two versions of mlwrap and loaded by one process do not share a loader.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def ship_loader(folder: Path, data: str, signature: str | None = None) -> dict[s
 
     Args:
         folder: The model's folder.
-        data: Its SavedModel or ``.keras`` file, relative to ``folder``.
-        signature: Of a SavedModel, name of the signature that is to be served.
+        data: The model's SavedModel or ``.keras`` file, relative to ``folder``.
+        signature: For a SavedModel, the name of the signature to serve.
 
     Returns:
         The configuration of MLflow's generic flavor.
@@ -38,7 +38,7 @@ def ship_loader(folder: Path, data: str, signature: str | None = None) -> dict[s
 
 
 def is_shipped(folder: Path, pyfunc: Mapping[str, Any]) -> bool:
-    """Tell whether the only code that a logged model brings is this loader, byte for byte."""
+    """Return whether the only code in a logged model is this loader, byte for byte."""
     code = folder / _CODE
     files = [path for path in code.rglob("*") if not path.is_dir()] if pyfunc.get("code") == _CODE else []
     return (

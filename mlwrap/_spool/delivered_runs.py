@@ -1,7 +1,7 @@
-"""Which runs has MLflow got whole? The spool remembers, for their folders are gone.
+"""Record which runs are completely delivered, since their folders are removed.
 
-``delivered.jsonl`` in the spool has a line for each. It tells a run that was delivered from one whose folder
-was lost, and whoever waits for the run later learns its id from it.
+``delivered.jsonl`` in the spool has a line for each. It distinguishes a delivered run from one whose folder
+was lost, and gives the run's id to a process that waits for the run later.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._spool.run_folder import RunFolder
 
 NAME = "delivered.jsonl"
-_MAX_BYTES = 1_000_000  # then the older half goes; without models that leaves some thousand runs
-_TAIL = 1 << 16  # bytes, where the newest are
+_MAX_BYTES = 1_000_000  # above this the older half is dropped; some thousand runs without models remain
+_TAIL = 1 << 16  # bytes at the end of the file that are searched first, as the newest runs are there
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,10 +33,10 @@ class _Delivered(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def note_delivered(folder: RunFolder, progress: Progress) -> None:
-    """Remember what MLflow has of a run, before its folder is removed.
+    """Write a run's ids and models to ``delivered.jsonl``, before the run folder is removed.
 
     Raises:
-        OSError: It can't be written.
+        OSError: ``delivered.jsonl`` can't be written.
     """
     models = {key: msgspec.structs.replace(model, uploaded=set()) for key, model in progress.models.items()}
     delivered = _Delivered(
@@ -56,21 +56,25 @@ def note_delivered(folder: RunFolder, progress: Progress) -> None:
 
 
 def find_delivered(folder: RunFolder) -> Progress | None:
-    """What MLflow has of a run whose folder is gone; ``None`` if it was not delivered, or very long ago."""
+    """Return what MLflow has of a run whose folder is gone.
+
+    Returns:
+        The progress; ``None`` if the run was not delivered, or so long ago that its line was dropped.
+    """
     start = f'{{"key":"{folder.key}"'.encode()
     try:
         with _locked(folder.path.with_name(NAME), _FLAGS) as file:
             size = os.fstat(file).st_size
             for length in (_TAIL, size):
                 text = os.pread(file, length, max(0, size - length))
-                if (at := text.rfind(start)) >= 0:
-                    found = msgspec.json.decode(text[at:].partition(b"\n")[0], type=_Delivered)
+                if (begin := text.rfind(start)) >= 0:
+                    delivered = msgspec.json.decode(text[begin:].partition(b"\n")[0], type=_Delivered)
                     return Progress(
                         ended=True,
-                        run_id=found.run_id,
-                        experiment_id=found.experiment_id,
-                        models=found.models,
-                        degraded=found.degraded,
+                        run_id=delivered.run_id,
+                        experiment_id=delivered.experiment_id,
+                        models=delivered.models,
+                        degraded=delivered.degraded,
                     )
     except (OSError, msgspec.DecodeError):
         return None
@@ -93,15 +97,15 @@ def _replace(path: Path, text: bytes) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int]:
-    """The file, open, and nobody else's for now."""
+    """Yield the descriptor of the opened file, locked against other processes."""
     while True:
         file = os.open(path, flags, 0o600)
         try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
                 raise PermissionError(f"{path} is no file of this user's")
             fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(found, path.stat()):  # else it was replaced in the meantime
+            if os.path.samestat(status, path.stat()):  # else another process replaced the file
                 yield file
                 return
         finally:

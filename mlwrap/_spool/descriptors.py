@@ -1,4 +1,4 @@
-"""Keep a process's standard descriptors free of our files."""
+"""Keep a process's standard descriptors 0 to 2 free of mlwrap's files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STANDARD = (0, 1, 2)
 
 @contextlib.contextmanager
 def above_standard_descriptors() -> Iterator[None]:
-    """What is opened within gets a descriptor above 2, also where the process was started with 0 to 2 closed.
+    """Give files that are opened in the block a descriptor above 2, even if 0 to 2 were closed at the start.
 
-    A child process takes whatever has these numbers for its input and output, and would write into it.
+    A child process uses the files with these numbers as its input and output, and would write into them.
     """
     taken: list[int] = []
     try:
-        with contextlib.suppress(OSError):  # too many are open: then all of these are taken
+        with contextlib.suppress(OSError):  # too many open files: then 0 to 2 are all in use
             while not all(map(_is_open, _STANDARD)):
                 taken.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         yield

@@ -1,4 +1,4 @@
-"""The training process's hold on a run folder."""
+"""Write and lease a run folder in the training process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MAX_TRIES = 3
 
 
 class OpenRun:
-    """A run folder that is being written: its journal and the lease on it.
+    """A run folder that is being written: its journal and its lease.
 
     Args:
-        folder: A folder that exists.
-        first: The record that opens the journal.
+        folder: An existing folder.
+        first: The first record of the journal.
 
     Attributes:
-        append: Writes one record. One that the disk does not take waits in memory, and its error is returned.
+        append: Writes one record. If the disk refuses it, keeps it in memory and returns the error.
 
     Raises:
         OSError: The journal can't be written.
@@ -45,23 +45,23 @@ class OpenRun:
             raise
 
     def watch(self, kept: Callable[[OSError], object], look: Callable[[], object], seconds: float) -> None:
-        """Have it said what becomes of the records.
+        """Set the callbacks that observe the writing of records.
 
         Args:
             kept: Called with the error of a record that is kept in memory.
-            look: Called with the next record, and then with one after so many seconds.
-            seconds: How many.
+            look: Called at the next record, and then at the first record after every ``seconds``.
+            seconds: Interval of ``look``, in seconds.
         """
         self._writer.kept = kept
         self._writer.look_every(seconds, look)
 
     def end(self, last: RunEnded) -> int:
-        """Write the last record, on a full disk into the room that was kept for it, and close the journal.
+        """Write the last record and close the journal; on a full disk use the reserved space.
 
-        Where the journal takes no more, it goes on in a second file.
+        If the journal can't grow, it continues in a second file.
 
         Returns:
-            How many records are lost, which the run is tagged with.
+            Count of lost records, which is also a tag of the run.
 
         Raises:
             OSError: The last record can't be written.
@@ -70,28 +70,28 @@ class OpenRun:
         try:
             if not writer.flush():
                 self.folder.free_reserve()
-                if not writer.flush(RESERVED // 2) and writer.stuck:  # the other half is for what comes last
-                    with contextlib.suppress(OSError):  # then there is room for the end alone, or none
-                        self._go_on()
+                if not writer.flush(RESERVED // 2) and writer.stuck:  # the other half is for the run's end
+                    with contextlib.suppress(OSError):  # then only the end fits, or nothing
+                        self._continue_in_second_file()
                 writer.drop()
             try:
                 writer.finish(last)
             except OSError:
-                self._go_on()
+                self._continue_in_second_file()
                 writer.finish(last)
         finally:
             writer.close()
-            self.folder.free_reserve()  # delivery has to write, too
+            self.folder.free_reserve()  # delivery needs disk space, too
         return writer.lost
 
-    def _go_on(self) -> None:
-        """Write to the journal's second file: the first one may be as large as this process may make it."""
+    def _continue_in_second_file(self) -> None:
+        """Continue in the journal's second file: the first may have reached the process's file size limit."""
         self._writer.go_on_in(second_file(self.folder.journal))
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         self._writer.flush(RESERVED // 2 if limit == resource.RLIM_INFINITY else limit - RESERVED // 2)
 
     def release(self) -> None:
-        """Give the lease back: from now on the folder is anybody's to deliver."""
+        """Release the lease: from now on any process may deliver the folder."""
         self._writer.close()
         self._lease.release()
 
@@ -100,11 +100,11 @@ def open_run(root: Path, first: RunStarted) -> OpenRun:
     """Make the folder of a new run in the spool ``root`` and open its journal.
 
     Raises:
-        SpoolError: It can't be made or written; nothing of it is left.
+        SpoolError: The folder can't be made or written; nothing of it is left.
     """
     folder = RunFolder(root / first.key)
     failure = OSError()
-    for _ in range(_MAX_TRIES):  # once more, for a sweep may have taken the empty folder for a dead process's
+    for _ in range(_MAX_TRIES):  # a cleanup may have removed the empty folder as a dead process's
         try:
             folder.path.mkdir(mode=0o700)
             with above_standard_descriptors():

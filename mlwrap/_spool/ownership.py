@@ -1,8 +1,8 @@
-"""Does a folder belong to this user alone? What does not is neither read, moved nor removed.
+"""Check that only this user can write to a folder; any other folder is not read, moved or removed.
 
-A run folder tells delivery what to read, to move and to remove. So a folder that another user made, or could
-have changed, is left alone, and a journal's path of a staged file is followed inside the folder only: step by
-step from an open folder, and over no link.
+A run folder tells delivery what to read, move and remove. So mlwrap does not touch a folder that another
+user made or could have changed. A journal's path of a staged file is resolved only inside the folder: step by
+step from an open folder, following no link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ForeignFolder(JournalError):
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and the folders that it lies in, for this user alone, whatever the umask."""
+    """Make a folder and its missing parents with mode 0700, whatever the umask."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
@@ -31,26 +31,28 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def others_write(found: os.stat_result) -> bool:
-    """Whether another user owns a folder, or can write to it."""
-    return found.st_uid != os.getuid() or bool(found.st_mode & _OTHERS_WRITE)
+def others_write(status: os.stat_result) -> bool:
+    """Return whether another user owns a folder, or can write to it."""
+    return status.st_uid != os.getuid() or bool(status.st_mode & _OTHERS_WRITE)
 
 
 def check_run_folder(folder: Path) -> None:
-    """Make sure that a run folder, and each thing in it, is this user's own.
+    """Check that a run folder and each entry in it belong to this user.
 
     Raises:
-        ForeignFolder: It belongs to another user.
-        JournalError: It is gone; it is a link; another user can write to it, or something in it is a link or
-            belongs to another user.
+        ForeignFolder: The folder belongs to another user.
+        JournalError: The folder is gone or is a link; another user can write to it; or an entry in it is a
+            link or belongs to another user.
     """
     try:
-        found = folder.lstat()
-        if found.st_uid != os.getuid():
-            raise ForeignFolder(f"{folder} belongs to another user (uid {found.st_uid}); it was not touched.")
-        if not stat.S_ISDIR(found.st_mode):
+        status = folder.lstat()
+        if status.st_uid != os.getuid():
+            raise ForeignFolder(
+                f"{folder} belongs to another user (uid {status.st_uid}); it was not touched."
+            )
+        if not stat.S_ISDIR(status.st_mode):
             raise JournalError(f"{folder} is a link or a file, and no run folder; it was not touched.")
-        if others_write(found):
+        if others_write(status):
             raise JournalError(
                 f"other users can write to {folder}; it was not touched. Look what is in it, "
                 "then 'chmod go-w' it."
@@ -63,66 +65,66 @@ def check_run_folder(folder: Path) -> None:
 
 
 def check_own_stage(folder: Path, staged: str) -> Path:
-    """The path of something that lies in ``staged/`` of a run folder; nothing may lie there.
+    """Return the path of an entry in ``staged/`` of a run folder; the entry need not exist.
 
     Args:
         folder: The run folder.
-        staged: The path as the journal names it, relative to the run folder.
+        staged: The path in the journal, relative to the run folder.
 
     Raises:
-        JournalError: The path leads out of ``staged/``; or a link, a device, a hard link or something of
-            another user stands on the way or anywhere below.
+        JournalError: The path leads out of ``staged/``; or a link, a device, a hard link or a file of
+            another user is on the path or anywhere below it.
     """
     path = PurePosixPath(staged)
     first, *rest = path.parts or ("",)
     if "\0" in staged or first != "staged" or not rest or ".." in rest:
         raise JournalError(f"{staged!r} is no path in the 'staged' folder of {folder}; it was not touched.")
-    here = os.open(folder, _FOLDER)
+    parent = os.open(folder, _FOLDER)
     try:
         for depth, name in enumerate(path.parts):
             try:
-                found = os.stat(name, dir_fd=here, follow_symlinks=False)
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 break
-            _check_entry(found, folder.joinpath(*path.parts[: depth + 1]))
-            if not stat.S_ISDIR(found.st_mode):
+            _check_entry(status, folder.joinpath(*path.parts[: depth + 1]))
+            if not stat.S_ISDIR(status.st_mode):
                 break
-            there = os.open(name, _FOLDER, dir_fd=here)
-            os.close(here)
-            here = there
+            child = os.open(name, _FOLDER, dir_fd=parent)
+            os.close(parent)
+            parent = child
         else:
-            _check_tree(here, folder / path, 0)
+            _check_tree(parent, folder / path, 0)
     finally:
-        os.close(here)
+        os.close(parent)
     return folder / path
 
 
-def _check_tree(here: int, path: Path, depth: int) -> None:
+def _check_tree(descriptor: int, path: Path, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise JournalError(f"{path} lies more than {_MAX_DEPTH} folders deep; it was not touched.")
-    for name in os.listdir(here):
-        found = os.stat(name, dir_fd=here, follow_symlinks=False)
-        _check_entry(found, path / name)
-        if stat.S_ISDIR(found.st_mode):
-            there = os.open(name, _FOLDER, dir_fd=here)
+    for name in os.listdir(descriptor):
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        _check_entry(status, path / name)
+        if stat.S_ISDIR(status.st_mode):
+            child = os.open(name, _FOLDER, dir_fd=descriptor)
             try:
-                _check_tree(there, path / name, depth + 1)
+                _check_tree(child, path / name, depth + 1)
             finally:
-                os.close(there)
+                os.close(child)
 
 
-def _check_entry(found: os.stat_result, path: Path) -> None:
-    """Make sure that something is a folder or a regular file of this user's, under one name."""
-    if found.st_uid != os.getuid():
-        why = f"belongs to another user (uid {found.st_uid})"
-    elif stat.S_ISDIR(found.st_mode):
+def _check_entry(status: os.stat_result, path: Path) -> None:
+    """Check that an entry is a folder, or a regular file without further hard links, of this user."""
+    if status.st_uid != os.getuid():
+        reason = f"belongs to another user (uid {status.st_uid})"
+    elif stat.S_ISDIR(status.st_mode):
         return
-    elif stat.S_ISLNK(found.st_mode):
-        why = "is a link"
-    elif not stat.S_ISREG(found.st_mode):
-        why = "is no regular file"
-    elif found.st_nlink > 1:
-        why = "is a hard link"
+    elif stat.S_ISLNK(status.st_mode):
+        reason = "is a link"
+    elif not stat.S_ISREG(status.st_mode):
+        reason = "is no regular file"
+    elif status.st_nlink > 1:
+        reason = "is a hard link"
     else:
         return
-    raise JournalError(f"{path} {why}; it was not touched.")
+    raise JournalError(f"{path} {reason}; it was not touched.")

@@ -1,14 +1,14 @@
-"""A run's folder: check, lease, stage, remove.
+"""Check, lease, fill and remove a run's folder.
 
-A run folder is named for the run's key and holds::
+A run folder has the run's key as its name and holds::
 
-    journal.jsonl      the records, written by the training process; what the machine does by the sender
+    journal.jsonl      the records: the training process writes them, the sender adds system metrics
     staged/            models and files that wait to be delivered
-    delivered.json     how far delivery got, written by delivery alone
-    waits              why a delivery was given up that had not come to an end
-    reserve            room on the disk for the journal's last records
-    writer.lock        held for as long as the training process lives
-    delivery.lock      held by whoever is delivering
+    delivered.json     how far delivery got; only delivery writes it
+    waits              why an unfinished delivery was given up
+    reserve            disk space for the journal's last records
+    writer.lock        locked while the training process lives
+    delivery.lock      locked by the process that delivers
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class _Format(msgspec.Struct):
 
 
 class RunFolder:
-    """One run's folder, as both halves see it.
+    """One run's folder, for the training process and for delivery.
 
     Args:
-        path: The folder; it is not touched here.
+        path: The folder; the constructor does not touch it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,19 +54,20 @@ class RunFolder:
         self._waits = path / "waits"
         self._writer_lock = path / "writer.lock"
         self._delivery_lock = path / "delivery.lock"
-        self._was_delivered: bool | None = None  # before the newest lease; None: this object gave none yet
+        # Whether a delivery had started before the newest lease; None before this object's first lease.
+        self._was_delivered: bool | None = None
 
     def check(self) -> None:
-        """Make sure that the folder is there, and all in it this user's own; before anything is done to it.
+        """Check that the folder and all its entries belong to this user; call this before any use.
 
         Raises:
-            ForeignFolder: It belongs to another user.
-            JournalError: It is gone, or another user could have changed it, or something in it is a link.
+            ForeignFolder: The folder belongs to another user.
+            JournalError: The folder is gone, another user could have changed it, or an entry is a link.
         """
         check_run_folder(self.path)
 
     def exists(self) -> bool:
-        """Whether its journal is there; where the system can't tell, it is."""
+        """Return whether the journal exists; if the system can't tell, return true."""
         try:
             self.journal.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -76,19 +77,19 @@ class RunFolder:
         return True
 
     def began(self) -> int:
-        """When its run started: nothing is ever written to the lock file that was made then (ns)."""
+        """Return the run's start in nanoseconds: the time of the lock file, which is never written to."""
         try:
             return self._writer_lock.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
     def note_start(self) -> None:
-        """Note when the run starts, more exactly than by the file system's clock, which ticks slowly."""
+        """Store the start time more exactly than the file system's clock, which ticks slowly."""
         with contextlib.suppress(OSError):
             os.utime(self._writer_lock, ns=(time.time_ns(), self.began()))
 
     def started(self) -> tuple[int, int]:
-        """What sorts run folders as their runs started, also within one tick of the file system's clock."""
+        """Return a sort key by start time, exact even within one tick of the file system's clock."""
         try:
             lock = self._writer_lock.stat()
         except FileNotFoundError:
@@ -96,11 +97,11 @@ class RunFolder:
         return lock.st_mtime_ns, lock.st_atime_ns
 
     def stage(self, name: str) -> Path:
-        """Make a new, empty folder to save something called ``name`` in.
+        """Make a new, empty folder to save ``name`` in.
 
-        Its number is never given again: the folder goes when it is delivered, and its path is the key under
-        which delivery remembers that. Its mode is the umask's: it may become a model's folder in a store that
-        others read, and lies in a folder that nobody else enters.
+        Its number is never reused: the folder is removed once it is delivered, and delivery keeps its
+        progress under the folder's path. Its mode follows the umask, since it may become a model's folder in
+        a store that others read; until then it is in a folder that only this user can enter.
         """
         self._staged.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
@@ -109,15 +110,15 @@ class RunFolder:
         return folder
 
     def stage_copy(self, source: Path, name: str | None = None, rename: Callable[[str], str] = str) -> Path:
-        """Copy a file or a folder as it is now; what is neither, or a link in a folder, is refused.
+        """Copy a file or folder as it is now; refuse anything else, and links in the folder.
 
         Args:
-            source: What is copied.
-            name: What the copy is called; by default as ``source`` is.
-            rename: Gives the name of the copy of each file and folder below ``source``.
+            source: File or folder to copy.
+            name: Name of the copy; by default the name of ``source``.
+            rename: Returns the name of the copy for the name of each file and folder below ``source``.
 
         Raises:
-            SpoolError: The path at fault is named; nothing is left behind.
+            SpoolError: An entry can't be copied; the message names its path, and no copy is left.
         """
         name = source.name if name is None else name
         target = self.stage(name) / name
@@ -129,20 +130,20 @@ class RunFolder:
         return target
 
     def relative(self, path: Path) -> str:
-        """``path`` as the journal names it."""
+        """Return ``path`` relative to the run folder, which is its form in the journal."""
         return path.relative_to(self.path).as_posix()
 
     def staged_path(self, relative: str) -> Path:
-        """The path of something staged, which the journal names ``relative``; nothing may lie there.
+        """Return the path of a staged entry from its relative path in the journal; it need not exist.
 
         Raises:
-            JournalError: It leads out of ``staged/``; or a link, a device, a hard link or something of
-                another user stands on the way or anywhere below.
+            JournalError: The path leads out of ``staged/``; or a link, a device, a hard link or a file of
+                another user is on the path or anywhere below it.
         """
         return check_own_stage(self.path, relative)
 
     def progress(self) -> Progress:
-        """How far delivery got. Where that is not known, MLflow has to be asked for the run: ``asked``.
+        """Return how far delivery got; if that is lost, ``asked`` is true and MLflow must be searched.
 
         Raises:
             JournalError: A newer mlwrap wrote ``delivered.json``.
@@ -152,16 +153,16 @@ class RunFolder:
         except FileNotFoundError:
             if not (self._delivery_lock.exists() if self._was_delivered is None else self._was_delivered):
                 return Progress()
-            return Progress(asked=True, rebuilt=True)  # a delivery wrote it, and it was removed since
+            return Progress(asked=True, rebuilt=True)  # a delivery had written the file; it was removed
         try:
-            written = msgspec.json.decode(text, type=_Format).format
-            if written <= PROGRESS_FORMAT:
+            file_format = msgspec.json.decode(text, type=_Format).format
+            if file_format <= PROGRESS_FORMAT:
                 return msgspec.json.decode(text, type=Progress)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            why = f"{self._progress.name} is damaged ({error}); MLflow is asked what it has of the run."
-            return Progress(asked=True, rebuilt=True, error=why)
+            reason = f"{self._progress.name} is damaged ({error}); MLflow is asked what it has of the run."
+            return Progress(asked=True, rebuilt=True, error=reason)
         raise JournalError(
-            f"{self._progress} has format {written}, and this mlwrap reads up to "
+            f"{self._progress} has format {file_format}, and this mlwrap reads up to "
             f"{PROGRESS_FORMAT}. Upgrade mlwrap to deliver it; the folder was not touched."
         )
 
@@ -174,29 +175,32 @@ class RunFolder:
         part.replace(self._progress)
 
     def reason(self) -> str:
-        """Why a delivery was given up that had not come to an end; empty if none was."""
+        """Return why an unfinished delivery was given up; empty if none was."""
         try:
             return self._waits.read_text("utf-8", "replace")
         except OSError:
             return ""
 
     def note_reason(self, reason: str) -> None:
-        """Keep why a delivery was given up; whoever was at it may still write ``delivered.json``."""
+        """Store why a delivery was given up.
+
+        The reason has its own file, since that delivery may still write ``delivered.json``.
+        """
         with contextlib.suppress(OSError):
             descriptor = os.open(self._waits, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(reason)
 
     def writer_lease(self) -> filelock.BaseFileLock:
-        """The lock that the training process holds while it lives; the kernel takes it back at its death."""
+        """Return the lock that the training process holds; the kernel releases it when the process ends."""
         return filelock.FileLock(self._writer_lock, mode=0o600, thread_local=False)
 
     def is_open(self) -> bool:
-        """Whether a process that lives is writing it."""
+        """Return whether a living process is writing the run."""
         return self._is_held(self.writer_lease())
 
     def is_being_delivered(self) -> bool:
-        """Whether a delivery is at it, here or in another process."""
+        """Return whether this or another process is delivering the run."""
         return self._delivery_lock.exists() and self._is_held(self.delivery_lease())
 
     def _is_held(self, lease: filelock.BaseFileLock) -> bool:
@@ -212,7 +216,7 @@ class RunFolder:
         return False
 
     def is_ours(self) -> bool:
-        """Whether :meth:`check` finds nothing wrong with it."""
+        """Return whether :meth:`check` passes."""
         try:
             self.check()
         except (JournalError, OSError):
@@ -220,12 +224,12 @@ class RunFolder:
         return True
 
     def delivery_lease(self) -> filelock.BaseFileLock:
-        """The lock that keeps two deliveries of one folder apart; where its file is, one has been at it."""
+        """Return the lock against a second delivery; if its file exists, a delivery has started before."""
         self._was_delivered = self._delivery_lock.exists()
         return filelock.FileLock(self._delivery_lock, mode=0o600, thread_local=False)
 
     def reserve(self) -> None:
-        """Take some room on the disk, so that a run's end can be written, and delivered, when it is full."""
+        """Reserve disk space, so that a run's end can be written and delivered on a full disk."""
         descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, bytes(RESERVED))
@@ -233,27 +237,27 @@ class RunFolder:
             os.close(descriptor)
 
     def free_reserve(self) -> None:
-        """Give the reserved room back."""
+        """Free the reserved disk space."""
         self._reserve.unlink(missing_ok=True)
 
     def size(self) -> int:
-        """Bytes of all files in it."""
+        """Return the size of all files in the folder, in bytes."""
         return sum(f.lstat().st_size for f in self.path.rglob("*") if f.is_file())
 
     def gone(self) -> bool:
-        """Whether it was delivered and removed; taking a lease made an empty folder, which goes too."""
+        """Return whether the run was delivered and removed; remove an empty folder left by taking a lease."""
         if self.journal.exists():
             return False
         self.remove()
         return True
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def spool_error(root: Path, error: OSError) -> str:
-    """A sentence on a spool that can't be written."""
+    """Return the message for a spool that can't be written."""
     return (
         f"the spool {root} can't be written ({error.strerror or error}). "
         "Set MLWRAP_SPOOL to a folder that can be written, or mend this one."

@@ -1,4 +1,4 @@
-"""The sockets of senders, which lie in the spool beside the run folders."""
+"""Make, connect to and remove the senders' sockets, which are in the spool beside the run folders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_STARTING_SECONDS = 60.0  # far longer than from the making of a socket to its listening
+_STARTING_SECONDS = 60.0  # far longer than a new socket takes until it listens
 
 
 @contextlib.contextmanager
 def short_path(address: Path) -> Iterator[str]:
-    """A path to a socket that is short enough for the kernel, which takes about a hundred characters."""
+    """Yield a path to a socket that is short enough for the kernel, which accepts about 100 characters."""
     if len(os.fsencode(address)) < 100 or not Path("/proc/self/fd").is_dir():  # noqa: PLR2004 - see above
         yield str(address)
         return
@@ -28,10 +28,10 @@ def short_path(address: Path) -> Iterator[str]:
 
 
 def connect_socket(address: Path) -> socket.socket:
-    """A connection to the process that listens at a socket; it never waits.
+    """Connect to the process that listens at a socket, without blocking.
 
     Raises:
-        OSError: No process listens there, or too many wait for it already.
+        OSError: No process listens at the socket, or too many connections wait for it already.
         PermissionError: The process belongs to another user.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -47,26 +47,26 @@ def connect_socket(address: Path) -> socket.socket:
 
 
 def listen_at(address: Path, backlog: int) -> socket.socket:
-    """Listen at a socket for this user alone. Whoever finds it there finds it listening."""
+    """Listen at a socket for this user alone; the socket already listens when it appears at ``address``."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Bound under another name at first: for a moment it can't be told from the socket of a dead process.
-    first = address.with_name(f"starting-{address.name}")
+    # Bound under another name first: until it listens, it looks like the socket of a dead process.
+    temporary = address.with_name(f"starting-{address.name}")
     try:
-        os.fchmod(listener.fileno(), 0o600)  # which bind() takes over, whatever the umask
-        with short_path(first) as path:
+        os.fchmod(listener.fileno(), 0o600)  # bind() uses this mode, whatever the umask
+        with short_path(temporary) as path:
             listener.bind(path)
-        first.chmod(0o600)  # where bind() does not, as on macOS
+        temporary.chmod(0o600)  # on macOS bind() ignores the mode
         listener.listen(backlog)
-        first.rename(address)
+        temporary.rename(address)
     except OSError:
         listener.close()
-        first.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return listener
 
 
 def is_own_peer(connection: socket.socket) -> bool:
-    """Whether the process at the other end is this user's; where that can't be told, the mode has to do."""
+    """Return whether the peer process is this user's; true if unknown: the socket's mode protects it."""
     if not hasattr(socket, "SO_PEERCRED"):
         return True
     size = struct.calcsize("3i")
@@ -75,14 +75,14 @@ def is_own_peer(connection: socket.socket) -> bool:
 
 
 def sweep_sockets(root: Path) -> None:
-    """Remove the sockets at which no process listens any more."""
+    """Remove sockets at which no process listens any more."""
     for address in root.glob("*sender-*.sock"):
         with contextlib.suppress(OSError):
-            found = address.lstat()
-            if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
+            status = address.lstat()
+            if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.getuid():
                 continue
             if address.name.startswith("starting-"):
-                if time.time() - found.st_mtime > _STARTING_SECONDS:
+                if time.time() - status.st_mtime > _STARTING_SECONDS:
                     address.unlink()
                 continue
             try:

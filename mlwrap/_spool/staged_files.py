@@ -1,8 +1,8 @@
-"""The length and the checksum of each file of a stage, so that delivery knows whether it is what was saved.
+"""Record the length and checksum of each staged file, so that delivery can detect changes.
 
-The checksum is CRC-32, which tells damage and accidents apart from what was saved, not attackers: whoever can
-write to a stage can also write to the journal. A zip file holds it for each member, so that delivery compares
-without reading a byte twice.
+The checksum is CRC-32. It detects damage, not attackers: a process that can write to a stage can also write
+to the journal. Zip files hold the same checksum for each member, so delivery compares it without reading a
+byte twice.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from mlwrap._journal.records import StagedFile, Zip
 from mlwrap.errors import Refused
 
 LARGE_BYTES = 8 << 20
-"""Bytes of one stage from which its checksums are made while the training goes on."""
+"""Size in bytes from which a stage's checksums are computed while the training continues."""
 
 _CHUNK_SIZE = 1 << 20  # bytes
 
 
 def staged_files(stage: Path, zips: Mapping[str, Zip] = {}) -> dict[str, StagedFile]:
-    """The files of a stage with their lengths, by their paths relative to it.
+    """Return the files of a stage with their lengths, by paths relative to the stage.
 
     Args:
         stage: The folder.
-        zips: The zip files that delivery is to make of folders in it. Of a file with room before its content
-            the content alone counts: delivery writes a header into the room.
+        zips: The zip files that delivery makes from folders in the stage. For a file with room before its
+            content only the content counts: delivery writes a header into the room.
 
     Raises:
-        OSError: A file can't be looked at.
+        OSError: A file's status can't be read.
     """
-    found: dict[str, StagedFile] = {}
+    by_path: dict[str, StagedFile] = {}
     for folder, folders, files in os.walk(stage):
         folders.sort()
         for name in sorted(files):
             path = Path(folder, name)
-            found[path.relative_to(stage).as_posix()] = StagedFile(size=path.lstat().st_size)
+            by_path[path.relative_to(stage).as_posix()] = StagedFile(size=path.lstat().st_size)
     for zipped in zips.values():
-        path_of_content = f"{zipped.folder}/{zipped.around}"
-        if path_of_content in found:
-            found[path_of_content] = StagedFile(size=zipped.length, start=zipped.start)
-    return found
+        content_path = f"{zipped.folder}/{zipped.around}"
+        if content_path in by_path:
+            by_path[content_path] = StagedFile(size=zipped.length, start=zipped.start)
+    return by_path
 
 
 def with_checksums(stage: Path, files: Mapping[str, StagedFile]) -> dict[str, StagedFile]:
-    """``files`` with the checksum of each.
+    """Return ``files`` with the checksum of each.
 
     Raises:
         OSError: A file can't be read.
@@ -58,23 +58,23 @@ def with_checksums(stage: Path, files: Mapping[str, StagedFile]) -> dict[str, St
 
 
 def total_size(files: Iterable[StagedFile]) -> int:
-    """Bytes of all files together."""
+    """Return the size of all files together, in bytes."""
     return sum(file.size for file in files)
 
 
 class Damaged(Refused):
-    """A staged file is not the one that was saved."""
+    """A staged file differs from the one that was saved."""
 
 
 def check_staged(folder: Path, files: Mapping[str, StagedFile]) -> None:
-    """Compare what is staged with what was saved, by lengths alone: what is short is not read.
+    """Compare the lengths of staged files with those that were saved, without reading the files.
 
     Args:
         folder: The stage.
-        files: What was saved, by paths relative to it.
+        files: The saved files, by paths relative to the stage.
 
     Raises:
-        Damaged: A file is not there, or has another length: it is named.
+        Damaged: A file is missing or has another length; the message names it.
     """
     for path, saved in files.items():
         try:
@@ -86,25 +86,25 @@ def check_staged(folder: Path, files: Mapping[str, StagedFile]) -> None:
 
 
 def check_content(path: str, saved: StagedFile | None, crc: int) -> None:
-    """Compare a file's checksum with that of what was saved, where that is known.
+    """Compare a file's checksum with that of the saved file, if that is known.
 
     Raises:
-        Damaged: It is another one.
+        Damaged: The checksums differ.
     """
     if saved is not None and saved.crc is not None and saved.crc != crc:
         raise damaged(path, "was changed after it had been saved: its checksum is another one")
 
 
 def damaged(path: str, what: str) -> Damaged:
-    """The error that says what is wrong with a staged file."""
+    """Return the error for a staged file; ``what`` says what is wrong with it."""
     return Damaged(f"its file {path} {what}.")
 
 
 def _checksum(path: Path, file: StagedFile) -> int:
-    crc, left = 0, file.size
+    crc, remaining = 0, file.size
     with path.open("rb", buffering=0) as stream:
         stream.seek(file.start)
-        while left and (chunk := stream.read(min(left, _CHUNK_SIZE))):
+        while remaining and (chunk := stream.read(min(remaining, _CHUNK_SIZE))):
             crc = zlib.crc32(chunk, crc)
-            left -= len(chunk)
+            remaining -= len(chunk)
     return crc

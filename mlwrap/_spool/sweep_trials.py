@@ -1,4 +1,4 @@
-"""The points of a sweep, as runs remember them in their tags."""
+"""Find a sweep's finished trials by the tags of their runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlwrap._spool.spool import run_folders
 from mlwrap.errors import JournalError
 
 SWEEP = "mlwrap.sweep"
-"""Tag of a sweep's run and of its points' runs: the sweep's own id, which a resumed one keeps."""
+"""Tag of a sweep's run and of its trials' runs: the sweep's id, which a resumed sweep keeps."""
 POINT = "mlwrap.sweep.point"
-"""Tag of a point's run: a digest of its parameters and of the code."""
+"""Tag of a trial's run: a digest of its parameters and of the code."""
 
 
 class FinishedTrial(NamedTuple):
-    """A point's run that has finished.
+    """The finished run of a trial.
 
     Attributes:
-        key: Its key.
-        run_id: MLflow's id of it, where that is known.
-        metrics: The last value of each of its metrics.
+        key: The run's key.
+        run_id: MLflow's id of the run, if known.
+        metrics: The last value of each metric.
     """
 
     key: str
@@ -33,26 +33,26 @@ class FinishedTrial(NamedTuple):
 
 
 def last_values(folder: RunFolder) -> dict[str, float]:
-    """The last value of each metric so far: the latest of its highest step, as MLflow has it.
+    """Return the last value of each metric so far: the latest one of its highest step, as in MLflow.
 
     Raises:
         JournalError: The journal can't be read.
     """
-    found: dict[str, tuple[int, int, float]] = {}
+    latest: dict[str, tuple[int, int, float]] = {}
     for record, _ in read_records(folder.journal):
         if isinstance(record, Metrics):
             for name, value in record.numbers().items():
-                if name not in found or (record.step, record.time) >= found[name][:2]:
-                    found[name] = (record.step, record.time, value)
-    return {name: value for name, (_, _, value) in found.items()}
+                if name not in latest or (record.step, record.time) >= latest[name][:2]:
+                    latest[name] = (record.step, record.time, value)
+    return {name: value for name, (_, _, value) in latest.items()}
 
 
 def waiting_trials(root: Path, sweep: str | None) -> Iterator[tuple[str, FinishedTrial]]:
-    """The finished points among the runs that wait in a spool, each with its digest.
+    """Yield the finished trials among the runs that wait in a spool, each with its digest.
 
     Args:
         root: The spool.
-        sweep: The sweep's own id; ``None`` for any.
+        sweep: The sweep's id; ``None`` for any sweep.
     """
     for folder in run_folders(root):
         try:
@@ -62,5 +62,5 @@ def waiting_trials(root: Path, sweep: str | None) -> Iterator[tuple[str, Finishe
             last = [record for record, _ in read_records(folder.journal)][-1]
             if isinstance(last, RunEnded) and last.status == "FINISHED":
                 yield tags[POINT], FinishedTrial(folder.key, folder.progress().run_id, last_values(folder))
-        except (JournalError, OSError):  # delivered and gone in this very moment, or not to be read
+        except (JournalError, OSError):  # delivered and removed at this moment, or unreadable
             continue

@@ -1,8 +1,8 @@
-"""Many calls of one training function: a run around them, and one for each, wherever joblib makes it.
+"""Run many calls of one training function as trials of a sweep: a parent run, and a child run for each.
 
-A point can run in a thread, in a process or on another machine, which may share the spool or not. So all that
-its run must know of the run around it is handed over with the point, and what comes back is small: the
-outcome, read from the run's own journal where that is. Models stay where they were logged.
+joblib may run a trial in a thread, in a process or on another machine, which may share the spool or not. So
+each trial carries all that its run needs of the parent run, and only a small result comes back: the outcome,
+read from the run's journal on the worker. Models stay where they were logged.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from mlwrap.errors import DeliveryError, JournalError, OptionError, describe_err
 
 
 class SweepTarget(NamedTuple):
-    """A decorated function, as a sweep of it needs to know it.
+    """A decorated function, as a sweep needs it.
 
     Attributes:
-        call: The decorated function, which can be pickled where the engine needs that.
+        call: The decorated function, which can be pickled if the engine needs that.
         body: The function itself.
-        instance: What it is bound to, if it is a method.
-        arguments: Its parameters.
+        instance: The object that a method is bound to.
+        arguments: The function's parameters.
         name: The name of its runs.
-        tags: Their tags.
-        options: Their settings.
+        tags: The runs' tags.
+        options: The runs' settings.
     """
 
     call: Callable[..., Any]
@@ -58,53 +58,55 @@ class SweepTarget(NamedTuple):
     options: Mapping[str, Any]
 
 
-def sweep(what: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: bool | str) -> SweepTable:
+def sweep(target: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume: bool | str) -> SweepTable:
     """See :meth:`mlwrap._decorator.tracked_training.TrackedFunction.sweep`."""
-    each = expand_grid(points, what.call, what.name)
-    chosen = config.settings(**what.options)
+    trials = expand_grid(points, target.call, target.name)
+    chosen = config.settings(**target.options)
     parallel = _joblib_engine(n_jobs)
-    _check_travels(what, each, parallel)
-    texts = [what.arguments.capture(what.instance, (), point, Redactor()).values for point in each]
-    digests = _digests(what, texts)
-    sweep_id, known = _finished_before(resume, chosen)
+    _check_travels(target, trials, parallel)
+    texts = [target.arguments.capture(target.instance, (), trial, Redactor()).values for trial in trials]
+    digests = _digests(target, texts)
+    sweep_id, finished = _finished_before(resume, chosen)
     rows: dict[int, SweepPoint] = {}
     for number, digest in enumerate(digests):
-        if waiting := known.get(digest):
-            key, run_id, metrics = waiting.pop(0)
-            rows[number] = SweepPoint(each[number], metrics, "FINISHED", run_id, key or None, None)
+        if earlier_runs := finished.get(digest):
+            key, run_id, metrics = earlier_runs.pop(0)
+            rows[number] = SweepPoint(trials[number], metrics, "FINISHED", run_id, key or None, None)
     context = RunContext(
-        f"{what.name} sweep",
+        f"{target.name} sweep",
         chosen,
-        capture=lambda redactor: what.arguments.capture(
-            what.instance, (), values_by_parameter(each), redactor
+        capture=lambda redactor: target.arguments.capture(
+            target.instance, (), values_by_parameter(trials), redactor
         ),
-        tags={**what.tags, SWEEP: sweep_id, "mlwrap.sweep.points": len(each)},
-        function=what.body,
-        own_experiment=config.is_own_option("experiment", what.options),
+        tags={**target.tags, SWEEP: sweep_id, "mlwrap.sweep.points": len(trials)},
+        function=target.body,
+        own_experiment=config.is_own_option("experiment", target.options),
     )
     with context as run:
-        run.log_metrics({"points": len(each), "points.skipped": len(rows)})
-        job = SweepWorker(what.call, *_settings_for_trials(run, chosen, what, sweep_id))
-        todo = [(number, each[number], digests[number]) for number in range(len(each)) if number not in rows]
-        with _report_progress(chosen, run.name, len(each)) as tell:
+        run.log_metrics({"points": len(trials), "points.skipped": len(rows)})
+        worker = SweepWorker(target.call, *_settings_for_trials(run, chosen, target, sweep_id))
+        todo = [
+            (number, trials[number], digests[number]) for number in range(len(trials)) if number not in rows
+        ]
+        with _report_progress(chosen, run.name, len(trials)) as print_line:
             for number, row in rows.items():
-                tell(f"{_trial_line(row, texts[number])}  (in an earlier sweep)")
+                print_line(f"{_trial_line(row, texts[number])}  (in an earlier sweep)")
             try:
-                for number, outcome in _outcomes(parallel, job, todo):
-                    rows[number] = SweepPoint(each[number], *outcome)
-                    tell(_trial_line(rows[number], texts[number]))
-            except BaseException:  # Ctrl-C among them
-                _warn_how_to_resume(run, len(rows), len(each))
+                for number, outcome in _outcomes(parallel, worker, todo):
+                    rows[number] = SweepPoint(trials[number], *outcome)
+                    print_line(_trial_line(rows[number], texts[number]))
+            except BaseException:  # including Ctrl-C
+                _warn_how_to_resume(run, len(rows), len(trials))
                 raise
             finally:
                 failed = sum(row.status != "FINISHED" for row in rows.values())
                 run.log_metrics({"points.finished": len(rows) - failed, "points.failed": failed})
-    table = [rows[number] for number in range(len(each))]
+    table = [rows[number] for number in range(len(trials))]
     return SweepTable(table, run_id=run.run_id, key=run.key if run.recorded else None)
 
 
 def _joblib_engine(n_jobs: int | None) -> Any:
-    """The ``Parallel`` of joblib's for the engine that ``joblib.parallel_config`` chose."""
+    """Return joblib's ``Parallel`` for the engine that ``joblib.parallel_config`` chose."""
     import joblib  # noqa: PLC0415 - only a sweep needs it
 
     if n_jobs is not None:
@@ -114,26 +116,26 @@ def _joblib_engine(n_jobs: int | None) -> Any:
                 "n_jobs=0 can't be used: expected a number of workers, or -1 for all processors."
             )
     backend, _ = joblib.parallel.get_active_backend()
-    live = getattr(backend, "supports_return_generator", False)
+    streams = getattr(backend, "supports_return_generator", False)
     try:
         return joblib.Parallel(
             n_jobs=n_jobs,
-            return_as="generator_unordered" if live or n_jobs == 1 else "list",
-            batch_size=1,  # a training is no small task
-            max_nbytes=None,  # else large arrays come as memory maps that can't be written to
+            return_as="generator_unordered" if streams or n_jobs == 1 else "list",
+            batch_size=1,  # one training is long enough for a task
+            max_nbytes=None,  # else large arrays arrive as read-only memory maps
         )
     except (ValueError, ImportError) as error:
         raise OptionError(f"joblib can't use the engine that it was told to: {error}") from error
 
 
-def _check_travels(what: SweepTarget, points: Iterable[Mapping[str, Any]], parallel: Any) -> None:
-    """Find out before anything runs whether what must be pickled can be."""
-    if parallel.n_jobs == 1 or getattr(parallel._backend, "supports_sharedmem", False):  # noqa: SLF001 - nobody else tells
+def _check_travels(target: SweepTarget, trials: Iterable[Mapping[str, Any]], parallel: Any) -> None:
+    """Check before any trial runs that all values for other processes can be pickled."""
+    if parallel.n_jobs == 1 or getattr(parallel._backend, "supports_sharedmem", False):  # noqa: SLF001 - no public way
         return
-    import cloudpickle  # noqa: PLC0415 - as loky, Dask and Ray do it, or with a copy of it
+    import cloudpickle  # noqa: PLC0415 - loky, Dask and Ray pickle with it, or with a copy of it
 
-    parts = {f"the value of {name!r}": values for name, values in values_by_parameter(points).items()}
-    for part, value in {f"{what.name}()": what.call, **parts}.items():
+    parts = {f"the value of {name!r}": values for name, values in values_by_parameter(trials).items()}
+    for part, value in {f"{target.name}()": target.call, **parts}.items():
         try:
             cloudpickle.CloudPickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
         except Exception as error:
@@ -144,20 +146,20 @@ def _check_travels(what: SweepTarget, points: Iterable[Mapping[str, Any]], paral
 
 
 class _NullWriter:
-    """A file that forgets."""
+    """A file that discards what is written."""
 
     def write(self, data: Any) -> int:
         return len(data)
 
 
-def _digests(what: SweepTarget, texts: Iterable[Mapping[str, str]]) -> list[str]:
-    """A digest of the code and of each point's parameters, as they are logged."""
-    source = code(what.body)
+def _digests(target: SweepTarget, texts: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return a digest of each trial: of the code and of the parameters, as they are logged."""
+    source = code(target.body)
     return [hashlib.sha256(msgspec.json.encode([source, sorted(text.items())])).hexdigest() for text in texts]
 
 
 def _finished_before(resume: bool | str, chosen: Settings) -> tuple[str, dict[str, list[FinishedTrial]]]:
-    """The id of the sweep, and what is finished of it: digest to runs, the newest first."""
+    """Return the sweep's id and its finished trials: digest to runs, newest first."""
     if not isinstance(resume, bool):
         config.check_type("resume", resume, str)
         if not resume.isalnum():
@@ -166,7 +168,7 @@ def _finished_before(resume: bool | str, chosen: Settings) -> tuple[str, dict[st
             )
     if resume is False or chosen.disabled:
         return uuid.uuid4().hex, {}
-    where = destination(chosen)[:3]
+    store = destination(chosen)[:3]
     root, offline = spool_root(chosen.spool), chosen.delivery == "off"
     sweep_id = None
     if isinstance(resume, str):
@@ -175,78 +177,78 @@ def _finished_before(resume: bool | str, chosen: Settings) -> tuple[str, dict[st
         if sweep_id is None and not offline:
             from mlwrap._mlflow.queries import sweep_of  # noqa: PLC0415 - loads MLflow
 
-            sweep_id = sweep_of(*where, resume)
+            sweep_id = sweep_of(*store, resume)
         if sweep_id is None:
             raise OptionError(
-                f"resume={resume!r} names no sweep that is in {where[0]} or waits in {root}: expected the id "
+                f"resume={resume!r} names no sweep that is in {store[0]} or waits in {root}: expected the id "
                 "or the key of a sweep's run, which its table has as run_id and key; True looks at all."
             )
-    found = list(waiting_trials(root, sweep_id))
-    seen = {point.key for _, point in found}
+    trials = list(waiting_trials(root, sweep_id))
+    waiting_keys = {trial.key for _, trial in trials}
     if not offline:
         from mlwrap._mlflow.queries import finished_trials  # noqa: PLC0415 - loads MLflow
 
-        found += [
-            (digest, point) for digest, point in finished_trials(*where, sweep_id) if point.key not in seen
+        trials += [
+            (digest, trial)
+            for digest, trial in finished_trials(*store, sweep_id)
+            if trial.key not in waiting_keys
         ]
-    known: dict[str, list[FinishedTrial]] = {}
-    for digest, point in found:
-        known.setdefault(digest, []).append(point)
-    return sweep_id or uuid.uuid4().hex, known
+    by_digest: dict[str, list[FinishedTrial]] = {}
+    for digest, trial in trials:
+        by_digest.setdefault(digest, []).append(trial)
+    return sweep_id or uuid.uuid4().hex, by_digest
 
 
 def _settings_for_trials(
-    run: Run, chosen: Settings, what: SweepTarget, sweep_id: str
+    run: Run, chosen: Settings, target: SweepTarget, sweep_id: str
 ) -> tuple[EffectiveSettings, ParentRun | None]:
-    """What the points' runs are told: the settings of this process, and of the run around them."""
-    below, above = config.effective_settings()
-    below, above = dict(below), {**above, "quiet": True}  # the sweep itself tells how it goes
+    """Return the settings of this process and the parent run, for the trials' runs."""
+    defaults, overrides = config.effective_settings()
+    defaults, overrides = dict(defaults), {**overrides, "quiet": True}  # the sweep itself prints the progress
     if chosen.spool is not None:
-        below["spool"] = str(Path(chosen.spool).expanduser().absolute())
+        defaults["spool"] = str(Path(chosen.spool).expanduser().absolute())
     folder = RunFolder(spool_root(chosen.spool) / run.key) if run.recorded else None
-    if folder is None or not folder.journal.exists():  # disabled, or not the worker that records
-        return EffectiveSettings(below, above), None
-    first, run_id = header(folder.journal), run.run_id
-    below.setdefault(
-        "chief", True
-    )  # who was handed a point has all of it, whatever its rank among the workers
-    if first.experiment_id is not None:
-        below.pop("experiment", None)
-    elif what.options.get("experiment") is None:
-        below["experiment"] = first.experiment or "Default"
+    if folder is None or not folder.journal.exists():  # disabled, or not the chief
+        return EffectiveSettings(defaults, overrides), None
+    parent, run_id = header(folder.journal), run.run_id
+    defaults.setdefault("chief", True)  # each worker runs a whole trial, whatever its rank
+    if parent.experiment_id is not None:
+        defaults.pop("experiment", None)
+    elif target.options.get("experiment") is None:
+        defaults["experiment"] = parent.experiment or "Default"
     if run_id is None and not run.offline:
-        # Made first, so that its children find it in MLflow from wherever they are. If MLflow is away now, it
-        # is found by its key once it is there.
+        # Create the parent run first, so that its children find it in MLflow from any machine. If MLflow does
+        # not answer now, they find it later by its key.
         with contextlib.suppress(DeliveryError, JournalError, OSError):
             from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
             run_id = deliver(folder).run_id
     tags = {SWEEP: sweep_id}
-    place = first.experiment, first.experiment_id
-    around = ParentRun(run.key, run.tracking_uri, run.offline, run_id, *place, tags)
-    return EffectiveSettings(below, above), around
+    experiment = parent.experiment, parent.experiment_id
+    parent_run = ParentRun(run.key, run.tracking_uri, run.offline, run_id, *experiment, tags)
+    return EffectiveSettings(defaults, overrides), parent_run
 
 
 def _outcomes(
-    parallel: Any, job: SweepWorker, todo: list[tuple[int, dict[str, Any], str]]
+    parallel: Any, worker: SweepWorker, todo: list[tuple[int, dict[str, Any], str]]
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     import joblib  # noqa: PLC0415 - see above
 
-    yield from parallel(joblib.delayed(job)(*point) for point in todo)
+    yield from parallel(joblib.delayed(worker)(*trial) for trial in todo)
 
 
 @contextlib.contextmanager
 def _report_progress(chosen: Settings, name: str, total: int) -> Iterator[Callable[[str], object]]:
-    """Tell how far the sweep is, unless the user wants it quiet."""
+    """Yield a function that prints a line of progress; it prints nothing if the user set ``quiet``."""
     if chosen.quiet:
-        yield str  # which does nothing with a line
+        yield str  # a function that ignores the line
     else:
-        with console.counting(name, total) as tell:
-            yield tell
+        with console.counting(name, total) as print_line:
+            yield print_line
 
 
 def _trial_line(row: SweepPoint, texts: Mapping[str, str]) -> str:
-    """What is told of a point: its arguments without secrets, for they are as they are logged."""
+    """Format a finished trial; its arguments are shown as logged, so without secrets."""
     params = ", ".join(f"{name}={texts[name][:20]}" for name in row.params if name in texts)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
     return "  ".join(part for part in (row.status, params, metrics, row.error) if part)

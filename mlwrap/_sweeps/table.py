@@ -1,4 +1,4 @@
-"""What comes of a sweep: a small table, and no models."""
+"""The result of a sweep: a small table, without models."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple, overload
 
 
 class SweepPoint(NamedTuple):
-    """One point of a sweep, and what came of it.
+    """One trial of a sweep and its outcome.
 
     Attributes:
-        params: The arguments that it was called with, as they were given.
+        params: The arguments of the call, as given.
         metrics: The last value of each metric of its run.
         status: ``FINISHED``, ``FAILED`` or ``KILLED``.
-        run_id: MLflow's id of its run, where MLflow has it.
-        key: Its run's own id, which is the tag ``mlwrap.key`` in MLflow; ``None`` where nothing was recorded.
-        error: Type and message of what ended it, or ``None``.
+        run_id: MLflow's id of its run, if MLflow has it.
+        key: mlwrap's id of its run, which is the tag ``mlwrap.key`` in MLflow; ``None`` if not recorded.
+        error: Type and message of the exception that ended it, or ``None``.
     """
 
     params: Mapping[str, Any]
@@ -27,11 +27,11 @@ class SweepPoint(NamedTuple):
 
 
 class SweepTable(Sequence[SweepPoint]):
-    """The points of a sweep, in the order in which they were given.
+    """The trials of a sweep, in the order in which they were given.
 
     Attributes:
-        run_id: MLflow's id of the sweep's own run, where MLflow has it.
-        key: That run's own id; ``None`` where nothing was recorded.
+        run_id: MLflow's id of the sweep's own run, if MLflow has it.
+        key: mlwrap's id of that run; ``None`` if nothing was recorded.
     """
 
     def __init__(self, points: Sequence[SweepPoint], *, run_id: str | None, key: str | None) -> None:
@@ -52,22 +52,22 @@ class SweepTable(Sequence[SweepPoint]):
         return len(self._points)
 
     def __repr__(self) -> str:
-        finished = sum(point.status == "FINISHED" for point in self)
+        finished = sum(trial.status == "FINISHED" for trial in self)
         return f"<SweepTable of {len(self)} points, {finished} FINISHED, run {self.run_id or self.key}>"
 
     def frame(self) -> Any:
-        """The table as a pandas frame.
+        """Return the table as a pandas frame.
 
-        Its columns are called as those of ``mlflow.search_runs``: ``params.<name>``, ``metrics.<name>``,
-        ``status``, ``run_id``; and ``error``.
+        The columns are named as those of ``mlflow.search_runs``: ``params.<name>``, ``metrics.<name>``,
+        ``status`` and ``run_id``, plus ``error``.
         """
-        import pandas as pd  # noqa: PLC0415 - it takes its time
+        import pandas as pd  # noqa: PLC0415 - slow to import
 
         return pd.DataFrame(
             [
-                {f"params.{name}": value for name, value in point.params.items()}
-                | {f"metrics.{name}": value for name, value in point.metrics.items()}
-                | {"status": point.status, "run_id": point.run_id, "error": point.error}
-                for point in self
+                {f"params.{name}": value for name, value in trial.params.items()}
+                | {f"metrics.{name}": value for name, value in trial.metrics.items()}
+                | {"status": trial.status, "run_id": trial.run_id, "error": trial.error}
+                for trial in self
             ]
         )

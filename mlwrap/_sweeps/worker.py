@@ -1,4 +1,4 @@
-"""One point of a sweep, where it runs: what travels there, and what comes back."""
+"""Run one trial of a sweep on a worker, and return its outcome."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from mlwrap.errors import JournalError, describe_error
 
 
 class SweepWorker:
-    """What travels to the workers."""
+    """The callable that is pickled to the workers."""
 
     def __init__(
-        self, call: Callable[..., Any], told_here: EffectiveSettings, around: ParentRun | None
+        self, call: Callable[..., Any], settings: EffectiveSettings, parent: ParentRun | None
     ) -> None:
         self._call = call
-        self._told = told_here
-        self._around = around
+        self._settings = settings
+        self._parent = parent
 
     def __call__(self, number: int, point: Mapping[str, Any], digest: str) -> tuple[int, tuple[Any, ...]]:
-        """Run one point; its number, and what :class:`SweepPoint` says of it after its parameters."""
-        import asyncio  # noqa: PLC0415 - whose CancelledError is no Exception
+        """Run one trial; return its number and the :class:`SweepPoint` fields that follow ``params``."""
+        import asyncio  # noqa: PLC0415 - its CancelledError is not an Exception
 
-        seen = _OutcomeReader()
-        around = self._around
-        if around is not None:
-            around = around._replace(tags={**around.tags, POINT: digest}, on_end=seen.on_end)
-        token = current.set(None)  # it was handed over, also to where it is this thread's own
+        reader = _OutcomeReader()
+        parent = self._parent
+        if parent is not None:
+            parent = parent._replace(tags={**parent.tags, POINT: digest}, on_end=reader.on_end)
+        token = current.set(None)  # the parent comes with the trial, also in a thread that has a current run
         failure: BaseException | None = None
         try:
-            with parent_scope(around), config.settings_scope(self._told):
+            with parent_scope(parent), config.settings_scope(self._settings):
                 result = self._call(**point)
                 if inspect.iscoroutine(result):
                     asyncio.run(result)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - it stays this point's own
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - it fails this trial only
             failure = error
         finally:
             current.reset(token)
-        return number, seen.outcome(failure)
+        return number, reader.outcome(failure)
 
 
 class _OutcomeReader:
-    """The run of one point, seen from outside."""
+    """Reads the outcome of a trial's run."""
 
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
         self._metrics: dict[str, float] = {}
 
     def on_end(self, recorder: Recorder) -> None:
-        """Read what it logged, while its folder is there; the first run is the point's own."""
+        """Read the metrics while the run's folder exists; the first run is the trial's own."""
         if self._recorder is not None:
             return
         self._recorder = recorder

@@ -78,7 +78,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(uri: str, **options) -> str:
     """A run with some of everything, which waits in the spool; gives its key."""
-    experiments._known.clear()  # so that each delivery makes the same requests
+    experiments._cache.clear()  # so that each delivery makes the same requests
     options = {"delivery": "off", "experiment": "faults", **options}
     with mlwrap.model_run(params=PARAMS, tags={"team": "vision"}, tracking_uri=uri, **options) as run:
         for step in range(STEPS):

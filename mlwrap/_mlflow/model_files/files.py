@@ -1,4 +1,4 @@
-"""A model's files on this machine: listed, hashed, zipped and copied, each byte read once for all of it."""
+"""List, hash, zip and copy a model's files, reading each byte once for all of it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mlwrap.errors import Unreachable
 
 MLMODEL = "MLmodel"
 _CHUNK_SIZE = 1 << 20  # bytes
-_PADDING = struct.Struct("<HHH")  # begins that of a header: its kind, its length, and to what is aligned
-_ZIPALIGN = 0xD935  # the kind that Android's zipalign writes
-_MAX_WORKERS = 4  # files; what hashes and copies them lets go of the interpreter
+_PADDING = struct.Struct("<HHH")  # head of a padding field: its id, its length, and the alignment
+_ZIPALIGN = 0xD935  # the field id of Android's zipalign
+_MAX_WORKERS = 4  # files at a time; hashing and copying release the GIL
 
 
 def local_path(location: str) -> Path | None:
-    """The path behind an artifact location on this machine's filesystem; ``None`` for any other."""
+    """Return the path of an artifact location on this machine's filesystem; ``None`` for any other."""
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -38,41 +38,41 @@ def local_path(location: str) -> Path | None:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     return _digest_and_checksum(file)[0]
 
 
 def _digest_and_checksum(file: Path) -> tuple[str, int]:
-    """SHA-256 of a file, in hexadecimal, and its CRC-32."""
-    found, crc = hashlib.sha256(), 0
+    """Return the SHA-256 of a file, in hexadecimal, and its CRC-32."""
+    sha256, crc = hashlib.sha256(), 0
     with file.open("rb", buffering=0) as stream:
-        while piece := stream.read(_CHUNK_SIZE):
-            found.update(piece)
-            crc = zlib.crc32(piece, crc)
-    return found.hexdigest(), crc
+        while chunk := stream.read(_CHUNK_SIZE):
+            sha256.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+    return sha256.hexdigest(), crc
 
 
 def list_files(folder: Path) -> list[str]:
-    """Relative paths of the files in ``folder``, ``MLmodel`` last: where it is, all is."""
-    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(found, key=lambda path: (path == MLMODEL, path))
+    """Return the relative paths of the files in ``folder``, ``MLmodel`` last: it marks completion."""
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(paths, key=lambda path: (path == MLMODEL, path))
 
 
-class _Hashed(io.RawIOBase):
-    """A file that is hashed in a thread beside while it is written, from its first byte to its last.
+class _HashedFile(io.RawIOBase):
+    """A file that a second thread hashes while it is written, from its first byte to its last.
 
     Args:
         path: The file.
-        mode: If it is new, who may read it.
-        there: The bytes that are in it already, as they are to be: written to it, they are but hashed.
+        mode: The permissions of a new file.
+        already_written: The range of bytes that the file already contains; they are only hashed.
     """
 
-    def __init__(self, path: Path, mode: int, there: range = range(0)) -> None:
+    def __init__(self, path: Path, mode: int, already_written: range = range(0)) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
-        if not there:
+        if not already_written:
             os.ftruncate(self._descriptor, 0)
-        self._there = there
-        self._at = 0
+        self._already_written = already_written
+        self._position = 0
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
         self._hashing: Future[None] | None = None
@@ -81,7 +81,7 @@ class _Hashed(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Write all of ``data``; what is large must not change after it."""
+        """Write all of ``data``; a large buffer must not change afterwards."""
         if self._hashing is not None:
             self._hashing.result()
             self._hashing = None
@@ -89,20 +89,20 @@ class _Hashed(io.RawIOBase):
             self._hash.update(data)
         else:
             self._hashing = self._thread.submit(self._hash.update, data)
-        left = memoryview(data)
-        if self._at in self._there:
-            self._at += len(left)
+        remaining = memoryview(data)
+        if self._position in self._already_written:
+            self._position += len(remaining)
             return len(data)
-        while left:
-            written = os.pwrite(self._descriptor, left, self._at)
-            self._at += written
-            left = left[written:]
+        while remaining:
+            written = os.pwrite(self._descriptor, remaining, self._position)
+            self._position += written
+            remaining = remaining[written:]
         return len(data)
 
     def digest(self) -> str:
-        """Of what was written, in hexadecimal; that is all that the file has then."""
+        """Cut the file off after the last written byte, and return its hash in hexadecimal."""
         self._thread.shutdown()
-        os.ftruncate(self._descriptor, self._at)
+        os.ftruncate(self._descriptor, self._position)
         return self._hash.hexdigest()
 
     def close(self) -> None:
@@ -119,30 +119,30 @@ def assemble(
     saved: Mapping[str, StagedFile] = {},
     added: AbstractSet[str] = frozenset(),
 ) -> dict[str, str]:
-    """Lay a model's files out as loaders want them; what an earlier delivery did is left alone.
+    """Write a model's files in the layout that loaders expect; keep what an earlier delivery did.
 
     Args:
-        staged: What the saver wrote.
-        zips: The path of each zip file to make, to what it is made of; uncompressed.
-        into: Where the files are to lie: ``staged`` itself, or an empty folder, and then ``staged`` stays as
-            it is.
-        saved: The saver's files, by relative path: these and no others are laid out, and are compared with
-            what is staged. Empty if nobody knows them.
-        added: Paths of the files that delivery has written beside them, or in their place.
+        staged: The folder that the saver wrote.
+        zips: Path of each zip file to make, uncompressed, and its contents.
+        into: The folder for the files: ``staged`` itself, or an empty folder, in which case ``staged`` stays
+            unchanged.
+        saved: The saver's files, by relative path: only these are laid out, and they are compared with the
+            staged files. Empty if unknown.
+        added: Paths of the files that delivery wrote beside them, or in their place.
 
     Returns:
         SHA-256 of every file but ``MLmodel``, by its relative path.
 
     Raises:
-        Damaged: What is staged is not what was saved.
+        Damaged: The staged files differ from the saved ones.
     """
-    found = {}
+    manifest = {}
     for file, zipped in zips.items():
         folder, inner = staged / zipped.folder, f"{zipped.folder}/"
-        if not (staged / file).exists():  # else it was made, and the folder left
+        if not (staged / file).exists():  # else an earlier delivery made it, and did not remove the folder
             members = {path.removeprefix(inner): saved[path] for path in saved if path.startswith(inner)}
             check_staged(folder, members)
-            found[file] = _zip_folder(folder, zipped, into / file, members, in_place=into == staged)
+            manifest[file] = _zip_folder(folder, zipped, into / file, members, in_place=into == staged)
         if into == staged:
             shutil.rmtree(folder, ignore_errors=True)
     folders = tuple(f"{zipped.folder}/" for zipped in zips.values())
@@ -150,17 +150,17 @@ def assemble(
         path: file for path, file in saved.items() if not path.startswith(folders) and path not in added
     }
     check_staged(staged, single)
-    wanted = {*single, *added, *zips}
+    expected = {*single, *added, *zips}
     others = []
     for path in list_files(staged):
-        if path == MLMODEL or path in found or path.startswith(folders):
+        if path == MLMODEL or path in manifest or path.startswith(folders):
             continue
-        if not saved or path in wanted:
+        if not saved or path in expected:
             others.append(path)
-        elif into == staged:  # the folder becomes the model's own
+        elif into == staged:  # the staged folder becomes the model's own
             (staged / path).unlink()
 
-    def take(path: str) -> str:
+    def hash_or_copy(path: str) -> str:
         if into == staged:
             sha256, crc = _digest_and_checksum(staged / path)
         else:
@@ -169,89 +169,89 @@ def assemble(
         return sha256
 
     large = {path for path in others if (staged / path).stat().st_size > _CHUNK_SIZE}
-    with ThreadPoolExecutor(_MAX_WORKERS) as pool:  # a small one takes less than to hand it over does
-        taken = {path: pool.submit(take, path) for path in large}
-        found |= {path: take(path) for path in others if path not in large}
-        found |= {path: future.result() for path, future in taken.items()}
-    return dict(sorted(found.items()))
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:  # a small file takes less time than the handover
+        futures = {path: pool.submit(hash_or_copy, path) for path in large}
+        manifest |= {path: hash_or_copy(path) for path in others if path not in large}
+        manifest |= {path: future.result() for path, future in futures.items()}
+    return dict(sorted(manifest.items()))
 
 
 def _zip_folder(
     folder: Path, zipped: Zip, target: Path, saved: Mapping[str, StagedFile], *, in_place: bool
 ) -> str:
-    """Make a zip file of a folder's content; its SHA-256.
+    """Make a zip file of a folder's content and return its SHA-256.
 
     Args:
         folder: The folder.
-        zipped: What is known of it.
+        zipped: The record of the folder.
         target: The zip file.
-        saved: The files in it that were saved; empty if nobody knows them.
-        in_place: The file with room for a header may be made into it, and is gone then.
+        saved: The saved files of the folder; empty if unknown.
+        in_place: Whether the file with room for a header may become the zip file, and so disappear.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, there = target.with_name(f".{target.name}.part"), range(0)
+    part, already_written = target.with_name(f".{target.name}.part"), range(0)
     members = {}
     if zipped.around:
-        around, content = folder / zipped.around, range(zipped.start, zipped.start + zipped.length)
-        members[around] = content  # the first: behind its header all stays where it is
+        padded, content = folder / zipped.around, range(zipped.start, zipped.start + zipped.length)
+        members[padded] = content  # the first, so that its bytes stay in place behind the header
         if in_place:
-            part, there = around, content
+            part, already_written = padded, content
     for path in sorted(folder.rglob("*")):
         if path.is_file() and (not saved or path.relative_to(folder).as_posix() in saved):
             members.setdefault(path, range(path.stat().st_size))
-    # It can't seek, so that the hash is right at the end: the archive's directory tells sizes and checksums.
-    with _Hashed(part, 0o600, there) as stream:
+    # The stream can't seek, so its hash is final: the zip's directory holds sizes and checksums.
+    with _HashedFile(part, 0o600, already_written) as stream:
         with zipfile.ZipFile(stream, "w") as archive:
             for path, content in members.items():
                 _add(archive, path, content, path.relative_to(folder).as_posix())
             for entry in archive.infolist():
                 name = f"{zipped.folder}/{entry.filename}"
                 check_content(name, saved.get(entry.filename), entry.CRC)
-        found = stream.digest()
+        sha256 = stream.digest()
     part.rename(target)
-    return found
+    return sha256
 
 
 def _add(archive: zipfile.ZipFile, path: Path, content: range, name: str) -> None:
-    """Add these bytes of a file; if others come before them, behind a header just as long as those."""
-    entry = zipfile.ZipInfo(name)  # without the time of day
+    """Add a range of a file's bytes; if it has an offset, behind a header exactly as long as the offset."""
+    entry = zipfile.ZipInfo(name)  # a fixed time, so that the bytes are reproducible
     entry.file_size = len(content)
     if content.start:
-        entry.CRC = 0  # what the header is to say of it comes behind the content
+        entry.CRC = 0  # the header's checksum follows the content
         room = content.start - len(entry.FileHeader(zip64=True))
         entry.extra = _PADDING.pack(_ZIPALIGN, room - 4, 1).ljust(room, b"\0")
     with (
         path.open("rb", buffering=0) as source,
-        archive.open(entry, "w", force_zip64=content.start > 0) as member,  # as its length was reckoned with
+        archive.open(entry, "w", force_zip64=content.start > 0) as member,  # the offset allows for zip64
     ):
         source.seek(content.start)
-        left = len(content)
-        while left:
-            piece = source.read(min(left, _CHUNK_SIZE))
-            if not piece:
-                raise damaged(name, f"is {left:,} bytes shorter than it was when it had been saved")
-            member.write(piece)
-            left -= len(piece)
+        remaining = len(content)
+        while remaining:
+            chunk = source.read(min(remaining, _CHUNK_SIZE))
+            if not chunk:
+                raise damaged(name, f"is {remaining:,} bytes shorter than it was when it had been saved")
+            member.write(chunk)
+            remaining -= len(chunk)
 
 
 def _copy_and_hash(source: Path, target: Path) -> tuple[str, int]:
-    """Copy a file; its SHA-256 and CRC-32."""
+    """Copy a file and return its SHA-256 and CRC-32."""
     target.parent.mkdir(parents=True, exist_ok=True)
     crc = 0
-    with source.open("rb", buffering=0) as content, _Hashed(target, 0o600) as stream:
-        while piece := content.read(_CHUNK_SIZE):
-            crc = zlib.crc32(piece, crc)
-            stream.write(piece)
-        found = stream.digest()
+    with source.open("rb", buffering=0) as content, _HashedFile(target, 0o600) as stream:
+        while chunk := content.read(_CHUNK_SIZE):
+            crc = zlib.crc32(chunk, crc)
+            stream.write(chunk)
+        sha256 = stream.digest()
     shutil.copystat(source, target)
-    return found, crc
+    return sha256, crc
 
 
 @contextlib.contextmanager
 def staging_dir(staged: Path, target: Path) -> Iterator[Path]:
-    """Where to build what is renamed to ``target``: ``staged`` itself, or beside the target.
+    """Yield the folder to build ``target`` in: ``staged`` itself, or one beside the target.
 
-    Beside it where the two are on different filesystems. What is not renamed at the end is removed.
+    The folder is beside the target if the two are on different filesystems, and is removed unless renamed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -259,7 +259,7 @@ def staging_dir(staged: Path, target: Path) -> Iterator[Path]:
     probe = staged.with_name(f".{staged.name}.part")
     probe.mkdir(exist_ok=True)
     try:
-        probe.rename(part)  # the one sure test: two mounts of one filesystem can't be told otherwise
+        probe.rename(part)  # the only sure test: st_dev is the same for two mounts of one filesystem
     except OSError as error:
         probe.rmdir()
         if error.errno != errno.EXDEV:
@@ -277,12 +277,14 @@ def staging_dir(staged: Path, target: Path) -> Iterator[Path]:
 
 
 def check_copied(folder: Path, manifest: Mapping[str, str]) -> None:
-    """Compare what is in a folder with what was to be written there.
+    """Compare the files in a folder with the manifest.
 
     Raises:
-        Unreachable: A file is not as it should be.
+        Unreachable: A file differs from its entry in the manifest.
     """
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
-        for path, there in zip(manifest, pool.map(lambda path: digest(folder / path), manifest), strict=True):
-            if there != manifest[path]:
+        for path, sha256 in zip(
+            manifest, pool.map(lambda path: digest(folder / path), manifest), strict=True
+        ):
+            if sha256 != manifest[path]:
                 raise Unreachable(f"{path} was not written to {folder} as it is, so the model stays here.")

@@ -1,4 +1,4 @@
-"""An input example in MLflow's own form, which its loaders, its pages and its servers read."""
+"""Write an input example in MLflow's own format, which its loaders, its UI and its servers read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.models import Model as MLmodel
 from mlflow.models import infer_signature
-from mlflow.models.utils import _save_example  # as MLflow's flavors do: the form is its own
+from mlflow.models.utils import _save_example  # private, but MLflow's flavors use it: it defines the format
 
 from mlwrap._journal.input_example import Example
 
@@ -15,14 +15,14 @@ EXAMPLE_FILES = ("input_example.json", "serving_input_example.json")
 
 
 def add_example(mlmodel: MLmodel, staged: Path) -> str | None:
-    """Write the example that is staged with a model as MLflow does; it tells the inputs if nobody else did.
+    """Write a model's staged example in MLflow's format; infer the inputs from it if no signature exists.
 
     Args:
-        mlmodel: The model's description, brought up to date here.
-        staged: The model's folder.
+        mlmodel: The model's description; updated here.
+        staged: The model's staged folder.
 
     Returns:
-        Why it could not be written; ``None`` if it was, or there is none.
+        Why the example could not be written; ``None`` if it was written, or if the model has none.
     """
     try:
         example = Example.read(staged)
@@ -32,11 +32,11 @@ def add_example(mlmodel: MLmodel, staged: Path) -> str | None:
         _save_example(mlmodel, value, str(staged))
         if mlmodel.signature is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # advice on integers that may be missing one day
+                warnings.simplefilter("ignore")  # MLflow's advice on integers that may be missing later
                 mlmodel.signature = infer_signature(value)
-    except Exception as error:  # noqa: BLE001 - an example is a bonus: it must not cost the model
+    except Exception as error:  # noqa: BLE001 - a failed example must not lose the model
         for name in EXAMPLE_FILES:
             (staged / name).unlink(missing_ok=True)
-        mlmodel.saved_input_example_info = None  # type: ignore[assignment] # as in a new one
+        mlmodel.saved_input_example_info = None  # type: ignore[assignment] # the value in a new MLmodel
         return f"its input_example could not be written for MLflow: {type(error).__name__}: {error}"
     return None

@@ -1,4 +1,4 @@
-"""What MLflow reads of a model: ``MLmodel``, and the files that say what its environment was."""
+"""Write the files that MLflow reads of a model: ``MLmodel`` and the environment files."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ from mlwrap._mlflow.model_files.input_examples import EXAMPLE_FILES, add_example
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is ten times faster, where it is there
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper is ten times faster
 
 
 def write_mlmodel(
     staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path
 ) -> dict[str, str]:
-    """Lay a model's files out in ``into``, ``MLmodel`` and the environment files among them.
+    """Write a model's files to ``into``, including ``MLmodel`` and the environment files.
 
     The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that
-    stock MLflow loads, the flavor ``mlwrap`` names the saver that can give the very object back, with the
+    stock MLflow loads, the flavor ``mlwrap`` names the saver that restores the original object, and the
     SHA-256 of every other file.
 
     Returns:
         SHA-256 of every file but ``MLmodel``, by its relative path.
 
     Raises:
-        Damaged: What is staged is not what was saved.
+        Damaged: The staged files differ from the saved ones.
     """
     saved = record.saved
     if saved is None:
         return {}
     mlmodel = MLmodel(artifact_path=model.location, run_id=run_id, model_id=model.model_id)
-    written = _write_environment(staged, record)
+    environment_files = _write_environment(staged, record)
     model.troubles = [
         trouble
         for trouble in (_add_signature(mlmodel, saved.signature), add_example(mlmodel, staged))
         if trouble is not None
     ]
-    manifest = assemble(staged, saved.zips, into, saved=record.files, added=written | set(EXAMPLE_FILES))
+    manifest = assemble(
+        staged, saved.zips, into, saved=record.files, added=environment_files | set(EXAMPLE_FILES)
+    )
     mlmodel.model_size_bytes = sum((into / path).stat().st_size for path in manifest)
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
@@ -75,7 +77,7 @@ def write_mlmodel(
 
 
 def _write_environment(staged: Path, record: Model) -> set[str]:
-    """Write the files that say what is to be installed; their names."""
+    """Write the files that list the model's dependencies; return their names."""
     (staged / "requirements.txt").write_text("".join(f"{line}\n" for line in record.requirements))
     python = record.python
     environment: dict[str, dict[str, Any]] = {
@@ -100,8 +102,8 @@ def _yaml(content: dict[str, Any], *, sort_keys: bool = False) -> str:
 
 
 def _add_signature(mlmodel: MLmodel, signature: Signature | None) -> str | None:
-    """Add the model's signature; why MLflow has none, where it can't describe what the model takes."""
-    if signature is None or not signature.inputs:  # of what takes nothing MLflow knows no signature
+    """Add the model's signature; return why it was not added if MLflow can't describe the inputs."""
+    if signature is None or not signature.inputs:  # MLflow has no signature without inputs
         return None
     try:
         outputs = _schema(signature.outputs) if signature.outputs else None
@@ -109,26 +111,26 @@ def _add_signature(mlmodel: MLmodel, signature: Signature | None) -> str | None:
         if signature.columns:
             inputs = Schema([ColSpec(DataType.double, name) for name in signature.columns])
         mlmodel.signature = ModelSignature(inputs=inputs, outputs=outputs)
-    except Exception as error:  # noqa: BLE001 - a signature must not cost the model
+    except Exception as error:  # noqa: BLE001 - a failed signature must not lose the model
         return f"it has no signature in MLflow, which can't describe it: {type(error).__name__}: {error}"
     return None
 
 
 def _schema(specs: tuple[TensorSpec, ...], *, fed: bool = False) -> Schema:
-    """MLflow's schema.
+    """Return MLflow's schema of tensors.
 
     Args:
-        specs: Of the tensors.
-        fed: Whether it is of inputs. MLflow's type ``str`` refuses bytes and arrays of Python objects, which
-            is how frames hold text. One-dimensional objects are its type that takes all of them, of any shape
-            (``_enforce_tensor_spec`` in ``mlflow/models/utils.py``).
+        specs: The tensors' specifications.
+        fed: Whether they are inputs. MLflow's type ``str`` rejects bytes and arrays of Python objects, which
+            frames use for text. One-dimensional ``object`` is the MLflow type that accepts all of them, in
+            any shape (``_enforce_tensor_spec`` in ``mlflow/models/utils.py``).
     """
-    # numpy is MLflow's own dependency; its dtypes are how MLflow spells a tensor's type.
-    import numpy as np  # noqa: PLC0415 - only where there is a signature
+    # numpy is a dependency of MLflow, which describes a tensor's type by a numpy dtype.
+    import numpy as np  # noqa: PLC0415 - only needed with a signature
 
-    def made(spec: TensorSpec) -> MlflowTensorSpec:
+    def to_mlflow_spec(spec: TensorSpec) -> MlflowTensorSpec:
         if fed and spec.dtype == "str":
             return MlflowTensorSpec(np.dtype("object"), [-1], spec.name)
         return MlflowTensorSpec(np.dtype(spec.dtype), list(spec.shape), spec.name)
 
-    return Schema([made(spec) for spec in specs])
+    return Schema([to_mlflow_spec(spec) for spec in specs])

@@ -1,4 +1,4 @@
-"""Stock MLflow loads a model, and predicts, without running code that came with it."""
+"""Predict with stock MLflow without running code that came with the model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _KERAS = ("keras", "tf_keras", "tensorflow.keras")
 
 
 def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
-    """What MLflow's own generic loader predicts for an example; ``None`` where it has no loader for it.
+    """Predict for an example with MLflow's generic loader; return ``None`` if the model has no pyfunc flavor.
 
     Args:
         folder: The model's files.
-        value: The example, or ``None`` to load the model and no more.
-        trust: Whether code may run that came with the model.
+        value: The example, or ``None`` to only load the model.
+        trust: Whether code that came with the model may run.
 
     Raises:
-        LoadError: It would run code that came with the model, without ``trust``.
+        LoadError: Loading would run code that came with the model, and ``trust`` is false.
         Exception: Whatever the loader or the model raises.
     """
     if mlflow.pyfunc.FLAVOR_NAME not in MLmodel.load(str(folder)).flavors:
@@ -36,18 +36,18 @@ def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
 
 
 def _require_no_code(folder: Path) -> None:
-    """See that stock MLflow runs nothing that came with a model, whose description it trusts.
+    """Check that stock MLflow, which trusts a model's description, would run no code of the model.
 
     Raises:
-        LoadError: The description names code, or another loader than MLflow's own, or there is a pickle.
+        LoadError: The description names code or a loader other than MLflow's own, or the model has a pickle.
     """
     flavors = MLmodel.load(str(folder)).flavors
     pyfunc = flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    why, known = None, is_shipped(folder, pyfunc)
+    why, shipped = None, is_shipped(folder, pyfunc)
     others = [config for config in flavors.values() if isinstance(config, dict) and config is not pyfunc]
-    if any(config.get("code") for config in (others if known else [*others, pyfunc])):
+    if any(config.get("code") for config in (others if shipped else [*others, pyfunc])):
         why = "it brings code of its own"
-    elif not known and not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
+    elif not shipped and not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
         why = f"it is to be loaded by {pyfunc['loader_module']}, which is not MLflow's"
     elif pickles := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
         why = f"{pickles[0]} in it is a pickle"

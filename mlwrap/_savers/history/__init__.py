@@ -1,4 +1,4 @@
-"""What does a fit leave behind: losses, epochs, the inputs it was fed?
+"""What a Keras ``fit`` leaves behind: losses, epochs, and the types and shapes of its inputs.
 
 Never reads a dataset.
 """

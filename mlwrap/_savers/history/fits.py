@@ -1,8 +1,8 @@
-"""Watch what Keras's ``History`` is told while a run lasts.
+"""Record the epochs of each Keras ``fit`` during a run, through ``History.on_epoch_end``.
 
-A ``History`` does not keep at which epoch each of its values came (``validation_freq=``), ``evaluate()`` of
-Keras 2 and tf_keras drops the one of ``fit``, and a model that was read from a file has none. So while a run
-lasts mlwrap notes what it is told, in ``History.on_epoch_end``; nothing else of Keras is changed.
+A ``History`` does not keep the epoch of each value (``validation_freq=``). ``evaluate()`` of Keras 2 and
+tf_keras drops the ``History`` of ``fit``, and a model that was read from a file has none. So mlwrap records
+what each ``History`` receives while a run lasts; it changes nothing else of Keras.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from mlwrap._savers.identify import has_class
 
 _MODULES = ("keras.src.callbacks", "tf_keras.src.callbacks")
 _fits: WeakKeyDictionary[Any, Fit] = WeakKeyDictionary()  # by History
-_models: WeakKeyDictionary[Any, list[Fit]] = WeakKeyDictionary()  # the latest of each
+_models: WeakKeyDictionary[Any, list[Fit]] = WeakKeyDictionary()  # the latest fit of each model
 _identities: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 _current: Callable[[], FitLog | None] | None = None
 
 
 class Fit:
-    """One ``fit``, as its ``History`` tells of it; it keeps no model alive.
+    """One ``fit``, as its ``History`` records it; does not keep the model alive.
 
     Attributes:
         history: The values of each metric: the dictionary of the ``History`` itself.
-        epochs: At which epoch each of them came.
-        before: The steps in the run before its epoch 0.
+        epochs: The epoch of each value, by metric.
+        before: The number of steps in the run before epoch 0 of this fit.
         is_placed: Whether ``before`` is known.
-        prefix: What stands before the names of its metrics.
+        prefix: The prefix of its metrics' names.
         live_in: The fits of the run that it is logged to while it runs.
-        live_names: The metrics that are.
-        fed: What it was fed, as :func:`mlwrap._savers.history.fit_inputs.fed_by` tells it;
+        live_names: The metrics that are logged while it runs.
+        fed: The data that it was fed, as :func:`mlwrap._savers.history.fit_inputs.fed_by` returns it;
             ``None`` if that is not known.
-        identity: Stands for the model, also when that is gone.
+        identity: An object that identifies the model, also after the model is gone.
     """
 
     def __init__(self, history: Any) -> None:
@@ -55,103 +55,103 @@ class Fit:
 
     @property
     def model(self) -> Any:
-        """The model, while it lives."""
+        """The model; ``None`` once it is gone."""
         return self._model()
 
     @property
     def epoch(self) -> list[int]:
-        """The epochs so far, as in a ``History``."""
+        """The epochs so far, as a ``History`` has them."""
         return sorted(set(itertools.chain.from_iterable(self.epochs.values())))
 
     def is_live(self) -> bool:
-        """Whether the run that is current has its values already; where there is none, any run."""
+        """Return whether the current run, or any run if none is current, has its values already."""
         log = _current() if _current is not None else None
         return self.live_in is not None and log in {None, self.live_in}
 
     def epochs_of(self, name: str, count: int) -> list[int] | None:
-        """The epochs of a metric's ``count`` values; ``None`` where not each of them was seen once."""
+        """Return the epochs of a metric's ``count`` values; ``None`` unless each was seen exactly once."""
         epochs = self.epochs.get(name, [])
-        is_whole = len(epochs) == count and all(a < b for a, b in itertools.pairwise(epochs))
-        return epochs if is_whole else None
+        is_complete = len(epochs) == count and all(a < b for a, b in itertools.pairwise(epochs))
+        return epochs if is_complete else None
 
 
 def fed_to(model: Any) -> Any:
-    """What the latest ``fit`` of a model that was watched was fed; ``None`` if that is not known."""
+    """Return what a model's latest watched ``fit`` was fed; ``None`` if that is not known."""
     fit = latest_fit(model)
     return fit.fed if isinstance(fit, Fit) else None
 
 
 class FitLog:
-    """The fits of one run, in their order."""
+    """The fits of one run, in order."""
 
     def __init__(self) -> None:
         self.fits: list[Fit] = []
 
     def of(self, model: Any) -> list[Fit]:
-        """Those of one model."""
+        """Return the fits of one model."""
         return [fit for fit in self.fits if fit.model is model]
 
     def add(self, fit: Fit, epoch: int) -> None:
-        """Add one that begins with ``epoch``: its steps come after those of its model's earlier fits."""
+        """Add a fit that begins with ``epoch``; its steps follow those of its model's earlier fits."""
         ends = [other.before + other.epoch[-1] + 1 for other in self.of(fit.model) if other.epoch]
         fit.before, fit.is_placed = max(0, max(ends, default=0) - epoch), True
         self.fits.append(fit)
 
 
 def is_history(value: object) -> bool:
-    """Tell whether ``value`` is what ``fit`` of Keras 3, Keras 2 or tf_keras returns."""
+    """Return whether ``value`` is a ``History`` of Keras 3, Keras 2 or tf_keras."""
     return has_class(value, "History", packages=("keras", "tf_keras"))
 
 
 def identity_of(model: Any) -> Any:
-    """What the fits of a model have as their ``identity``; the model itself if none was watched."""
+    """Return the ``identity`` of a model's fits; the model itself if no fit was watched."""
     try:
         return _identities.get(model, model)
-    except TypeError:  # it can't be hashed
+    except TypeError:  # the model is not hashable
         return model
 
 
 def fit_of(history: Any) -> Any:
-    """The ``Fit`` of a ``History`` that was watched, else the ``History`` itself."""
+    """Return the ``Fit`` of a watched ``History``, else the ``History`` itself."""
     return _fits.get(history, history) if is_history(history) else history
 
 
 def latest_fit(model: Any) -> Any:
-    """The last training that a model remembers, or that was seen of it; ``None`` for none."""
+    """Return the last fit that a model records, or that was watched; ``None`` if there was none."""
     history = getattr(model, "history", None)
     if is_history(history) and getattr(history, "epoch", None):
         return fit_of(history)
-    with contextlib.suppress(TypeError):  # of a model that can't be hashed
+    with contextlib.suppress(TypeError):  # the model is not hashable
         return next(iter(_models.get(model, ())), None)
     return None
 
 
 def mark_logged_live(history: Any, epochs: int, prefix: str, log: FitLog) -> set[str]:
-    """Say that the ``fit`` of a ``History`` is logged while it runs.
+    """Mark the ``fit`` of a ``History`` as logged while it runs.
 
     Args:
         history: The History.
-        epochs: How many there were in the run before its own, whose steps come after them.
-        prefix: What stands before the names of its metrics.
+        epochs: The number of epochs in the run before its own; its steps follow them.
+        prefix: The prefix of its metrics' names.
         log: The fits of the run that it is logged to.
 
     Returns:
-        Where the names of its metrics that are logged go.
+        A set for the caller to add the names of logged metrics to.
     """
     if not is_history(history):
         return set()
-    fit = _watched(history, 0)
+    fit = _fit_of_watched(history, 0)
     fit.before, fit.prefix, fit.live_in, fit.is_placed = epochs, prefix, log, True
     return fit.live_names
 
 
 def watch_fits(current: Callable[[], FitLog | None]) -> None:
-    """Note what every ``History`` is told from now on, also of a Keras that is yet to be imported.
+    """Record the epochs of every ``History`` from now on, also of a Keras that is imported later.
 
     Args:
-        current: Gives the fits of the run that is current.
+        current: Returns the fits of the current run.
     """
-    global _current  # noqa: PLW0603 - Keras has one History, too
+    global _current  # noqa: PLW0603 - Keras has one History class, too
     if _current is None:
         for module in _MODULES:
             wrapt.register_post_import_hook(_watch, module)
@@ -164,16 +164,16 @@ def _watch(module: Any) -> None:
     @functools.wraps(original)
     def on_epoch_end(self: Any, epoch: int, logs: Any = None) -> None:
         original(self, epoch, logs)
-        with contextlib.suppress(Exception):  # what is noted is a bonus
-            fit = _watched(self, epoch)
+        with contextlib.suppress(Exception):  # the record is optional
+            fit = _fit_of_watched(self, epoch)
             for name in logs or ():
                 fit.epochs.setdefault(str(name), []).append(int(epoch))
 
     module.History.on_epoch_end = on_epoch_end
 
 
-def _watched(history: Any, epoch: int) -> Fit:
-    """The ``Fit`` of a ``History``, made when it is first met."""
+def _fit_of_watched(history: Any, epoch: int) -> Fit:
+    """Return the ``Fit`` of a ``History``; create it on the first call."""
     fit = _fits.get(history)
     if fit is None:
         fit = _fits[history] = Fit(history)

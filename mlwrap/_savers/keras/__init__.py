@@ -1,4 +1,4 @@
-"""How is a Keras model written, and read back to be trained on?
+"""Savers for Keras models, layers, files and weights.
 
-Never imports Keras before an object of Keras is there.
+Never imports Keras before an object of Keras exists.
 """

@@ -1,6 +1,6 @@
-"""Paths to ``.keras`` files: zips with their version in ``metadata.json`` and the model in ``config.json``.
+"""Save ``.keras`` files by path: zips with a version in ``metadata.json`` and the model in ``config.json``.
 
-The file is copied, and told from what is in it; Keras need not be imported for that.
+The file is copied and described from its content; Keras need not be imported for that.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import LoadError, SaveError
 
 _DATA = "data"
-_MAX_JSON_BYTES = 1 << 26  # bytes of a model's configuration; a large one has a megabyte
-_LAYER_HOMES = ("layers", "utils")  # FeatureSpace is in the second
-_LAST_OF_KERAS_2 = 15  # the minor version; of 2.16 and later it is tf_keras
+_MAX_JSON_BYTES = 1 << 26  # bytes of a model's configuration; that of a large model has a megabyte
+_LAYER_HOMES = ("layers", "utils")  # FeatureSpace is in utils
+_LAST_OF_KERAS_2 = 15  # the minor version; 2.16 and later is tf_keras
 
 
 class KerasFileSaver(KerasSaver):
@@ -38,7 +38,7 @@ class KerasFileSaver(KerasSaver):
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a ``.keras`` file."""
+        """Return whether ``value`` is the path of a ``.keras`` file."""
         path = named_path(value)
         return path is not None and path.suffix == ".keras" and os.path.isfile(path)  # noqa: PTH113
 
@@ -46,7 +46,7 @@ class KerasFileSaver(KerasSaver):
         """Copy the file, and read from it which Keras it needs.
 
         Raises:
-            SaveError: It is no ``.keras`` file, or a damaged one.
+            SaveError: It is not a ``.keras`` file, or is damaged.
             SpoolError: It can't be read.
         """
         file = folder / _DATA / "model.keras"
@@ -65,7 +65,7 @@ class KerasFileSaver(KerasSaver):
                 "Was it cut short? Save the model again.",
                 value,
             ) from error
-        # What its Keras would not find is known where that is imported; a file is copied without it, too.
+        # Only an imported Keras can tell what it would not find; without one the file is copied anyway.
         names = names_of(config if package in sys.modules else {}, sys.modules.get(package))
         warn_of_forms(names, package)
         flavor, settings = flavor_of(package, version)
@@ -82,7 +82,7 @@ class KerasFileSaver(KerasSaver):
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: a file remembers nothing of its training."""
+        """Return none: a file has no record of its training."""
         return ()
 
 
@@ -95,37 +95,43 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _is_of_layer(config: Any) -> bool:
-    """Whether a configuration is that of a layer of Keras's, which stock MLflow can't predict with."""
+    """Return whether a configuration is that of a Keras layer, which stock MLflow can't predict with."""
     module = str(config.get("module")).removeprefix("tf_").removeprefix("keras.").removeprefix("src.")
     return module.partition(".")[0] in _LAYER_HOMES
 
 
 def package_of(version: str) -> str:
-    """The package of Keras that says of itself that it is this version."""
+    """Return the Keras package that has this version."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return "tf_keras" if major == 2 and minor > _LAST_OF_KERAS_2 else "keras"  # noqa: PLR2004
 
 
 def declared_inputs(config: Any) -> Signature | None:
-    """Inputs of a sequential or functional model, from its configuration; outputs are not told there."""
+    """Return the inputs of a sequential or functional model from its configuration, which omits outputs."""
     inner = config["config"]
-    known = {
+    input_layers = {
         layer["config"]["name"]: layer["config"]
         for layer in inner["layers"]
         if layer["class_name"] == "InputLayer"
     }
     if config["class_name"] == "Sequential":
         return (
-            Signature(inputs=tuple(_spec_of_layer(None, found) for found in known.values()))
-            if known
+            Signature(inputs=tuple(_spec_of_layer(None, layer) for layer in input_layers.values()))
+            if input_layers
             else None
         )
     inputs = inner["input_layers"]
     if isinstance(inputs, dict):
-        return Signature(inputs=tuple(_spec_of_layer(name, known[at[0]]) for name, at in inputs.items()))
-    names = [inputs[0]] if isinstance(inputs[0], str) else [at[0] for at in inputs]
+        return Signature(
+            inputs=tuple(
+                _spec_of_layer(name, input_layers[reference[0]]) for name, reference in inputs.items()
+            )
+        )
+    names = [inputs[0]] if isinstance(inputs[0], str) else [reference[0] for reference in inputs]
     several = len(names) > 1
-    return Signature(inputs=tuple(_spec_of_layer(name if several else None, known[name]) for name in names))
+    return Signature(
+        inputs=tuple(_spec_of_layer(name if several else None, input_layers[name]) for name in names)
+    )
 
 
 def _spec_of_layer(name: str | None, layer: Mapping[str, Any]) -> TensorSpec:

@@ -1,11 +1,11 @@
-"""A Keras 3 model is written as a folder that delivery makes a ``.keras`` file of, writing next to nothing.
+"""Write a Keras 3 model as a folder that delivery turns into a ``.keras`` file with almost no copying.
 
-Keras's own zip file is built in memory, twice the size of the model, while a folder is written in a fifth of
-the time. Nearly all of that is one file, of weights. They are written with room before them: so the zip file
-can be made around them where they are, its header before and the other members behind.
+Keras builds its own zip file in memory, in twice the size of the model; a folder takes a fifth of the time.
+Nearly all of that is one file of weights. It is written with space before it, so that delivery can build
+the zip file in place: its header before the weights, and the other members after them.
 
-What that takes is not Keras's public interface. Where it is not as it is in Keras 3.15, or a model has a way
-of its own to be saved, the folder is written by ``model.save``, and its files are copied into the zip file.
+This needs private functions of Keras. If they differ from those of Keras 3.15, or a model overrides how it is
+saved, ``model.save`` writes the folder, and its files are copied into the zip file.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from typing import Any
 from mlwrap._journal.records import Zip
 from mlwrap._savers.keras_checks.archive import WEIGHTS
 
-_HEADER_SIZE = 512  # bytes; a header takes 66, and its padding 6 at least
-_CHUNK_SIZE = 1 << 20  # bytes; a write of 20 MB took ten times as long where the page cache had to grow
+_HEADER_SIZE = 512  # bytes; a header needs 66, and its padding at least 6
+_CHUNK_SIZE = 1 << 20  # bytes; writing 20 MB at once took ten times as long if the page cache had to grow
 _LIBRARY = "keras.src.saving.saving_lib"
 _KINDS = ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer", "Loss")
 _PARTS = ("H5IOStore", "DiskIOStore", "_serialize_model_as_json", "_save_state")
 
 
 def can_write_folders(keras: Any) -> bool:
-    """Whether this Keras writes models as folders at all."""
+    """Return whether this Keras can write models as folders."""
     return "zipped" in inspect.signature(keras.saving.save_model).parameters
 
 
 def write_folder(model: Any, folder: Path) -> Zip:
-    """Write a model; what delivery is to make of it, where ``folder`` is in the model's ``data``.
+    """Write a model as a folder; return how delivery zips it, if ``folder`` is in the model's ``data``.
 
     Raises:
         OSError: It can't be written.
-        Exception: Keras's, where it can't write the model.
+        Exception: An error of Keras, if Keras can't write the model.
     """
     path = f"{folder.parent.name}/{folder.name}"
     library: Any = import_module(_LIBRARY)
-    with _telling_what_is_left_out():
-        if _is_known(library) and _saves_as_keras_does(model):
+    with _with_skipped_attributes():
+        if _has_private_parts(library) and _uses_keras_save(model):
             length = _write_model(model, folder, library)
             return Zip(folder=path, around=WEIGHTS, start=_HEADER_SIZE, length=length)
         model.save(str(folder), zipped=False)
@@ -54,51 +54,51 @@ def write_folder(model: Any, folder: Path) -> Zip:
 
 @functools.cache
 def left_out() -> dict[str, Any]:
-    """Which attributes Keras leaves out when it saves, by the name under which it looks for each kind's.
+    """Return the attributes that Keras skips when it saves, by the name of Keras's cache for each kind.
 
-    It keeps them under another name (3.15), so in each save it makes an object of each kind anew, to see what
-    attributes all of that kind have: for a small model that takes a third of the time.
+    Keras 3.15 stores them under another name, so each save creates an object of each kind to find the
+    attributes that all of that kind have. For a small model that takes a third of the time.
     """
-    asked: Any = getattr(import_module(_LIBRARY), "get_attr_skipset", None)
-    found = {}
-    for kind in _KINDS if asked is not None else ():
-        with contextlib.suppress(ValueError):  # an older Keras does not know all kinds
-            found[f"saving_attr_skiplist_{kind}"] = asked(kind)
-    return found
+    read_skipped: Any = getattr(import_module(_LIBRARY), "get_attr_skipset", None)
+    skipped = {}
+    for kind in _KINDS if read_skipped is not None else ():
+        with contextlib.suppress(ValueError):  # an older Keras lacks some kinds
+            skipped[f"saving_attr_skiplist_{kind}"] = read_skipped(kind)
+    return skipped
 
 
 @contextlib.contextmanager
-def _telling_what_is_left_out() -> Iterator[None]:
+def _with_skipped_attributes() -> Iterator[None]:
     state: Any = import_module("keras.src.backend.common.global_state")
-    before = {name: state.get_global_attribute(name) for name in left_out()}
+    previous = {name: state.get_global_attribute(name) for name in left_out()}
     try:
         for name, attributes in left_out().items():
             state.set_global_attribute(name, attributes)
         yield
     finally:
-        for name, attributes in before.items():
+        for name, attributes in previous.items():
             state.set_global_attribute(name, attributes)
 
 
-def _is_known(library: Any) -> bool:
+def _has_private_parts(library: Any) -> bool:
     return all(hasattr(library, name) for name in _PARTS) and hasattr(library.H5IOStore, "_get_h5_file")
 
 
-def _saves_as_keras_does(model: Any) -> bool:
-    save = getattr(model, "save", None)  # of a layer there is none
+def _uses_keras_save(model: Any) -> bool:
+    save = getattr(model, "save", None)  # a layer has none
     return save is None or str(getattr(save, "__module__", "")).partition(".")[0] == "keras"
 
 
 def _write_model(model: Any, folder: Path, library: Any) -> int:
-    """What ``save_model`` does with ``zipped=False``; how long the weights are."""
+    """Write what ``save_model`` writes with ``zipped=False``; return the length of the weights in bytes."""
     folder.mkdir()
     config, metadata = library._serialize_model_as_json(model)  # noqa: SLF001
     (folder / "config.json").write_text(config)
     (folder / "metadata.json").write_text(metadata)
-    with _Behind(folder / WEIGHTS) as file:
+    with _WeightsFile(folder / WEIGHTS) as file:
         try:
             _write_state(model, file, folder, library)
-        except Exception:  # HDF5's words for what the disk did are of no use: the disk's own are raised below
+        except Exception:  # if the disk failed, its own error is raised below: HDF5's does not say why
             if file.trouble is None:
                 raise
     if file.trouble is not None:
@@ -106,7 +106,7 @@ def _write_model(model: Any, folder: Path, library: Any) -> int:
     return (folder / WEIGHTS).stat().st_size - _HEADER_SIZE
 
 
-def _write_state(model: Any, file: _Behind, folder: Path, library: Any) -> None:
+def _write_state(model: Any, file: _WeightsFile, folder: Path, library: Any) -> None:
     weights = _weights_store(library, file)
     try:
         assets = library.DiskIOStore(str(folder / "assets"), mode="w")
@@ -118,22 +118,22 @@ def _write_state(model: Any, file: _Behind, folder: Path, library: Any) -> None:
         weights.close()
 
 
-def _weights_store(library: Any, file: _Behind) -> Any:
-    """Keras's store of weights, in this file."""
-    h5py: Any = import_module("h5py")  # which Keras brings
+def _weights_store(library: Any, file: _WeightsFile) -> Any:
+    """Return Keras's store of weights, writing to this file."""
+    h5py: Any = import_module("h5py")  # a dependency of Keras
 
-    class Store(library.H5IOStore):  # type: ignore[misc]  # Keras is imported by whoever has a model
+    class Store(library.H5IOStore):  # type: ignore[misc]  # Keras is imported if there is a model
         def _get_h5_file(self, path_or_io: Any, mode: str | None = None) -> Any:  # noqa: ARG002
             return h5py.File(file, "w")
 
     return Store(WEIGHTS, mode="w")
 
 
-class _Behind(io.FileIO):
-    """A new file that HDF5 sees from behind the room on.
+class _WeightsFile(io.FileIO):
+    """A new file with space for a zip header, which HDF5 does not see.
 
-    What goes wrong with the disk is remembered and not raised: HDF5 can't close a file that it can't write
-    to, and would try again when the process ends.
+    An error of the disk is stored and not raised, because HDF5 can't close a file that it can't write to, and
+    would try again when the process ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,10 +151,10 @@ class _Behind(io.FileIO):
         return super().truncate((self.tell() if size is None else size) + _HEADER_SIZE) - _HEADER_SIZE
 
     def write(self, data: Any) -> int:
-        left = memoryview(data)
+        remaining = memoryview(data)
         try:
-            while left and self.trouble is None:
-                left = left[super().write(left[:_CHUNK_SIZE]) :]
+            while remaining and self.trouble is None:
+                remaining = remaining[super().write(remaining[:_CHUNK_SIZE]) :]
         except OSError as error:
             self.trouble = error
         return len(data)

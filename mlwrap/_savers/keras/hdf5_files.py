@@ -1,4 +1,4 @@
-"""Paths to HDF5 files of Keras: whole models, and weights alone. Their attributes tell what is in them."""
+"""Save HDF5 files of Keras by path: complete models or only weights, according to their attributes."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _ENDINGS = (".h5", ".hdf5")
 
 
 class KerasHdf5Saver(KerasSaver):
-    """Saves a whole model in an HDF5 file. Stock MLflow loads it; mlwrap does so only with ``trust=True``."""
+    """Saves a complete model in an HDF5 file. Stock MLflow loads it; mlwrap only with ``trust=True``."""
 
     name = "keras_hdf5"
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of an HDF5 file with a model in it."""
+        """Return whether ``value`` is the path of an HDF5 file with a model in it."""
         return _hdf5_attributes(value).get("model_config") is not None
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
         """Copy the file.
 
         Raises:
-            SaveError: It does not tell which Keras wrote it.
+            SaveError: It does not say which Keras wrote it.
             SpoolError: It can't be read.
         """
         file = folder / _DATA / "model.h5"
         file.parent.mkdir()
         copy_regular(Path(os.fsdecode(value)), file)
-        found = _hdf5_attributes(file)
+        attributes = _hdf5_attributes(file)
         try:
-            version = found["keras_version"]
+            version = attributes["keras_version"]
             package = package_of(version)
         except (KeyError, ValueError) as error:
             raise SaveError(
@@ -65,18 +65,18 @@ class KerasHdf5Saver(KerasSaver):
         return Saved(
             flavors={"tensorflow": settings},
             pyfunc={"loader_module": "mlflow.tensorflow", "data": _DATA},
-            signature=attempt(lambda text: declared_inputs(json.loads(text)), found.get("model_config")),
+            signature=attempt(lambda text: declared_inputs(json.loads(text)), attributes.get("model_config")),
             details={"keras": package, "version": version},
             packages=(package, "tensorflow"),
             forms=("training",),
         )
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: a file remembers nothing of its training."""
+        """Return none: a file has no record of its training."""
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Give back the model, compiled if what it was compiled with can be read; else a warning says so.
+        """Return the model, compiled; warn if its optimizer, loss or metrics can't be read.
 
         Raises:
             LoadError: Without ``trust``; or its Keras is not installed, or the file can't be read.
@@ -88,12 +88,12 @@ class KerasHdf5Saver(KerasSaver):
             )
         keras = keras_for(str(details.get("keras")), str(details.get("version")))
         check_hdf5(folder / _DATA / "model.h5", "The model")
-        # Keras 3 asks for safe_mode here too, and the others know no such word for HDF5.
+        # Keras 3 needs safe_mode=False here too; the other versions have no such argument for HDF5.
         trusted = {"safe_mode": False} if keras.__version__.startswith("3.") else {}
         load = functools.partial(keras.saving.load_model, str(folder / _DATA / "model.h5"), **trusted)
         try:
             return load()
-        except Exception as error:  # noqa: BLE001  # Keras 3 can't read a loss by name, which it writes itself
+        except Exception as error:  # noqa: BLE001  # Keras 3 can't read a loss by name, though it writes one
             try:
                 model = load(compile=False)
             except Exception as real:
@@ -108,7 +108,7 @@ class KerasHdf5Saver(KerasSaver):
 
 
 class KerasWeightsSaver:
-    """Saves a file of weights, as ``save_weights`` or a ``ModelCheckpoint`` writes it."""
+    """Saves a file of weights that ``save_weights`` or a ``ModelCheckpoint`` wrote."""
 
     name = "keras_weights"
     format = 1
@@ -116,23 +116,23 @@ class KerasWeightsSaver:
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a ``.weights.h5`` file, or of an older kind of one."""
+        """Return whether ``value`` is the path of a ``.weights.h5`` file, or of an older kind of one."""
         path = named_path(value)
         if path is None or not os.path.isfile(path):  # noqa: PTH113
             return False
-        found = _hdf5_attributes(path)
+        attributes = _hdf5_attributes(path)
         is_named = path.name.endswith((".weights.h5", ADAPTER))
-        return "model_config" not in found and (is_named or "layer_names" in found)
+        return "model_config" not in attributes and (is_named or "layer_names" in attributes)
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
         """Copy the file.
 
         Raises:
-            SaveError: It is no HDF5 file.
+            SaveError: It is not an HDF5 file.
             SpoolError: It can't be read.
         """
         source = Path(os.fsdecode(value))
-        # Which of its two formats Keras reads is decided by the name.
+        # Keras chooses between its two formats by the file's name.
         endings = (".weights.h5", ADAPTER)
         name = next((f"model{end}" for end in endings if source.name.endswith(end)), "weights.h5")
         file = folder / _DATA / name
@@ -144,14 +144,14 @@ class KerasWeightsSaver:
         return Saved(details=details, packages=("keras", "tf_keras"), forms=("weights",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: weights remember nothing of their training."""
+        """Return none: weights have no record of their training."""
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Load the weights into ``into``, a model of the same layers, and give it back.
+        """Load the weights into ``into``, a model of the same layers, and return it.
 
         Raises:
-            LoadError: ``into`` is missing or no Keras model, or they do not fit.
+            LoadError: ``into`` is missing or not a Keras model, or the weights do not fit.
         """
         weights = inside(folder, details["weights"])
         return restore_weights(into, weights, "These are weights and no model")
@@ -166,18 +166,20 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _hdf5_attributes(value: object) -> dict[str, str]:
-    """The attributes of an HDF5 file that tell what is in it; none if it is no such file."""
+    """Return the attributes that say what an HDF5 file contains; none if it is not an HDF5 file."""
     path = named_path(value)
     if path is None or path.suffix not in _ENDINGS or not _is_hdf5(path):
         return {}
     try:
-        import h5py  # noqa: PLC0415  # only where there is a file to ask, and every Keras brings it
+        import h5py  # noqa: PLC0415  # only needed to read a file; every Keras depends on it
 
         with h5py.File(path, "r") as file:
             return {
-                name: found.decode() if isinstance(found := file.attrs[name], bytes) else str(found)
+                name: attribute.decode()
+                if isinstance(attribute := file.attrs[name], bytes)
+                else str(attribute)
                 for name in ("model_config", "keras_version", "layer_names")
                 if name in file.attrs
             }
-    except Exception:  # noqa: BLE001  # no h5py, a damaged file: nobody knows what it is
+    except Exception:  # noqa: BLE001  # h5py is missing or the file is damaged: its content is unknown
         return {}

@@ -1,8 +1,8 @@
-"""Keras layers that are returned or logged as objects themselves: ``FeatureSpace``, adapted preprocessing.
+"""Save Keras layers that are returned or logged themselves: ``FeatureSpace``, adapted preprocessing.
 
-Keras saves them as it saves models, and what they learned is theirs: a vocabulary, a mean. So they are
-written as ``.keras`` files, too, and given back by :func:`mlwrap.load_model`. Stock MLflow knows how to feed
-models alone; it is given the graph of what the layer computes.
+Keras saves layers in the same way as models, with what they learned: a vocabulary, a mean. So they are
+written as ``.keras`` files, too, and loaded by :func:`mlwrap.load_model`. Stock MLflow can only feed
+models; it gets the graph of what the layer computes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class KerasLayerSaver(KerasSaver):
     default_name = "keras_layer"
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is a layer of any Keras, and no model."""
+        """Return whether ``value`` is a layer of any Keras and not a model."""
         return is_layer(value)
 
     def snapshot(self, value: Any) -> None:
-        """None: a layer is small, and is written at once."""
+        """Return none: a layer is small, and is written at once."""
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:
         """Write ``value`` with its own Keras, and the graph of what it computes.
 
         Raises:
-            SaveError: It can't be read, or a part can't be written without a pickle.
+            SaveError: It can't be read, or a part can only be pickled.
         """
         package = owner(value, "Layer", packages=PACKAGES) or "keras"
         keras: Any = imported(package)
@@ -63,7 +63,7 @@ class KerasLayerSaver(KerasSaver):
             unsafe=form.unsafe if form else (),
         )
         saved = Saved(
-            # mlflow.keras loads what Keras loads; mlflow.tensorflow makes a model's wrapper of it.
+            # mlflow.keras loads what Keras loads; mlflow.tensorflow would wrap it as a model.
             flavors={flavor: config} if flavor == "keras" else {},
             details=details_of(package, version) | names.details,
             packages=(*frameworks_of(flavor, package), *names.packages),
@@ -74,14 +74,14 @@ class KerasLayerSaver(KerasSaver):
         return saved if form is None else with_serving(saved, form)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: a layer is adapted, and not trained."""
+        """Return none: a layer is adapted, not trained."""
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
-        """Give back the layer, by the Keras that wrote it.
+        """Return the layer, loaded by the Keras that wrote it.
 
         Raises:
-            LoadError: As of a model; or something was given to restore it into.
+            LoadError: As for a model; or ``into`` was given.
         """
         if into is not None:
             raise LoadError(

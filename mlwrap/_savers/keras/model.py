@@ -1,11 +1,11 @@
-"""Keras models: Keras 3, Keras 2 and tf_keras, each saved and loaded by its own package.
+"""Save models of Keras 3, Keras 2 and tf_keras; each is saved and loaded by its own package.
 
-All go into one ``.keras`` file, which holds no pickle. The files around it are those that MLflow's
-own loaders look for (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.py`` of MLflow 3)::
+All are saved as one ``.keras`` file, which contains no pickle. The files beside it are those that MLflow's
+own loaders read (``mlflow/keras/load.py`` and ``mlflow/tensorflow/__init__.py`` of MLflow 3)::
 
     data/model.keras         the model
     data/keras_module.txt    for mlflow.tensorflow: the package that loads it
-    data/save_format.txt     likewise: "keras"; without it MLflow would look for a .h5 file
+    data/save_format.txt     also for mlflow.tensorflow: "keras"; without it MLflow looks for a .h5 file
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from mlwrap._shipped.loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, describe_error
 
 FILE = f"{DATA}/model.keras"
-_FEW_WEIGHTS = 16 << 20  # that need no values: 64 MiB
+_FEW_WEIGHTS = 16 << 20  # weights (64 MiB) that a configuration may declare without values in the file
 _MAX_BYTES_PER_BYTE = 8
 
 
@@ -69,11 +69,11 @@ class KerasSaver:
     frameworks: tuple[str, ...] = PACKAGES
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is a model of any Keras."""
+        """Return whether ``value`` is a model of any Keras."""
         return has_class(value, "Model", packages=PACKAGES)
 
     def snapshot(self, value: Any) -> Snapshot | None:
-        """``value`` as it is now, to be saved in another thread, where that is possible."""
+        """Return ``value`` as it is now, to be saved in another thread, if that is possible."""
         package = owner(value, "Model", packages=PACKAGES)
         return take_snapshot(value) if package == "keras" and can_write_folders(imported("keras")) else None
 
@@ -81,9 +81,9 @@ class KerasSaver:
         """Write ``value``, a model or a snapshot of one, with its own Keras.
 
         Raises:
-            SaveError: It has no weights yet, they can't be read, or a part can't be written without a pickle.
+            SaveError: It has no weights yet, they can't be read, or a part can only be pickled.
         """
-        written, value = value, value.model if isinstance(value, Snapshot) else value
+        source, value = value, value.model if isinstance(value, Snapshot) else value
         package = owner(value, "Model", packages=PACKAGES) or "keras"
         keras: Any = imported(package)
         version = str(keras.__version__)
@@ -94,13 +94,13 @@ class KerasSaver:
                 value,
             )
         signature = of_keras(value)
-        if not isinstance(written, Snapshot):
-            written = value = joined(value)
+        if not isinstance(source, Snapshot):
+            source = value = joined(value)
         (folder / FILE).parent.mkdir()
         try:
-            zips = write(written, folder / FILE, keras)
+            zips = write(source, folder / FILE, keras)
         except SaveError as error:
-            if isinstance(written, Snapshot):  # the model itself has other weights by now
+            if isinstance(source, Snapshot):  # the model's weights have changed since the snapshot
                 raise
             return save_weights_only(value, folder, options, error)
         classes = own_classes(value)
@@ -112,7 +112,7 @@ class KerasSaver:
             tell_mlflow(folder / DATA, package, "keras")
         saved = Saved(
             flavors={flavor: config},
-            # mlflow.keras finds the folder through its flavor, mlflow.tensorflow is handed it.
+            # mlflow.keras finds the folder through its flavor; mlflow.tensorflow is passed it.
             pyfunc=pyfunc_of(flavor),
             signature=signature,
             details=details_of(package, version) | names.details,
@@ -121,7 +121,7 @@ class KerasSaver:
             zips=zips,
             forms=("training",),
         )
-        if isinstance(written, Snapshot):  # the training goes on: an export would have later weights
+        if isinstance(source, Snapshot):  # the training continues: an export would have later weights
             form, problem = None, None
         else:
             form, problem = choose_serving(value, folder, options, names, saved.signature)
@@ -137,33 +137,33 @@ class KerasSaver:
             return with_serving(saved, form)
         if flavor != "keras" or not has_several_outputs(value):
             return saved
-        # mlflow.keras makes one array of what a model predicts; mlflow.tensorflow hands it on as it is.
+        # mlflow.keras makes one array of the predictions; mlflow.tensorflow returns them as they are.
         if backend() != "tensorflow":
             return replace(saved, pyfunc=ship_loader(folder, FILE))
         tell_mlflow(folder / DATA, package, "keras")
         return replace(saved, pyfunc=pyfunc_of("tensorflow"))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
-        """Each epoch of the last ``fit``."""
+        """Return the metrics of each epoch of the last ``fit``."""
         return history_metrics(latest_fit(value))
 
     def needs_module(self, folder: Path, module: str) -> bool:
-        """Whether the model in ``folder`` has objects of a module.
+        """Return whether the model in ``folder`` has objects of a module.
 
         Raises:
-            LoadError: The file is not one that Keras writes.
+            LoadError: The file was not written by Keras.
         """
-        if not (folder / FILE).exists():  # only its weights were kept
+        if not (folder / FILE).exists():  # only its weights were saved
             return False
         check_archive(folder / FILE)
         return needs_module(read_config(folder / FILE), module)
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
-        """Give back the model, compiled, by the Keras that wrote it; or ``into``, with its weights.
+        """Return the model, compiled, loaded by the Keras that wrote it; or ``into``, with its weights.
 
         Raises:
-            LoadError: That Keras is not installed, the file is not one that Keras writes, or the model
-                needs classes or code that are not here.
+            LoadError: That Keras is not installed, the file was not written by Keras, or the model needs
+                classes or code that this process lacks.
         """
         package, version = str(details.get("keras")), str(details.get("version"))
         trained_on = str(details.get("backend", ""))
@@ -175,9 +175,9 @@ class KerasSaver:
             return restore_weights(into, file, "A Keras model is restored into one")
         check_archive(file)
         config = read_config(file)
-        _refuse_what_is_not_in_the_file(config, weights_size(file))
+        _refuse_oversized_config(config, weights_size(file))
         if not trust:
-            _refuse_what_is_not_here(config, keras)
+            _refuse_missing_and_unsafe(config, keras)
         try:
             return keras.saving.load_model(str(file), safe_mode=not trust)
         except Exception as error:
@@ -190,7 +190,7 @@ class KerasSaver:
 
 
 def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
-    """Write a model or layer; what delivery is to zip."""
+    """Write a model or layer; return the files that delivery must zip."""
     try:
         if can_write_folders(keras):
             zipped = _write_folder(model, file.with_suffix(".unzipped"))
@@ -200,11 +200,11 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
             model.save(str(file))
         else:  # a layer
             keras.saving.save_model(model, str(file))
-    except (OSError, MemoryError, SaveError):  # a full disk is not the model's fault
+    except (OSError, MemoryError, SaveError):  # a full disk is not a problem of the model
         raise
     except Exception as error:
         raise SaveError(
-            f"Keras can't write {_name_of_class(model)}: {describe_error(error)}\n"
+            f"Keras can't write {_model_or_layer(model)}: {describe_error(error)}\n"
             "Expected that each of its layers, losses and metrics has a get_config() that gives back "
             "numbers, text, lists, dictionaries and Keras objects, and that its weights can be read.",
             model,
@@ -212,21 +212,21 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
     return {}
 
 
-def _name_of_class(value: Any) -> str:
+def _model_or_layer(value: Any) -> str:
     kind = "layer" if is_layer(value) else "model"
-    # Keras 2 makes feature spaces that have no name.
+    # A feature space of Keras 2 may have no name.
     return f"the {kind} {getattr(value, 'name', kind)!r} ({class_name(value)})"
 
 
 def require_no_pickle(value: Any, names: ConfigNames) -> None:
-    """See that nothing was written that Keras can only pickle.
+    """Check that the model contains no layer that Keras can only pickle.
 
     Raises:
-        SaveError: Something was.
+        SaveError: It contains one.
     """
     if names.pickled:
         raise SaveError(
-            f"The {_name_of_class(value).removeprefix('the ')} has PyTorch modules in it "
+            f"The {_model_or_layer(value).removeprefix('the ')} has PyTorch modules in it "
             f"({', '.join(names.pickled)}), which Keras can only pickle, and pickles are not written. Build "
             "them of Keras's layers.",
             value,
@@ -234,30 +234,30 @@ def require_no_pickle(value: Any, names: ConfigNames) -> None:
 
 
 def _write_folder(model: Any, folder: Path) -> Zip:
-    """Write a model, from a snapshot where that takes no memory: Keras copies a variable twice to read it."""
+    """Write a model, from a snapshot if that takes no memory: Keras copies a variable twice to read it."""
     if isinstance(model, Snapshot):
         return model.write_folder(folder)
-    with contextlib.suppress(Exception):  # what is wrong is said below, in Keras's words
-        if (shot := take_snapshot(model, free=True)) is not None:
-            return shot.write_folder(folder)
+    with contextlib.suppress(Exception):  # write_folder() below raises Keras's own error
+        if (snapshot := take_snapshot(model, free=True)) is not None:
+            return snapshot.write_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return write_folder(model, folder)
 
 
 def own_classes(model: Any) -> dict[str, type]:
-    """Classes of the model's own parts by name: not registered, they are found nowhere else."""
-    inner: Any = getattr(model, "_flatten_layers", None)  # there is no public way
-    parts = [model, *(inner(include_self=False) if inner is not None else ())]
+    """Return the classes of the model's parts by name; unregistered classes are found nowhere else."""
+    flatten: Any = getattr(model, "_flatten_layers", None)  # Keras has no public function for it
+    parts = [model, *(flatten(include_self=False) if flatten is not None else ())]
     return {type(part).__name__: type(part) for part in parts}
 
 
-def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
+def _refuse_missing_and_unsafe(config: Any, keras: Any) -> None:
     missing, unsafe = not_here(config, keras)
-    if own := sorted({name.split(".")[3] for name in missing if name.startswith(BACKEND_HOME)}):
+    if backends := sorted({name.split(".")[3] for name in missing if name.startswith(BACKEND_HOME)}):
         raise LoadError(
-            f"This Keras model's optimizer is of the backend {own[0]}, as Keras names it in a file that it "
-            f"wrote there, and this is {backend()}. Load it with KERAS_BACKEND={own[0]}, or log the model "
-            "itself in place of its file."
+            f"This Keras model's optimizer is of the backend {backends[0]}, as Keras names it in a file that "
+            f"it wrote there, and this is {backend()}. Load it with KERAS_BACKEND={backends[0]}, or log the "
+            "model itself in place of its file."
         )
     if unsafe:
         raise LoadError(
@@ -272,12 +272,12 @@ def _refuse_what_is_not_here(config: Any, keras: Any) -> None:
         )
 
 
-def _refuse_what_is_not_in_the_file(config: Any, size: int) -> None:
-    """Refuse a configuration that would make far more weights than there are values for.
+def _refuse_oversized_config(config: Any, size: int) -> None:
+    """Refuse a configuration that would create far more weights than the file has values for.
 
     Args:
         config: The model's configuration.
-        size: Bytes of its weights; of a quantized one half a byte for each.
+        size: Size of its weights in bytes; a quantized model has half a byte per weight.
     """
     weights = declared(config)
     if weights > max(_FEW_WEIGHTS, _MAX_BYTES_PER_BYTE * size):

@@ -1,7 +1,7 @@
-"""The optimizer of a model that was compiled on PyTorch, by a name that every backend has.
+"""Replace the optimizer's PyTorch class in a saved model by the public name that every backend has.
 
-On PyTorch ``keras.optimizers.Adam`` makes an object of a class of that backend's, and Keras writes that
-class's name. It is found nowhere else, though each backend has the optimizer, with the same variables.
+On PyTorch ``keras.optimizers.Adam`` creates an object of that backend's class, and Keras writes that class's
+name. Other backends lack the class, though each has the optimizer, with the same variables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PUBLIC = "keras.optimizers"
 
 
 def name_publicly(file: Path) -> None:
-    """Give optimizers of one backend the name that they have in every one.
+    """Give the optimizers of a backend their public names.
 
     Args:
         file: A model's ``config.json``.
@@ -25,18 +25,18 @@ def name_publicly(file: Path) -> None:
     if f'"{BACKEND_HOME}' not in text:
         return
     config = json.loads(text)
-    for node in _nodes(config):
+    for node in _dictionaries(config):
         module = str(node.get("module"))
         if module.startswith(BACKEND_HOME) and module.split(".")[4:5] == ["optimizers"]:
             node["module"], node["registered_name"] = _PUBLIC, None
     file.write_text(json.dumps(config), encoding="utf-8")
 
 
-def _nodes(config: Any) -> Iterator[dict[str, Any]]:
+def _dictionaries(config: Any) -> Iterator[dict[str, Any]]:
     if isinstance(config, dict):
         yield config
-        for part in config.values():
-            yield from _nodes(part)
+        for value in config.values():
+            yield from _dictionaries(value)
     elif isinstance(config, list):
-        for part in config:
-            yield from _nodes(part)
+        for value in config:
+            yield from _dictionaries(value)

@@ -1,8 +1,8 @@
-"""A model whose variables a strategy has cut into shards, as the one model that it is.
+"""Join the shards that a strategy has cut a model's variables into.
 
 With ``tf.distribute.ParameterServerStrategy(variable_partitioner=…)`` Keras 2 and tf_keras write each shard
-as a variable of its own, and no loader puts them together. So the model is built once more, outside of that,
-and given the values of the shards, joined along their first axis.
+as a separate variable, and no loader joins them. So the model is built again, outside the strategy, and gets
+the values of the shards, joined along their first axis.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _PART = re.compile(r"/part_\d+(?=/|:|$)")  # how TensorFlow names the shards of 
 
 
 def joined(model: Any) -> Any:
-    """A model like ``model`` with whole variables; ``model`` itself if none of its variables is cut.
+    """Return a model like ``model`` with unsharded variables; ``model`` itself if it has no shards.
 
     Raises:
-        SaveError: It can't be built once more.
+        SaveError: It can't be built again.
     """
     strategy = type(getattr(model, "distribute_strategy", None)).__name__
     if not strategy.startswith("ParameterServerStrategy") or not any(
-        _PART.search(v.name) for v in model.weights
+        _PART.search(variable.name) for variable in model.weights
     ):
         return model
     tf: Any = imported("tensorflow")
     keras: Any = imported(owner(model, "Model", packages=_PACKAGES) or "keras")
     try:
-        whole = _again(model, keras, tf)
-        _assign(whole.weights, _joined(model.weights, tf))
+        unsharded = _build_unsharded(model, keras, tf)
+        _assign(unsharded.weights, _joined_values(model.weights, tf))
     except Exception as error:
         raise SaveError(
             f"The variables of the Keras model {model.name!r} ({class_name(model)}) are cut into shards by "
@@ -44,18 +44,18 @@ def joined(model: Any) -> Any:
             model,
         ) from error
     if getattr(model, "optimizer", None) is not None:
-        _compile(whole, model, tf)
-    return whole
+        _compile(unsharded, model, tf)
+    return unsharded
 
 
-def _again(model: Any, keras: Any, tf: Any) -> Any:
-    """The model, built outside the strategy."""
+def _build_unsharded(model: Any, keras: Any, tf: Any) -> Any:
+    """Return the model, built outside the strategy."""
     if getattr(model, "_is_graph_network", False):
         return keras.models.clone_model(model)
-    whole = type(model).from_config(model.get_config())
-    args, kwargs = model.save_spec()  # with what it was called
-    whole(*tf.nest.map_structure(lambda spec: _zeros(spec, tf), args), **kwargs)
-    return whole
+    unsharded = type(model).from_config(model.get_config())
+    args, kwargs = model.save_spec()  # the arguments that the model was called with
+    unsharded(*tf.nest.map_structure(lambda spec: _zeros(spec, tf), args), **kwargs)
+    return unsharded
 
 
 def _zeros(spec: Any, tf: Any) -> Any:
@@ -64,34 +64,34 @@ def _zeros(spec: Any, tf: Any) -> Any:
     )
 
 
-def _compile(whole: Any, model: Any, tf: Any) -> None:
-    """Compile as the model is, with the state of its optimizer; without that, a sentence says so."""
+def _compile(unsharded: Any, model: Any, tf: Any) -> None:
+    """Compile the new model like ``model``, with its optimizer's state; warn if the state can't be kept."""
     try:
-        whole.compile_from_config(model.get_compile_config())
-        _assign(_variables(whole.optimizer), _joined(_variables(model.optimizer), tf))
-    except Exception as error:  # noqa: BLE001  # the weights are what matters
+        unsharded.compile_from_config(model.get_compile_config())
+        _assign(_variables(unsharded.optimizer), _joined_values(_variables(model.optimizer), tf))
+    except Exception as error:  # noqa: BLE001  # the weights matter more
         warn(
             f"{subject('The Keras model')} is saved without the state of its optimizer, whose variables the "
             f"strategy has cut into shards: {describe_error(error)}."
         )
 
 
-def _joined(variables: Iterable[Any], tf: Any) -> list[Any]:
-    """The values of whole variables, in the order in which their first shards come."""
+def _joined_values(variables: Iterable[Any], tf: Any) -> list[Any]:
+    """Return the values of unsharded variables, in the order of their first shards."""
     shards: dict[object, list[Any]] = {}
     for variable in variables:
-        # An optimizer of tf_keras has its shards in one object each, and all of these have one name.
-        is_whole = type(variable).__name__ == "ShardedVariable"
-        key = id(variable) if is_whole else _PART.sub("", str(variable.name))
+        # In tf_keras an optimizer has one object for all shards of a variable; those objects share one name.
+        is_sharded = type(variable).__name__ == "ShardedVariable"
+        key = id(variable) if is_sharded else _PART.sub("", str(variable.name))
         shards.setdefault(key, []).append(tf.convert_to_tensor(variable).numpy())
     return [tf.concat(parts, axis=0).numpy() if len(parts) > 1 else parts[0] for parts in shards.values()]
 
 
 def _assign(variables: list[Any], values: list[Any]) -> None:
-    """Give variables their values.
+    """Assign values to variables.
 
     Raises:
-        ValueError: They are others.
+        ValueError: The shapes differ.
     """
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
         raise ValueError("built again it has other variables")
@@ -100,5 +100,5 @@ def _assign(variables: list[Any], values: list[Any]) -> None:
 
 
 def _variables(optimizer: Any) -> list[Any]:
-    found = optimizer.variables
-    return list(found() if callable(found) else found)
+    variables = optimizer.variables
+    return list(variables() if callable(variables) else variables)

@@ -1,15 +1,15 @@
-"""A Keras 3 model as it is now: saved by another thread while the training goes on.
+"""Take a snapshot of a Keras 3 model, which another thread saves while the training continues.
 
-Within a ``keras.StatelessScope``, which holds for one thread alone, a variable has the value that the scope
-gives it. So what is kept is the value of every variable, and they are written as those of a model are.
+In a ``keras.StatelessScope``, which applies to one thread only, a variable has the value that the scope gives
+it. So the snapshot keeps the value of every variable, and they are written like those of a model.
 
-* TensorFlow's variables share their memory with what was read of them, and an update copies it first if
-  somebody else holds it. So a value costs nothing until the training goes on. That of a variable on
-  another device than the CPU is copied to the host, so that no memory is taken of the device's.
-* JAX gives the memory of one step to the next, and PyTorch changes its tensors where they are: there it is a
-  copy in the host's memory.
+* TensorFlow's variables share their memory with the values read from them, and an update copies the memory
+  first if another object uses it. So a value costs nothing until the training continues. The value of a
+  variable on a device other than the CPU is copied to the host, to take no memory on the device.
+* JAX reuses the memory of one step in the next, and PyTorch changes its tensors in place. There the value is
+  copied to the host.
 
-The configuration is the one of that moment, too, for callbacks of the user's may change what is in it.
+The configuration is the one of that moment, too, because the user's callbacks may change it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mlwrap._savers.keras.folder_writer import left_out, write_folder
 from mlwrap._savers.keras.free_memory import free_memory
 from mlwrap.errors import SaveError
 
-MIN_BYTES = 8 << 20  # bytes; what is smaller is written before anything of this could be a gain
-_ELEMENT = 4  # bytes; nearly all variables are of 32 bits
+MIN_BYTES = 8 << 20  # bytes; a smaller model is written before a snapshot could save any time
+_ELEMENT = 4  # bytes; nearly all variables have 32 bits
 _PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")
-_unfit: WeakSet[Any] = WeakSet()  # models that could not be saved this way
+_unsupported: WeakSet[Any] = WeakSet()  # models that could not be saved this way
 
 
 class Snapshot:
-    """Stands for a model where it is saved.
+    """Stands for a model while it is saved.
 
     Args:
         model: The model, which may change.
         config: Its configuration, as JSON.
-        variables: Its variables, by their ids; they are held, so that no other gets an id of theirs.
-        values: The values of these.
+        variables: Its variables, by their ids; references to them keep the ids unique.
+        values: The values of the variables, by the same ids.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class Snapshot:
         self._values = values
 
     def write_folder(self, folder: Path) -> Zip:
-        """Write the model as :func:`write_folder` would have when this was made.
+        """Write the model as :func:`write_folder` would have when the snapshot was taken.
 
         Raises:
-            SaveError: A variable was read that is not in here.
+            SaveError: Keras read a variable that the snapshot does not contain.
         """
         try:
             return self._write(folder)
-        except OSError:  # the disk's fault
+        except OSError:  # a problem of the disk, not of the model
             raise
         except BaseException:
-            _unfit.add(self.model)
+            _unsupported.add(self.model)
             raise
 
     def _write(self, folder: Path) -> Zip:
-        scope = _scope(self._values)
-        left_out()  # is found by making an optimizer, whose variables can't be made in a scope
+        scope = _make_scope(self._values)
+        left_out()  # creates optimizers, whose variables can't be created in a scope
         with scope:
             written = write_folder(self.model, folder)
         if scope.missed:
@@ -83,11 +83,11 @@ class Snapshot:
 
 
 def take_snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
-    """The model as it is now, or ``None`` where that can't be had, or is no gain.
+    """Return a snapshot of the model; ``None`` if that is impossible or saves no time.
 
-    ``None`` is said of small models; where there is little memory, or with ``free`` where it takes any; of
-    models with parts that write more than Keras's own do; of those that a strategy or a distribution spreads
-    over devices or processes; and of one that could not be saved this way before.
+    It is ``None`` for small models; if there is little memory, or with ``free`` if it takes any; for models
+    with parts that override how Keras saves them; for models that a strategy or a distribution spreads
+    over devices or processes; and for a model that could not be saved from a snapshot before.
     """
     keras: Any = sys.modules.get("keras")
     if not hasattr(keras, "StatelessScope") or not _is_alone(model, keras):
@@ -95,7 +95,7 @@ def take_snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
     backend = keras.backend.backend()
     if free and not _shares_memory(backend):
         return None
-    if not _is_large(model) or model in _unfit or not _keras_writes(model, "save"):
+    if not _is_large(model) or model in _unsupported or not _keras_writes(model, "save"):
         return None
     variables: dict[int, Any] = {}
     for item in _parts(model):
@@ -108,7 +108,7 @@ def take_snapshot(model: Any, *, free: bool = False) -> Snapshot | None:
         return None
     with _internal("saving.serialization_lib").ObjectSharingScope():
         config = json.dumps(keras.saving.serialize_keras_object(model))
-    keep = _keep(backend)
+    keep = _value_keeper(backend)
     values = {key: keep(variable) for key, variable in variables.items()}
     return Snapshot(model, config, variables, values)
 
@@ -118,32 +118,32 @@ def _internal(name: str) -> Any:
 
 
 def _is_alone(model: Any, keras: Any) -> bool:
-    """Whether each variable is one array on one device."""
+    """Return whether each variable is one array on one device."""
     if keras.distribution.distribution() is not None:
         return False
-    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
+    strategy = getattr(model, "distribute_strategy", None)  # an attribute on TensorFlow
     return strategy is None or type(strategy).__name__ == "_DefaultDistributionStrategy"
 
 
 def _is_large(model: Any) -> bool:
-    """By what the model and its optimizer say of themselves; to look at all of their parts takes longer."""
+    """Return whether the variables of the model and its optimizer are large; checking all parts is slower."""
     optimizer = getattr(model, "optimizer", None)
     return _bytes_of_variables([*model.variables, *getattr(optimizer, "variables", ())]) >= MIN_BYTES
 
 
 def _bytes_of_variables(variables: Iterable[Any]) -> int:
-    """Of their values, in bytes."""
+    """Return the size of the variables' values, in bytes."""
     return sum(_ELEMENT * math.prod(variable.shape) for variable in variables)
 
 
 def _keras_writes(item: object, method: str) -> bool:
-    """Whether what is written of ``item`` by a method is in its variables and its configuration."""
+    """Return whether Keras's own code saves an object, so that variables and configuration are all of it."""
     module = getattr(getattr(type(item), method, None), "__module__", "keras")
     return module.partition(".")[0] in _PACKAGES
 
 
 def _parts(model: Any) -> Iterator[Any]:
-    """The variables, and all that may have any: layers, optimizers, metrics, generators of random numbers."""
+    """Yield the variables and all objects that may have any: layers, optimizers, metrics, seed generators."""
     seen: dict[int, Any] = {}
     stack = [model]
     while stack:
@@ -161,15 +161,15 @@ def _parts(model: Any) -> Iterator[Any]:
 
 
 def _shares_memory(backend: str) -> bool:
-    """Whether a value that is kept is the variable's own memory, until that changes."""
+    """Return whether a kept value shares the variable's memory until the variable changes."""
     if backend != "tensorflow":
         return False
     devices = sys.modules["tensorflow"].config.list_logical_devices()
     return all(device.device_type == "CPU" for device in devices)
 
 
-def _keep(backend: str) -> Callable[[Any], Any]:
-    """What keeps the value of a variable."""
+def _value_keeper(backend: str) -> Callable[[Any], Any]:
+    """Return a function that keeps the value of a variable."""
     if backend == "tensorflow":
         tensorflow: Any = sys.modules["tensorflow"]
 
@@ -184,11 +184,11 @@ def _keep(backend: str) -> Callable[[Any], Any]:
     return lambda variable: numpy.array(variable.value)
 
 
-def _scope(values: Mapping[int, Any]) -> Any:
-    """A scope in which variables have these values; one that is asked for another is noted."""
+def _make_scope(values: Mapping[int, Any]) -> Any:
+    """Return a scope in which the variables have these values; it records the others that are read."""
     keras: Any = sys.modules["keras"]
 
-    class Scope(keras.StatelessScope):  # type: ignore[misc]  # Keras is imported by whoever has a model
+    class Scope(keras.StatelessScope):  # type: ignore[misc]  # Keras is imported if there is a model
         def __init__(self) -> None:
             super().__init__(initialize_variables=False)
             self.missed: set[str] = set()

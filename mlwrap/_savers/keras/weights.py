@@ -1,7 +1,7 @@
-"""The weights of a Keras model: whether there are any, and a file of them where the model can't be written.
+"""Save and restore a Keras model's weights, for models that can't be written completely.
 
-A model without a working ``get_config()`` can't be written as ``.keras``. Its weights can, and come back into
-a model that the same code builds (``load_model(uri, into=model)``)::
+A model without a working ``get_config()`` can't be written as ``.keras``. Its weights can, and are restored
+into a model that the same code builds (``load_model(uri, into=model)``)::
 
     data/model.weights.h5
 """
@@ -21,23 +21,23 @@ from mlwrap._savers.keras_checks.archive import check_archive, check_hdf5
 from mlwrap.errors import LoadError
 
 FILE = "data/model.weights.h5"
-ADAPTER = ".lora.h5"  # what save_lora_weights() of KerasHub writes
+ADAPTER = ".lora.h5"  # the suffix that KerasHub's save_lora_weights() uses
 _PACKAGES = ("keras", "tf_keras")
 
 
 def has_weights(model: Any, keras: Any) -> bool:
-    """Tell whether there is anything to save.
+    """Return whether there is anything to save.
 
-    A model that Keras calls built may have no weights. And one that was fitted by a ``train_step`` of its own
-    and never called is not built, though its parts are: a VAE, a GAN, a distiller.
+    A model that Keras calls built may have no weights. A model that was fitted by its own ``train_step`` and
+    never called is not built, though its parts are: a VAE, a GAN, a distiller.
     """
     weights: list[Any] = []
-    with contextlib.suppress(ValueError):  # Keras 2 raises it for a model that was not built
+    with contextlib.suppress(ValueError):  # Keras 2 raises it for an unbuilt model
         weights = list(model.weights)
-    # Layers that make weights when they are built, and were not: of a model whose build() built nothing.
+    # Unbuilt layers that create weights when built: the model's own build() built nothing.
     unbuilt = [
         layer
-        for layer in model._flatten_layers(include_self=False)  # noqa: SLF001  # there is no public way
+        for layer in model._flatten_layers(include_self=False)  # noqa: SLF001  # no public function exists
         if not layer.built and type(layer).build is not keras.layers.Layer.build
     ]
     if model.built:
@@ -53,7 +53,7 @@ def write_weights(model: Any, folder: Path) -> None:
         folder: The folder of the logged model.
 
     Raises:
-        Exception: Whatever Keras or the disk raises.
+        Exception: Any error of Keras or the disk.
     """
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def write_weights(model: Any, folder: Path) -> None:
 def _as_built(model: Any) -> Iterator[None]:
     """Let Keras 3 read and write weights of a model that was never called itself, though its parts were.
 
-    It refuses one that is not built before it looks; a part that really has no weights yet it refuses later.
+    Keras refuses an unbuilt model before it looks at the parts; it refuses a part without weights later.
     """
     built, model.built = model.built, True
     try:
@@ -79,29 +79,29 @@ def _as_built(model: Any) -> Iterator[None]:
 
 
 def _close(file: Path) -> None:
-    """Close an HDF5 file that Keras has left open, for its error keeps it alive."""
-    h5f: Any = import_module("h5py").h5f  # which Keras brings
-    for opened in h5f.get_obj_ids(h5f.OBJ_ALL, h5f.OBJ_FILE):
-        if os.fsdecode(opened.name) == str(file):
-            import_module("h5py").File(opened).close()
+    """Close an HDF5 file that Keras left open, because Keras's error keeps it alive."""
+    h5f: Any = import_module("h5py").h5f  # a dependency of Keras
+    for file_id in h5f.get_obj_ids(h5f.OBJ_ALL, h5f.OBJ_FILE):
+        if os.fsdecode(file_id.name) == str(file):
+            import_module("h5py").File(file_id).close()
 
 
 def restore_weights(into: Any, file: Path, needed: str) -> Any:
-    """Load weights into ``into``, a model of the same layers, and give it back.
+    """Load weights into ``into``, a model of the same layers, and return it.
 
     Args:
-        into: What the caller gave.
+        into: The model that the caller passed.
         file: A ``.weights.h5`` or ``.keras`` file, or an older file of weights.
         needed: Why ``into`` is needed, for the error's first sentence.
 
     Raises:
-        LoadError: ``into`` is missing or no Keras model, the file is not one that Keras writes, or its
+        LoadError: ``into`` is missing or not a Keras model, the file was not written by Keras, or its
             weights do not fit.
     """
     if not has_class(into, "Model", packages=_PACKAGES):
-        came = "nothing" if into is None else f"a {class_name(into)}"
+        passed = "nothing" if into is None else f"a {class_name(into)}"
         raise LoadError(
-            f"{needed}: expected into= with a Keras model built as at the time of saving, got {came}."
+            f"{needed}: expected into= with a Keras model built as at the time of saving, got {passed}."
         )
     if file.suffix == ".keras":
         check_archive(file)

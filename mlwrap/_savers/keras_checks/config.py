@@ -1,8 +1,8 @@
-"""What a Keras model's configuration names: classes and functions that are looked up to load it.
+"""Check the classes and functions that a Keras model's configuration names.
 
-Asked twice. When a model is saved: would another process find them all, and in which modules? When it
-is loaded: are they here already, so that nothing is run or opened that only the file speaks for? The
-format is that of ``saving/serialization_lib.py`` of Keras 2 and 3.
+When a model is saved, the question is whether another process would find them, and in which modules. When it
+is loaded, the question is whether they are registered already, so that the file alone can't make code run or
+files open. The format is that of ``saving/serialization_lib.py`` of Keras 2 and 3.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mlwrap._savers.keras_checks.symbols import OWN, dangers, is_keras_symbol, i
 from mlwrap._savers.modules import distribution_of, import_problem, source_of
 
 _PICKLE = "TorchModuleWrapper"
-# What a layer of Keras's reads from a file, where the configuration has its path in the place of the words.
+# Arguments that a Keras layer reads from a file if the configuration has a path in place of the words.
 _FILES = ("vocabulary", "merges", "proto")
-# Classes of Keras's whose from_config calls cls(**config).
+# Keras classes whose from_config calls cls(**config).
 _PLAIN_BASES = ("Operation", "Layer", "Model", "Metric", "Loss", "Optimizer", "Initializer", "Regularizer")
-# What is written as a value, though it has the form of an object.
+# Values that are written in the form of an object.
 _VALUES = (
     "__tensor__",
     "__numpy__",
@@ -34,16 +34,16 @@ _VALUES = (
 
 
 class ConfigNames(NamedTuple):
-    """What a configuration names, and where that is found.
+    """The names in a configuration, and where they can be found.
 
     Attributes:
-        modules: To import before the model is loaded, sorted: they register what is not Keras's own.
-        distributions: By the names of their top-level modules what has to be installed for them.
-        unregistered: What Keras will not find by its name.
-        hidden: What is registered where another process will not find it, and why.
-        unsafe: What runs code or reads files that only the model's file speaks for.
-        pickled: Names of the layers among them that are a pickle.
-        unbuildable: Classes whose ``__init__`` does not take what their configuration holds, and why.
+        modules: Modules to import before loading, sorted: they register classes that are not Keras's.
+        distributions: The distributions to install for them, by top-level module name.
+        unregistered: Names that Keras will not find.
+        hidden: Names that are registered in a place another process can't import, and why.
+        unsafe: Parts that run code or read files on the authority of the model's file alone.
+        pickled: Names of the layers that are a pickle.
+        unbuildable: Classes whose ``__init__`` does not accept their configuration, and why.
     """
 
     modules: tuple[str, ...]
@@ -56,20 +56,20 @@ class ConfigNames(NamedTuple):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Names of the distributions."""
+        """The names of the distributions."""
         return tuple(pin.partition("==")[0] for pin in self.distributions.values())
 
     @property
     def details(self) -> dict[str, Any]:
-        """What is to be known where they are missing, to say what to install."""
+        """The details that ``load`` needs to say what to install."""
         return {"distributions": self.distributions} if self.distributions else {}
 
 
 def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None) -> ConfigNames:
-    """What a saved model's configuration will want of the process that loads it.
+    """Return the names in a saved model's configuration that the loading process must find.
 
     Args:
-        config: What is in ``config.json``.
+        config: The content of ``config.json``.
         keras: The Keras that wrote it.
         classes: Classes of the model's own layers by name, for those that are not registered.
     """
@@ -80,8 +80,8 @@ def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None)
     pickled: list[str] = []
     unbuildable: dict[str, str] = {}
     registered: Mapping[str, Any] = keras.saving.get_custom_objects() if keras is not None else {}
-    for node, value, trouble in _found(config, keras, registered.get):
-        unsafe.update(dict.fromkeys(trouble))
+    for node, value, risks in _resolved_objects(config, keras, registered.get):
+        unsafe.update(dict.fromkeys(risks))
         if node["class_name"] == _PICKLE:
             pickled.append(str(node["config"].get("name")))
         cls = value if isinstance(value, type) else (classes or {}).get(node["class_name"])
@@ -91,13 +91,15 @@ def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None)
             unregistered[_full_name(node)] = None
         elif value is _VALUE or _is_of_keras(value):
             continue
-        elif hiding := import_problem(value):
-            hidden[_name(node)] = hiding
+        elif import_failure := import_problem(value):
+            hidden[_name(node)] = import_failure
         else:
             modules.add(value.__module__)
     modules = {module for module in modules if module.partition(".")[0] not in ("keras", "tf_keras")}
     tops = {module.partition(".")[0] for module in modules}
-    distributions = {top: pin for top in sorted(tops) if (pin := distribution_of(top)) is not None}
+    distributions = {
+        top: distribution for top in sorted(tops) if (distribution := distribution_of(top)) is not None
+    }
     return ConfigNames(
         tuple(sorted(modules)),
         distributions,
@@ -110,28 +112,31 @@ def names_of(config: Any, keras: Any, classes: Mapping[str, type] | None = None)
 
 
 def _is_of_keras(value: Any) -> bool:
-    """Whether something is of the Keras that every model needs, and not of KerasHub and its like."""
+    """Return whether something is part of Keras itself, and not of KerasHub or a similar package."""
     return str(getattr(value, "__module__", "")).partition(".")[0] in ("keras", "tf_keras")
 
 
 def not_here(config: Any, keras: Any) -> tuple[list[str], list[str]]:
-    """What a configuration names that is not in this process, and what in it would run code or read files.
+    """Return the names that this process lacks, and the parts that would run code or read files.
 
     Args:
-        config: What is in ``config.json``, by whomever.
-        keras: The Keras that is to load it.
+        config: The content of ``config.json``, which may be written by anyone.
+        keras: The Keras that will load it.
     """
     missing: dict[str, None] = {}
     unsafe: dict[str, None] = {}
-    for node, value, trouble in _found(config, keras, keras.saving.get_registered_object):
-        unsafe.update(dict.fromkeys(trouble))
+    for node, value, risks in _resolved_objects(config, keras, keras.saving.get_registered_object):
+        unsafe.update(dict.fromkeys(risks))
         if value is None:
             missing[_full_name(node)] = None
     return sorted(missing), sorted(unsafe)
 
 
 def needs_module(config: Any, module: str) -> bool:
-    """Whether objects of a configuration are of a module, as far as it tells: of functions it does not."""
+    """Return whether a configuration has objects of a module.
+
+    A function's module is unknown; it counts if the module's source contains its name.
+    """
     functions = set()
     for node in _iter_nodes(config):
         if node.get("module") == module:
@@ -142,12 +147,12 @@ def needs_module(config: Any, module: str) -> bool:
 
 
 def declared(config: Any) -> int:
-    """The number of weights that a configuration declares."""
+    """Return the number of weights that a configuration declares."""
     return declared_weights(_iter_nodes(config))
 
 
 def _iter_nodes(config: Any) -> Iterator[Mapping[str, Any]]:
-    """Every object that a configuration describes; with a stack of our own, for a file may nest at will."""
+    """Yield every object that a configuration describes; iteratively, because files may nest deeply."""
     stack = [config]
     while stack:
         item = stack.pop()
@@ -160,7 +165,7 @@ def _iter_nodes(config: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _name(node: Mapping[str, Any]) -> str:
-    """The name that a class or function is registered by."""
+    """Return the name that a class or function is registered by."""
     if node["class_name"] == "function":
         return str(node["config"])
     if node["class_name"] == "__typespec__":
@@ -173,35 +178,35 @@ def _full_name(node: Mapping[str, Any]) -> str:
     return name if module in (None, "builtins") or ">" in name else f"{module}.{name}"
 
 
-_VALUE: Any = object()  # what a description leads to that describes no object
+_VALUE: Any = object()  # stands for a description of a value, not of an object
 
 
-def _found(
+def _resolved_objects(
     config: Any, keras: Any, find: Callable[[str], Any]
 ) -> Iterator[tuple[Mapping[str, Any], Any, list[str]]]:
-    """Every object that is described, what Keras takes for it, and what that would run or read."""
+    """Yield every described object, what Keras takes for it, and what that would run or read."""
     for node in _iter_nodes(config):
         if node["class_name"] in _VALUES and node.get("module") is None:
             yield node, _VALUE, list(_unsafe_parts(node))
             continue
         value = resolve(node, keras, find)
-        if _is_type(node):
+        if _is_typespec(node):
             value = _VALUE
         elif value is not None and is_keras_symbol(value) and not is_part_of_models(value):
             value = None
         elif (
             value is not None and not is_keras_symbol(value) and not _is_registered(value, keras, node, find)
         ):
-            # Keras 2 takes whatever a module holds.
+            # Keras 2 accepts anything that is in a module.
             value = value if isinstance(value, type) and hasattr(value, "from_config") else None
         yield node, value, [*_unsafe_parts(node), *(dangers(value, node) if value is not None else ())]
 
 
 def _why_unbuildable(cls: Any, config: Any) -> str | None:
-    """Why ``from_config`` can't make an object of a class; ``None`` if it can, or has a way of its own.
+    """Return why ``from_config`` can't build a class; ``None`` if it can, or is overridden.
 
-    Keras's own ``from_config`` calls ``cls(**config)``, so the keys are compared with what ``__init__``
-    takes; nothing is run.
+    Keras's own ``from_config`` calls ``cls(**config)``, so the keys are compared with the parameters of
+    ``__init__``; nothing is called.
     """
     if (
         not isinstance(cls, type)
@@ -210,40 +215,44 @@ def _why_unbuildable(cls: Any, config: Any) -> str | None:
         or "layers" in config
     ):
         return None
-    home = next((base for base in cls.__mro__ if "from_config" in vars(base)), None)
-    if home is None or not is_keras_symbol(home) or home.__name__ not in _PLAIN_BASES:
+    definer = next((base for base in cls.__mro__ if "from_config" in vars(base)), None)
+    if definer is None or not is_keras_symbol(definer) or definer.__name__ not in _PLAIN_BASES:
         return None
     parameters = _parameters(cls)
-    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-        strange = [key for key in config if key not in {one.name for one in parameters}]
-        if strange:
-            return f"its __init__() does not take {_listed(strange)}"
-    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind in plain]
-    lacking = [name for name in needed if name not in config]
-    return f"its get_config() leaves out {_listed(lacking)}" if lacking else None
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        unknown = [key for key in config if key not in {parameter.name for parameter in parameters}]
+        if unknown:
+            return f"its __init__() does not take {_quoted(unknown)}"
+    named_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty and parameter.kind in named_kinds
+    ]
+    missing = [name for name in needed if name not in config]
+    return f"its get_config() leaves out {_quoted(missing)}" if missing else None
 
 
 def _parameters(cls: Any) -> list[inspect.Parameter]:
-    """What ``__init__`` takes, without ``self``; anything, where it does not say."""
+    """Return the parameters of ``__init__`` without ``self``; ``**anything`` if they can't be read."""
     try:
         return list(inspect.signature(cls.__init__).parameters.values())[1:]
     except (TypeError, ValueError):
         return [inspect.Parameter("anything", inspect.Parameter.VAR_KEYWORD)]
 
 
-def _listed(names: list[str]) -> str:
+def _quoted(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _is_type(node: Mapping[str, Any]) -> bool:
+def _is_typespec(node: Mapping[str, Any]) -> bool:
     package = str(node.get("module")).partition(".")[0]
     return node["class_name"] == "__typespec__" and package in ("tensorflow", *OWN)
 
 
 def _is_registered(value: Any, keras: Any, node: Mapping[str, Any], find: Callable[[str], Any]) -> bool:
     registered = (find(_name(node)), *keras.saving.get_custom_objects().values())
-    return any(value is one for one in registered)
+    return any(value is candidate for candidate in registered)
 
 
 def _unsafe_parts(node: Mapping[str, Any]) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Functions of TensorFlow that layers of Keras 2 may name without ``trust=True``: a list of what is allowed.
+"""The TensorFlow functions that layers of Keras 2 may name without ``trust=True``.
 
-Keras 2 makes a layer of each function of TensorFlow that a functional model calls, and the configuration
-names it (``layers/core/tf_op_layer.py``). The names are TensorFlow's canonical ones, of 2.15 and 2.21,
-without ``compat.v1.``; those listed compute, and do nothing else.
+Keras 2 makes a layer of each TensorFlow function that a functional model calls, and the configuration
+names the function (``layers/core/tf_op_layer.py``). The names are TensorFlow's canonical ones, of 2.15 and
+2.21, without ``compat.v1.``; the functions in this list only compute.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ unique unique_with_counts unravel_index unstack where zeros zeros_like
 """
 COMPUTING = frozenset(_COMPUTING.split())
 
-# What its layers do to ragged and sparse tensors.
+# The methods that layers of Keras 2 call on ragged and sparse tensors.
 CLASS_METHODS = frozenset(
     f"from_{source}"
     for source in (

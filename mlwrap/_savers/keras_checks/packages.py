@@ -1,4 +1,4 @@
-"""The packages and versions of Keras: which of them reads a model, and what MLflow calls it."""
+"""Packages and versions of Keras: which one reads a model, and what MLflow calls it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def is_keras_3(package: str, version: str) -> bool:
-    return package == "keras" and _major(version) >= 3  # noqa: PLR2004  # the number is the name
+    return package == "keras" and major_version(version) >= 3  # noqa: PLR2004  # "Keras 3"
 
 
 def flavor_of(package: str, version: str) -> tuple[str, dict[str, Any]]:
-    """The flavor whose loader opens a model of this Keras, and what that loader wants to know."""
+    """Return the flavor whose loader opens a model of this Keras, and that loader's settings."""
     if is_keras_3(package, version):
         return "keras", {
             "data": "data",
@@ -39,70 +39,77 @@ def flavor_of(package: str, version: str) -> tuple[str, dict[str, Any]]:
 
 
 def backend() -> str:
-    """Of the Keras that is loaded; where none is, as of a file that is only copied, Keras's default."""
+    """Return the backend of the imported Keras; Keras's default if none is imported (a copied file)."""
     keras: Any = sys.modules.get("keras")
     return str(keras.backend.backend()) if keras else os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
-def _major(version: str) -> int:
+def major_version(version: str) -> int:
+    """Return the major version of a version."""
     return int(version.partition(".")[0])
 
 
 def keras_for(package: str, version: str, trained_on: str = "") -> Any:
-    """The Keras that reads a model.
+    """Import and return the Keras that reads a model.
 
     Args:
-        package: The Keras that wrote it.
+        package: The Keras package that wrote it.
         version: Its version.
-        trained_on: The backend that it was trained on, where that is known.
+        trained_on: The backend that it was trained on, if known.
 
     Raises:
-        LoadError: It is not here, or its backend is not.
+        LoadError: This Keras or its backend is not installed.
     """
     if package not in PACKAGES or not version.partition(".")[0].isdecimal():
         raise LoadError(f"Expected a model of {' or '.join(PACKAGES)}, got one of {package!r} {version!r}.")
-    came = []
-    # Keras 2 lives on as tf_keras, which reads its files, where `keras` has become Keras 3.
-    heirs = (package, "tf_keras") if package == "keras" and not is_keras_3(package, version) else (package,)
-    for name in heirs:
+    tried = []
+    # tf_keras is Keras 2 and reads its files where `keras` is Keras 3.
+    candidates = (
+        (package, "tf_keras") if package == "keras" and not is_keras_3(package, version) else (package,)
+    )
+    for name in candidates:
         try:
             keras: Any = import_module(name)
         except ImportError as error:
             if name == "keras" and error.name in _BACKENDS:
                 raise LoadError(_without_backend(error.name, trained_on)) from error
-            came.append(f"{name} can't be imported ({error})")
+            tried.append(f"{name} can't be imported ({error})")
             continue
-        if _major(keras.__version__) == _major(version):
+        if major_version(keras.__version__) == major_version(version):
             return keras
-        came.append(f"{name} is {keras.__version__}")
+        tried.append(f"{name} is {keras.__version__}")
     raise LoadError(
-        f"This model was saved with {package} {version}, and here {' and '.join(came)}, which won't read it. "
-        f"Load it where what wrote it is installed: {_install(package, version)}"
+        f"This model was saved with {package} {version}, and here {' and '.join(tried)}, which won't "
+        f"read it. Load it where what wrote it is installed: {_install(package, version)}"
     )
 
 
-def _without_backend(missing: str, trained_on: str) -> str:
-    here = [name for name in _BACKENDS if name != missing and find_spec(name) is not None]
-    said = f"Keras is here, but not its backend {missing}, which it is told to use or takes by default. "
-    cure = f"pip install {trained_on or missing}"
-    if here:
-        cure = f"Set KERAS_BACKEND={here[0]}, which is installed, before Keras is imported; or {cure}"
+def _without_backend(backend_name: str, trained_on: str) -> str:
+    installed = [name for name in _BACKENDS if name != backend_name and find_spec(name) is not None]
+    message = (
+        f"Keras is here, but not its backend {backend_name}, which it is told to use or takes by default. "
+    )
+    remedy = f"pip install {trained_on or backend_name}"
+    if installed:
+        remedy = (
+            f"Set KERAS_BACKEND={installed[0]}, which is installed, before Keras is imported; or {remedy}"
+        )
     if trained_on:
-        said += f"This model was trained on {trained_on}. "
-    return f"{said}{cure}."
+        message += f"This model was trained on {trained_on}. "
+    return f"{message}{remedy}."
 
 
 def _install(package: str, version: str) -> str:
     if package == "keras" and not is_keras_3(package, version):
-        # Keras 2 came with the TensorFlow of the same minor version, and works with no other.
+        # Each minor version of Keras 2 works only with the TensorFlow of the same minor version.
         return f"pip install 'tensorflow=={'.'.join(version.split('.')[:2])}.*'"
     return f"pip install {package.replace('_', '-')}=={version}"
 
 
 def details_of(package: str, version: str) -> dict[str, Any]:
-    """What is to be known of the Keras that wrote a model, to load it."""
-    own = {"backend": backend()} if is_keras_3(package, version) else {}
-    return {"keras": package, "version": version, **own}
+    """Return the details of the Keras that wrote a model, which loading it needs."""
+    details = {"backend": backend()} if is_keras_3(package, version) else {}
+    return {"keras": package, "version": version, **details}
 
 
 def frameworks_of(flavor: str, package: str) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""How many weights a Keras configuration declares, without building anything.
+"""Count the weights that a Keras configuration declares, without building anything.
 
-Keras makes weights before it reads their values, so a few lines of configuration can take all memory. The
-layers that have the most are counted, by the formulas of Keras's own ``layers``. What their input is like is
-told by ``build_config``, which Keras writes for layers that have weights. Where it is left out, the input is
-taken to be as wide as anything in the configuration.
+Keras creates weights before it reads their values, so a few lines of configuration can take all memory. The
+layers that have the most weights are counted, by the formulas of Keras's own ``layers``. The size of their
+input is in ``build_config``, which Keras writes for layers that have weights. If it is missing, the input is
+assumed to be as wide as anything in the configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WIDTHS = ("units", "filters", "output_dim")
 
 
 def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
-    """The number of weights that the objects of a configuration have; what is shared counts once."""
+    """Return the number of weights that a configuration's objects have; shared objects count once."""
     layers = [node for node in nodes if isinstance(node["config"], Mapping)]
     widest = max((_width(node["config"]) for node in layers), default=1)
     features: dict[int, int] = {}  # by the id of the description
@@ -25,7 +25,7 @@ def declared_weights(nodes: Iterable[Mapping[str, Any]]) -> int:
         built = node.get("build_config")
         if isinstance(built, Mapping) and (shape := _as_list(built.get("input_shape"))) != [None]:
             features[id(node)] = _as_size(shape[-1]) or 1
-            # Keras 2 tells it of a wrapper, and not of the layer in it.
+            # Keras 2 writes it for a wrapper, but not for the layer inside.
             for inner in node["config"].values():
                 features.setdefault(id(inner), features[id(node)])
     shared: dict[Any, int] = {}
@@ -59,7 +59,7 @@ def _weights(node: Mapping[str, Any], features: int) -> int:
 
 
 def _width(config: Mapping[str, Any]) -> int:
-    """How wide what a layer gives out may be: of an input all of its values."""
+    """Return the largest possible width of a layer's output; for an input, the number of its values."""
     shape = config.get("batch_shape") or config.get("batch_input_shape") or ()
     values = math.prod(max(_as_size(size), 1) for size in _as_list(shape))
     return max(values, *(_as_size(config.get(key)) for key in _WIDTHS))

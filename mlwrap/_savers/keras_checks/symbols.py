@@ -1,8 +1,8 @@
-"""What a name in a Keras configuration leads to: resolved as Keras does it, and only then judged.
+"""Resolve the names in a Keras configuration as Keras does, and judge the results.
 
-One function has many names (``io.write_file``, ``compat.v1.write_file``), and one class several homes, so
-no name tells what it is. Nothing is called, and no module is imported but Keras's own. The order of the
-search is that of ``_retrieve_class_or_fn`` in ``saving/serialization_lib.py`` of Keras 2 and 3.
+One function has many names (``io.write_file``, ``compat.v1.write_file``), and one class is in several
+modules, so a name alone decides nothing. Nothing is called, and only Keras's own modules are imported. The
+search order is that of ``_retrieve_class_or_fn`` in ``saving/serialization_lib.py`` of Keras 2 and 3.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from importlib import import_module
 from typing import Any
 
 from mlwrap._savers.keras_checks.functions import CLASS_METHODS, COMPUTING, METHODS
+from mlwrap._savers.keras_checks.packages import major_version
 from mlwrap._savers.tensorflow.graph_operations import ALLOWED, REASONS
 
-# Packages whose classes Keras finds by their module, unregistered.
+# Packages whose classes Keras finds by their module, without registration.
 OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
-# Where Keras looks for a function of its own, which it writes by its name alone.
+# Modules where Keras looks for its own functions, which it writes by name alone.
 HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
-# Modules of Keras's whose functions are parts of models; others download files, or start servers.
+# Keras modules whose functions are parts of models; functions of others download files or start servers.
 _FUNCTIONS = (*HOMES, "ops", "random")
-# And those whose classes are: the others are callbacks, data sets, trainers of their own.
+# Keras modules whose classes are parts of models; others have callbacks, data sets, trainers.
 _CLASSES = (
     *_FUNCTIONS,
     *("backend", "distillation", "dtype_policies", "engine", "export", "feature_column", "layers", "legacy"),
     *("mixed_precision", "models", "premade_models", "quantizers", "trainers", "utils"),
 )
 _LAMBDA_LAYERS = "tf_op_layer"  # the module of Keras 2 whose layers call TensorFlow by name
-# Layers that hold foreign code or read files wherever the configuration says.
+# Layers that contain other code, or read files from a path in the configuration.
 _FOREIGN = {
     "TFSMLayer": "loads a SavedModel from a path of its own",
     "TorchModuleWrapper": "holds a pickled PyTorch module",
@@ -36,38 +37,38 @@ _FOREIGN = {
 
 
 def resolve(node: Mapping[str, Any], keras: Any, find: Callable[[str], Any]) -> Any:
-    """The class or function that Keras would take for an object of a configuration; ``None`` for none.
+    """Return the class or function that Keras would take for a configuration's object; ``None`` if none.
 
     Args:
         node: The object's description.
-        keras: The Keras that is to load it.
-        find: Gives what is registered by a name.
+        keras: The Keras that will load it.
+        find: Returns the registered object of a name.
     """
     is_function = node["class_name"] == "function"
     key = {"function": "config", "__typespec__": "spec_name"}.get(node["class_name"], "class_name")
     name = str(node.get(key))
     registered = name if is_function else node.get("registered_name", node["class_name"])
-    found = find(str(registered)) if registered else None
+    symbol = find(str(registered)) if registered else None
     module = node.get("module")
-    if found is not None or not isinstance(module, str) or not module:
-        return found
+    if symbol is not None or not isinstance(module, str) or not module:
+        return symbol
     if module.partition(".")[0] in ("keras", "tf_keras"):
-        found = _exported(f"{module}.{name}", keras)
-    if found is None and is_function:
+        symbol = _exported(f"{module}.{name}", keras)
+    if symbol is None and is_function:
         if module == "builtins":
             exported = (_exported(f"keras.{home}.{name}", keras) for home in HOMES)
-            found = next((value for value in exported if value is not None), None)
-        found = found if found is not None else _without_its_package(name, keras)
-    return found if found is not None else _in_module(module, name, node.get("registered_name"), keras)
+            symbol = next((value for value in exported if value is not None), None)
+        symbol = symbol if symbol is not None else _find_without_package(name, keras)
+    return symbol if symbol is not None else _in_module(module, name, node.get("registered_name"), keras)
 
 
 def is_keras_symbol(value: Any) -> bool:
-    """Whether a class or function is Keras's."""
+    """Return whether a class or function is Keras's own."""
     return str(getattr(value, "__module__", "")).partition(".")[0] in OWN
 
 
 def is_part_of_models(value: Any) -> bool:
-    """Whether something of Keras's own is a class or function that models are made of."""
+    """Return whether something of Keras's own is a class or function that models consist of."""
     package, _, inner = str(getattr(value, "__module__", "")).partition(".")
     home = inner.removeprefix("src.").partition(".")[0]
     if isinstance(value, type):
@@ -76,37 +77,37 @@ def is_part_of_models(value: Any) -> bool:
 
 
 def dangers(value: Any, node: Mapping[str, Any]) -> Iterator[str]:
-    """What a class of Keras's would run or read for what an object's configuration says, in words."""
+    """Yield what a Keras class would run or read because of an object's configuration, in words."""
     config = node["config"] if isinstance(node["config"], Mapping) else {}
     name = config.get("name", "")
     for cls in value.__mro__ if isinstance(value, type) else ():
         if cls.__name__ in _FOREIGN and is_keras_symbol(cls):
             yield f"{cls.__name__} {name!r}, which {_FOREIGN[cls.__name__]}"
         if cls.__name__ == "TensorFlowOpLayer" and is_keras_symbol(cls):
-            yield from _operation(config, name)
+            yield from _unsafe_operations(config, name)
         if cls.__module__.endswith(_LAMBDA_LAYERS) and is_keras_symbol(cls):
-            yield from _calls(value, config, name)
+            yield from _unsafe_calls(value, config, name)
             return
 
 
-def _calls(layer: type, config: Mapping[str, Any], name: str) -> Iterator[str]:
-    """What a layer calls of TensorFlow by name, unless it only computes."""
+def _unsafe_calls(layer: type, config: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yield the TensorFlow function that a layer calls by name, unless it only computes."""
     method = str(config.get("method_name", config.get("attr_name")))
-    kinds = [cls.__name__ for cls in layer.__mro__]
-    if "TFOpLambda" in kinds:
+    class_names = [cls.__name__ for cls in layer.__mro__]
+    if "TFOpLambda" in class_names:
         called, allowed = str(config.get("function")), COMPUTING
-        known = _canonical(called) in allowed
-    elif "ClassMethod" in kinds:
+        is_allowed = _canonical(called) in allowed
+    elif "ClassMethod" in class_names:
         called = f"{config.get('cls_symbol')}.{method}"
-        known = _canonical(str(config.get("cls_symbol"))) == "RaggedTensor" and method in CLASS_METHODS
+        is_allowed = _canonical(str(config.get("cls_symbol"))) == "RaggedTensor" and method in CLASS_METHODS
     else:
-        called, known = method, "InstanceProperty" in kinds and method in METHODS
-    if not known:
+        called, is_allowed = method, "InstanceProperty" in class_names and method in METHODS
+    if not is_allowed:
         yield f"a layer {name!r} that calls TensorFlow's {called!r}"
 
 
-def _operation(config: Mapping[str, Any], name: str) -> Iterator[str]:
-    """What a layer that holds one operation of a graph does."""
+def _unsafe_operations(config: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yield the graph operation that a layer contains, unless it only computes."""
     definition = config.get("node_def")
     operation = definition.get("op") if isinstance(definition, Mapping) else None
     if operation not in ALLOWED:
@@ -115,7 +116,7 @@ def _operation(config: Mapping[str, Any], name: str) -> Iterator[str]:
 
 
 def _canonical(symbol: str) -> str | None:
-    """The one name of what TensorFlow, or Keras 2, exports by ``symbol``; ``None`` if that is nothing."""
+    """Return the canonical name of a symbol of TensorFlow or Keras 2; ``None`` if it does not exist."""
     export = _exports()
     value = export.get_symbol_from_name(symbol)
     for api in ("tensorflow", "keras"):
@@ -129,42 +130,38 @@ def _exports() -> Any:
 
 
 def _exported(name: str, keras: Any) -> Any:
-    """What Keras exports by a public name."""
-    if _major(keras) == 2:  # noqa: PLR2004  # the number is the name
+    """Return what Keras exports under a public name."""
+    if major_version(keras.__version__) == 2:  # noqa: PLR2004  # "Keras 2"
         return _exports().get_symbol_from_name(f"compat.v1.{name}" if "__internal__.legacy" in name else name)
     return import_module("keras.src.api_export").get_symbol_from_name(name)
 
 
-def _without_its_package(name: str, keras: Any) -> Any:
-    """A registered function whose name has lost its package (Keras before 3.7)."""
+def _find_without_package(name: str, keras: Any) -> Any:
+    """Return a registered function whose name lacks its package (Keras before 3.7)."""
     custom = keras.saving.get_custom_objects()
     return (
-        next((custom[full] for full in custom if full.endswith(f">{name}")), None)
+        next((custom[full_name] for full_name in custom if full_name.endswith(f">{name}")), None)
         if ">" not in name
         else None
     )
 
 
 def _in_module(module: str, name: str, registered: Any, keras: Any) -> Any:
-    """What a module holds by a name; Keras 3 looks in its own packages only, for classes."""
+    """Return what a module has under a name; Keras 3 looks only in its own packages, for classes."""
     if keras.__name__ == "tf_keras" and module.startswith("keras"):
         module = f"tf_{module}"
     parts = module.split(".")
-    own = parts[0] in OWN
-    if own and module not in sys.modules and "__main__" not in parts:
+    is_keras_package = parts[0] in OWN
+    if is_keras_package and module not in sys.modules and "__main__" not in parts:
         try:
             import_module(module)
-        except (ImportError, ValueError):  # there is none of such a name
+        except (ImportError, ValueError):  # no such module exists
             return None
-    found = vars(sys.modules[module]) if module in sys.modules else {}
-    if _major(keras) > 2:  # noqa: PLR2004  # as above
-        value = found.get(name) if own else None
+    namespace = vars(sys.modules[module]) if module in sys.modules else {}
+    if major_version(keras.__version__) > 2:  # noqa: PLR2004  # "Keras 2"
+        value = namespace.get(name) if is_keras_package else None
         return value if isinstance(value, type) else None
-    if "." in name:  # it would look inside of what it finds
+    if "." in name:  # Keras would look inside of the object that it finds
         return None
-    value = found.get(name)
-    return found.get(registered) if value is None and isinstance(registered, str) else value
-
-
-def _major(keras: Any) -> int:
-    return int(str(keras.__version__).partition(".")[0])
+    value = namespace.get(name)
+    return namespace.get(registered) if value is None and isinstance(registered, str) else value

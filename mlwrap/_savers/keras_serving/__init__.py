@@ -1,4 +1,4 @@
-"""What does a Keras model need so that MLflow predicts without the training's code?
+"""The serving form of a Keras model, so that MLflow predicts without the training's code.
 
-Never adds a byte to a model that needs nothing.
+Never adds files to a model that needs none.
 """

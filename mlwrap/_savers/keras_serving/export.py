@@ -1,22 +1,22 @@
-"""The serving form of a Keras model: a SavedModel that predicts where none of the training code is.
+"""Write the serving form of a Keras model: a SavedModel that predicts without the training's code.
 
-A ``.keras`` file names the classes and functions it is built of, and a process without them can't open it.
-A SavedModel holds the graph of what they compute instead. It is written only where it is needed::
+A ``.keras`` file names the classes and functions of the model, and a process without them can't open it.
+A SavedModel contains the graph of what they compute instead. It is written only if it is needed::
 
     serving/model/           the SavedModel
     serving/MLmodel          Keras 3: what MLflow's loader reads beside it; the model's own MLmodel, one
-                             folder up, goes on describing the .keras file
+                             folder up, describes the .keras file
     serving/keras_module.txt, save_format.txt
                              Keras 2 and tf_keras: the same, for ``mlflow.tensorflow``
 
-MLflow has two loaders that give back what a model with one output gives:
+MLflow has two loaders that return what a model with one output returns:
 
 * one input: ``tf2-module`` calls the object with a tensor;
 * several inputs, one output: ``mlflow.keras`` calls ``serve`` with a dictionary;
-* one input that is a frame: ``mlflow.keras`` again, with the frame's values, and it gives back a frame.
+* one input that is a frame: ``mlflow.keras`` again, with the frame's values; it returns a frame.
 
-For several outputs it has none, nor for several inputs where Keras 3 is not installed, so that a loader
-travels with the model (:mod:`mlwrap._shipped.loader`).
+MLflow has none for several outputs, nor for several inputs without Keras 3. In these cases mlwrap copies
+its own loader into the model (:mod:`mlwrap._shipped.loader`).
 
 Sources: ``mlflow/tensorflow/__init__.py`` and ``mlflow/keras/load.py`` of MLflow 3.
 """
@@ -46,19 +46,19 @@ from mlwrap._shipped.loader import ship_loader
 from mlwrap.errors import SaveError, describe_error
 
 FOLDER = "serving"
-_MODEL = "model"  # MLflow's own name for what lies in a model's data folder
+_MODEL = "model"  # MLflow's own name for the model in a data folder
 _TEXT = "str"
 _SIGNATURE = "serving_default"  # TensorFlow's own name for it
 
 
 class ServingForm(NamedTuple):
-    """What stock loaders are told of a serving form.
+    """The description of a serving form for stock loaders.
 
     Attributes:
         pyfunc: Configuration of MLflow's generic flavor.
         flavors: Flavors for a model that has no other form.
         signature: Inputs and outputs.
-        unsafe: What in it does more than compute, so that ``load_model`` would refuse it without trust.
+        unsafe: What the form does beyond computing; ``load_model`` refuses that without trust.
     """
 
     pyfunc: dict[str, Any]
@@ -73,8 +73,8 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
     Args:
         model: A Keras model or layer on TensorFlow.
         folder: The folder of the logged model.
-        package: The Keras that it is of.
-        example: An input example, which tells the types that a subclassed model takes.
+        package: The Keras package of the model.
+        example: An input example, which gives the input types of a subclassed model.
 
     Raises:
         SaveError: It can't be written: says why.
@@ -94,7 +94,7 @@ def write_serving(model: Any, folder: Path, package: str, example: Any = None) -
 
 
 def has_serving_form(folder: Path) -> bool:
-    """Tell whether the logged model in ``folder`` has a serving form."""
+    """Return whether the logged model in ``folder`` has a serving form."""
     return (folder / FOLDER).is_dir()
 
 
@@ -113,27 +113,27 @@ def _exported_contents(target: Path, model: Any) -> Contents:
 
 
 def _write_keras_2(model: Any, target: Path, package: str, example: Any) -> ServingForm:
-    """As ``mlflow.tensorflow`` saves one: Keras makes a model of it again that needs none of its classes."""
+    """Write a SavedModel that Keras rebuilds without the model's classes, as ``mlflow.tensorflow`` does."""
     if not model.built:
         raise SaveError("it was never called on data", model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the format is old, and that no metrics were compiled
-        # Without the optimizer: MLflow compiles what it loads, and losses of the script's are not there.
+        warnings.simplefilter("ignore")  # about the old format and uncompiled metrics
+        # Without the optimizer: MLflow compiles what it loads, and lacks the script's own losses.
         model.save(str(target), save_format="tf", include_optimizer=False)
     contents = _exported_contents(target, model)
     (target.parent / "keras_module.txt").write_text(package)
     (target.parent / "save_format.txt").write_text("tf")
-    known = of_keras(model)
-    if known is not None:
-        fed = as_fed(model, known.inputs, example)
-        columns = columns_of(fed_by(example), fed) if example is not None else known.columns
-        known = replace(known, inputs=fed, columns=columns)
-    known = known or contents.signatures.get(str(contents.default_signature))
+    signature = of_keras(model)
+    if signature is not None:
+        inputs = as_fed(model, signature.inputs, example)
+        columns = columns_of(fed_by(example), inputs) if example is not None else signature.columns
+        signature = replace(signature, inputs=inputs, columns=columns)
+    signature = signature or contents.signatures.get(str(contents.default_signature))
     config = {"model_type": "keras", "keras_module": package, "data": FOLDER, "save_format": "tf"}
     return ServingForm(
         {"loader_module": "mlflow.tensorflow", "data": FOLDER},
         {"tensorflow": config},
-        known,
+        signature,
         contents.unsafe,
     )
 
@@ -145,37 +145,41 @@ def _write_graph(model: Any, target: Path, example: Any, package: str) -> Servin
     tf: Any = imported("tensorflow")
     structure = serving_inputs(model, example)
     inputs = as_fed(model, specs(structure, getattr(model, "input_names", None)), example)
-    held, function = tf.Module(), _serving_function(model, structure, inputs, tf)
+    module, function = tf.Module(), _serving_function(model, structure, inputs, tf)
     several_out = len(function.get_concrete_function().outputs) > 1
-    is_new = is_keras_3(package, str(imported(package).__version__))  # which mlflow.keras imports
+    is_new = is_keras_3(package, str(imported(package).__version__))  # mlflow.keras imports Keras 3
     columns = columns_of(fed_by(example) or fed_to(model), inputs) if is_new and not several_out else ()
     by_serve = len(inputs) > 1 or bool(columns)
-    setattr(held, "serve" if by_serve else "__call__", function)
-    # What the graph uses must hang on what is saved. The model itself would bring its optimizer along.
-    held.variables_ = list(function.get_concrete_function().graph.variables)
-    held.layers_ = layers_of(model)
-    held.resources_ = [part for part in vars(model).values() if _is_resource(part)]
-    flat = serving(held, tf)
-    tf.saved_model.save(held, str(target), signatures={_SIGNATURE: flat} if flat is not None else None)
+    setattr(module, "serve" if by_serve else "__call__", function)
+    # The graph's variables must be attributes of the saved object. The model would add its optimizer.
+    module.variables_ = list(function.get_concrete_function().graph.variables)
+    module.layers_ = layers_of(model)
+    module.resources_ = [part for part in vars(model).values() if _is_resource(part)]
+    signature_function = serving(module, tf)
+    tf.saved_model.save(
+        module,
+        str(target),
+        signatures={_SIGNATURE: signature_function} if signature_function is not None else None,
+    )
     contents = _exported_contents(target, model)
     signature = Signature(inputs=inputs, outputs=_output_specs(model, contents), columns=columns)
-    if flat is not None and (several_out or (by_serve and not is_new)):
+    if signature_function is not None and (several_out or (by_serve and not is_new)):
         pyfunc = ship_loader(target.parents[1], f"{FOLDER}/{_MODEL}", _SIGNATURE)
         _, flavors = _stock_loader(by_serve=False, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
-        if len(inputs) > 1:  # what it is fed by is what TensorFlow could make names of
+        if len(inputs) > 1:  # the input names are those that TensorFlow could make of them
             signature = contents.signatures.get(_SIGNATURE) or signature
         return ServingForm(pyfunc, flavors, signature, contents.unsafe)
     pyfunc, flavors = _stock_loader(by_serve=by_serve, saved_model=f"{FOLDER}/{_MODEL}", data=FOLDER)
-    _, beside = _stock_loader(by_serve=by_serve, saved_model=_MODEL, data=".")
-    # JSON is YAML, which this file is: no reason to import a parser in the training's process.
-    (target.parent / "MLmodel").write_text(json.dumps({"flavors": beside, "artifact_path": FOLDER}))
+    _, serving_flavors = _stock_loader(by_serve=by_serve, saved_model=_MODEL, data=".")
+    # This file is YAML, which includes JSON; so no YAML parser needs to be imported.
+    (target.parent / "MLmodel").write_text(json.dumps({"flavors": serving_flavors, "artifact_path": FOLDER}))
     return ServingForm(pyfunc, flavors, signature, contents.unsafe)
 
 
 def _stock_loader(
     *, by_serve: bool, saved_model: str, data: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Which of MLflow's loaders can feed a model, and the flavor that it reads."""
+    """Return MLflow's loader for a model, and the flavor that it reads."""
     if by_serve:
         exported = {"data": data, "save_exported_model": True}
         return {"loader_module": "mlflow.keras", "data": FOLDER}, {"keras": exported}
@@ -184,15 +188,15 @@ def _stock_loader(
 
 
 def _serving_function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], tf: Any) -> Any:
-    """The model as a function of one tensor, or of a dictionary of them by name."""
-    wanted = [_tensor_spec(spec, tf) for spec in inputs]
+    """Return the model as a function of one tensor, or of a dictionary of tensors by name."""
+    tensor_specs = [_tensor_spec(spec, tf) for spec in inputs]
 
     def call(tensors: list[Any]) -> Any:
-        fitted = (_shaped(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
-        packed = _pack(structure, fitted)
+        shaped = (_restore_shape(tensor, spec, tf) for tensor, spec in zip(tensors, inputs, strict=True))
+        structured = _pack(structure, shaped)
         if is_layer(model) and not _takes_training(model):
-            return _flat_outputs(model(packed), model)
-        return _flat_outputs(model(packed, training=False), model)
+            return _flat_outputs(model(structured), model)
+        return _flat_outputs(model(structured, training=False), model)
 
     def one(x: Any) -> Any:
         return call([x])
@@ -201,18 +205,20 @@ def _serving_function(model: Any, structure: Any, inputs: tuple[TensorSpec, ...]
         return call([x[str(spec.name)] for spec in inputs])
 
     if len(inputs) == 1:
-        return tf.function(one, input_signature=wanted, autograph=False)
-    named = {str(spec.name): each for spec, each in zip(inputs, wanted, strict=True)}
-    return tf.function(several, input_signature=[named], autograph=False)
+        return tf.function(one, input_signature=tensor_specs, autograph=False)
+    specs_by_name = {
+        str(spec.name): tensor_spec for spec, tensor_spec in zip(inputs, tensor_specs, strict=True)
+    }
+    return tf.function(several, input_signature=[specs_by_name], autograph=False)
 
 
 def _tensor_spec(spec: TensorSpec, tf: Any) -> Any:
     if spec.dtype == _TEXT:
-        return tf.TensorSpec(None, tf.string)  # (n,) and (n, 1) alike: MLflow tells text without its axes
+        return tf.TensorSpec(None, tf.string)  # takes (n,) and (n, 1): MLflow passes text without its axes
     return tf.TensorSpec([None if size < 0 else size for size in spec.shape], spec.dtype)
 
 
-def _shaped(tensor: Any, spec: TensorSpec, tf: Any) -> Any:
+def _restore_shape(tensor: Any, spec: TensorSpec, tf: Any) -> Any:
     if spec.dtype != _TEXT:
         return tensor
     free = [number for number, size in enumerate(spec.shape) if size < 0]
@@ -222,7 +228,7 @@ def _shaped(tensor: Any, spec: TensorSpec, tf: Any) -> Any:
 
 
 def _pack(structure: Any, tensors: Iterator[Any]) -> Any:
-    """The model's own structure of inputs, in the order in which :func:`specs` names them."""
+    """Return the tensors in the model's structure of inputs, in the order of :func:`specs`."""
     if isinstance(structure, Mapping):
         return {key: _pack(item, tensors) for key, item in structure.items()}
     if isinstance(structure, list | tuple):
@@ -231,7 +237,7 @@ def _pack(structure: Any, tensors: Iterator[Any]) -> Any:
 
 
 def _flat_outputs(result: Any, model: Any) -> Any:
-    """A single output as it is; several by their names, at one level."""
+    """Return a single output as it is; several in one flat dictionary by name."""
     while isinstance(result, list | tuple) and len(result) == 1:
         result = result[0]
     if isinstance(result, list | tuple):
@@ -245,18 +251,18 @@ def _flat_outputs(result: Any, model: Any) -> Any:
     for name, part in result.items():
         inner = _flat_outputs(part, None)
         if isinstance(inner, Mapping):
-            flat.update({f"{name}_{key}": each for key, each in inner.items()})
+            flat.update({f"{name}_{key}": tensor for key, tensor in inner.items()})
         else:
             flat[str(name)] = inner
     return flat
 
 
 def _output_specs(model: Any, contents: Contents) -> tuple[TensorSpec, ...]:
-    known = of_keras(model)
-    if known is not None and known.outputs:
-        return known.outputs
-    served = contents.signatures.get(_SIGNATURE)
-    outputs = served.outputs if served is not None else ()
+    declared = of_keras(model)
+    if declared is not None and declared.outputs:
+        return declared.outputs
+    signature = contents.signatures.get(_SIGNATURE)
+    outputs = signature.outputs if signature is not None else ()
     return (TensorSpec(dtype=outputs[0].dtype, shape=outputs[0].shape),) if len(outputs) == 1 else outputs
 
 
@@ -265,5 +271,5 @@ def _is_resource(part: Any) -> bool:
 
 
 def _takes_training(layer: Any) -> bool:
-    """Whether a layer tells training from predicting; most of those that prepare data do not."""
+    """Return whether a layer has a ``training`` argument; most preprocessing layers have none."""
     return "training" in inspect.signature(layer.call).parameters

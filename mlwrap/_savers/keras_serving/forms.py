@@ -1,4 +1,4 @@
-"""Which forms of a Keras model are kept beside its ``.keras`` file, or in place of it."""
+"""Choose the forms that a Keras model is saved in, beside or instead of its ``.keras`` file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlwrap.errors import SaveError
 
 
 def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: SaveError) -> Saved:
-    """Keep the weights of a model that can't be written as a whole, and its serving form.
+    """Save only the weights of a model that can't be written completely, and its serving form.
 
     Raises:
         SaveError: Its weights can't be written, either: says why the model could not be.
@@ -43,7 +43,7 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
         write_weights(model, folder)
     except (OSError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001  # what is wrong with the model is the better message
+    except Exception:  # noqa: BLE001  # the model's own problem is the better message
         raise trouble from None
     version = str(imported(package).__version__)
     flavor, _ = flavor_of(package, version)
@@ -61,7 +61,7 @@ def save_weights_only(model: Any, folder: Path, options: SaveOptions, trouble: S
 
 
 def with_serving(saved: Saved, form: ServingForm) -> Saved:
-    """What was saved, with a serving form beside it, which stock MLflow is fed by."""
+    """Return ``saved`` with a serving form, which stock MLflow predicts from."""
     signature = form.signature or saved.signature
     return replace(saved, pyfunc=form.pyfunc, signature=signature, forms=(*saved.forms, "serving"))
 
@@ -69,25 +69,25 @@ def with_serving(saved: Saved, form: ServingForm) -> Saved:
 def choose_serving(
     model: Any, folder: Path, options: SaveOptions, names: ConfigNames, signature: Signature | None
 ) -> tuple[ServingForm | None, SaveError | None]:
-    """The serving form of a model that stock MLflow could not rebuild or feed; or why it has none."""
+    """Return the serving form of a model that stock MLflow can't rebuild or feed; or why it has none."""
     package = owner(model, "Model", packages=PACKAGES) or "keras"
-    foreign = names.modules or names.unregistered or names.hidden or names.unsafe or names.unbuildable
+    needs_code = names.modules or names.unregistered or names.hidden or names.unsafe or names.unbuildable
     is_text = signature is not None and any(spec.dtype == "str" for spec in signature.inputs)
     keras_3 = is_keras_3(package, str(imported(package).__version__))
-    if not (foreign or (is_text and keras_3)):
+    if not (needs_code or (is_text and keras_3)):
         return None, None
     form, problem = try_serving(model, folder, options, package)
-    # Where its module is imported, stock MLflow loads the model, as its users know.
+    # If its module is imported, stock MLflow loads the model.
     return form, problem if is_text or not names.modules else None
 
 
 def try_serving(
     model: Any, folder: Path, options: SaveOptions, package: str
 ) -> tuple[ServingForm | None, SaveError | None]:
-    """The serving form of a model or layer; or why it has none."""
-    on = backend() if package == "keras" else "tensorflow"
-    is_program = on == "torch" and not is_layer(model)  # Keras exports no layer alone
-    if on != "tensorflow" and not is_program:
+    """Return the serving form of a model or layer; or why it has none."""
+    backend_name = backend() if package == "keras" else "tensorflow"
+    is_program = backend_name == "torch" and not is_layer(model)  # Keras exports no layer on its own
+    if backend_name != "tensorflow" and not is_program:
         return None, _needs_tensorflow(model)
     try:
         if is_program:

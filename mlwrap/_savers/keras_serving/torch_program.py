@@ -1,8 +1,8 @@
-"""The serving form of a Keras model on PyTorch: a program that PyTorch exports, which needs none of its code.
+"""Write the serving form of a Keras model on PyTorch: a program that PyTorch exports, without its code.
 
-MLflow's loader for PyTorch reads it, feeds it one array and takes one back::
+MLflow's loader for PyTorch reads it, feeds it one array and returns one::
 
-    serving/model.pt2        the program, with no pickle in it
+    serving/model.pt2        the program, without pickle
 
 Source: ``mlflow/pytorch/__init__.py`` of MLflow 3.
 """
@@ -30,19 +30,19 @@ def write_program(model: Any, folder: Path, example: Any = None) -> ServingForm:
     Args:
         model: A Keras 3 model on PyTorch.
         folder: The folder of the logged model.
-        example: An input example, which tells the types that a subclassed model takes.
+        example: An input example, which gives the input types of a subclassed model.
 
     Raises:
         SaveError: It can't be exported, or MLflow's loader could not feed it: says why.
     """
     torch: Any = imported("torch")
     layers: Any = import_module("keras.layers")
-    known = of_keras(model)
+    declared = of_keras(model)
     inputs = as_fed(model, specs(serving_inputs(model, example)), example)
-    if len(inputs) != 1 or (known is not None and len(known.outputs) > 1):
+    if len(inputs) != 1 or (declared is not None and len(declared.outputs) > 1):
         raise SaveError("MLflow's loader for PyTorch models feeds one array and takes one back", model)
     sizes = [None if size < 0 else size for size in inputs[0].shape]
-    free = {axis: torch.export.Dim(f"axis_{axis}") for axis, size in enumerate(sizes) if size is None}
+    dynamic_axes = {axis: torch.export.Dim(f"axis_{axis}") for axis, size in enumerate(sizes) if size is None}
     target = folder / FOLDER / PROGRAM
     target.parent.mkdir()
     try:
@@ -51,13 +51,13 @@ def write_program(model: Any, folder: Path, example: Any = None) -> ServingForm:
             format="torch",
             verbose=False,
             input_signature=[layers.InputSpec(shape=sizes, dtype=inputs[0].dtype)],
-            dynamic_shapes=free,
+            dynamic_shapes=dynamic_axes,
         )
     except Exception as error:
         shutil.rmtree(target.parent, ignore_errors=True)
         if isinstance(error, OSError | MemoryError):
             raise
         raise SaveError(f"PyTorch can't export it: {describe_error(error)}", model) from error
-    outputs = known.outputs if known is not None else ()
+    outputs = declared.outputs if declared is not None else ()
     pyfunc = {"loader_module": "mlflow.pytorch", "data": FOLDER}
     return ServingForm(pyfunc, {}, Signature(inputs=inputs, outputs=outputs), ())

@@ -1,4 +1,4 @@
-"""How are SavedModels, functions, checkpoints and Estimators written, and read back?
+"""Savers for SavedModels, functions, checkpoints and Estimators of TensorFlow.
 
 Never lets TensorFlow open a graph that was not checked.
 """

@@ -1,7 +1,7 @@
-"""``tf.train.Checkpoint`` and ``CheckpointManager``: the values of variables, to restore into objects.
+"""Save ``tf.train.Checkpoint`` and ``CheckpointManager``: the values of variables.
 
-A checkpoint holds no code and no graph: it comes back only into objects of the same shape, or as files
-into a folder, which is why ``load`` asks for one of them.
+A checkpoint contains no code and no graph. It can only be restored into objects of the same structure, or
+copied as files into a folder, so ``load`` needs one of them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mlwrap._savers.tensorflow.checkpoint_unbuilt import unbuilt_layers
 from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
 _FOLDER = "checkpoint"
-_NAME = "ckpt"  # tf.train.CheckpointManager's own name for one
-_HOME = ("tensorflow.python.checkpoint", "tensorflow.python.training")
+_NAME = "ckpt"  # the name that tf.train.CheckpointManager uses
+_PACKAGES = ("tensorflow.python.checkpoint", "tensorflow.python.training")
 
 
 class CheckpointSaver:
-    """Saves one checkpoint: what the object holds now; or of a manager all that it kept."""
+    """Saves one checkpoint of an object's current values, or all checkpoints that a manager kept."""
 
     name = "checkpoint"
     format = 1
@@ -39,25 +39,25 @@ class CheckpointSaver:
     frameworks = ("tensorflow",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is a ``tf.train.Checkpoint`` or a ``tf.train.CheckpointManager``."""
-        return has_class(value, "Checkpoint", "CheckpointV1", "CheckpointManager", packages=_HOME)
+        """Return whether ``value`` is a ``tf.train.Checkpoint`` or a ``tf.train.CheckpointManager``."""
+        return has_class(value, "Checkpoint", "CheckpointV1", "CheckpointManager", packages=_PACKAGES)
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Write a checkpoint, or copy those of the manager; the user's own files are left as they are.
+        """Write a checkpoint, or copy those of the manager; leave the user's own files unchanged.
 
         Raises:
-            SaveError: The manager's latest checkpoint is not whole. An older one costs a warning.
+            SaveError: The manager's latest checkpoint is incomplete. An older one only causes a warning.
         """
         target = folder / _FOLDER
         if _is_manager(value) and value.latest_checkpoint:
             names = _copy_kept(value, target)
         else:
             checkpoint = value.checkpoint if _is_manager(value) else value
-            # Reading it makes TensorFlow create it, as its first save() does: with the counter in the file,
-            # restore() matches everything, whether or not the object at the other end was ever saved.
+            # Reading save_counter creates it, as the first save() does. With the counter in the file,
+            # restore() matches everything, whether or not the target object was ever saved.
             _ = checkpoint.save_counter
             target.mkdir()
-            # write() and not save(): it does not count, so the user's next checkpoint keeps its number.
+            # write() instead of save(): it does not count, so the user's next checkpoint keeps its number.
             checkpoint.write(str(target / _NAME))
             names = [_NAME]
         write_state(target, *names)
@@ -65,25 +65,25 @@ class CheckpointSaver:
         return Saved(details=details, packages=("tensorflow",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: a checkpoint remembers nothing of its training."""
+        """Return none: a checkpoint has no record of its training."""
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Restore into ``into`` and give it back.
+        """Restore into ``into`` and return it.
 
         Args:
-            folder: The model's folder. Variables that ``into`` has yet to create are read when they
-                are created, so it has to live as long.
-            details: Of the time of writing.
-            into: A ``tf.train.Checkpoint``, a ``CheckpointManager``, or a mapping of names to
-                trackables as one would give to ``tf.train.Checkpoint(**mapping)``: the latest is restored.
-                Or the path of a new folder: it gets the files of all that were kept, and a
-                ``CheckpointManager`` made for it goes on from there.
-            trust: Of no concern here.
+            folder: The model's folder. Variables that ``into`` has not created yet are read from it when they
+                are created, so it must exist until then.
+            details: ``Saved.details``, as ``save`` returned it.
+            into: A ``tf.train.Checkpoint``, a ``CheckpointManager``, or a mapping of names to trackables,
+                as for ``tf.train.Checkpoint(**mapping)``: the latest checkpoint is restored. Or the path of
+                a new folder: it gets the files of all kept checkpoints, and a ``CheckpointManager`` for it
+                continues from there.
+            trust: Not used.
 
         Raises:
-            LoadError: ``into`` is missing, is something else, or holds objects that the checkpoint does not,
-                or Keras 3 layers that are not built; or files of the checkpoint are missing.
+            LoadError: ``into`` is missing, has another type, contains objects that the checkpoint lacks, or
+                Keras 3 layers that are not built; or files of the checkpoint are missing.
         """
         if into is None:
             raise LoadError(
@@ -96,7 +96,7 @@ class CheckpointSaver:
             names = details.get("kept") or [Path(prefix).name]
             return place_checkpoints(folder / _FOLDER, names, into)
         try:
-            target = _target(into)
+            target = _restore_target(into)
             unbuilt = unbuilt_layers(target, prefix)
             if not unbuilt:
                 target.restore(prefix).assert_existing_objects_matched()
@@ -120,11 +120,11 @@ class CheckpointSaver:
 
 
 def _is_manager(value: object) -> bool:
-    return has_class(value, "CheckpointManager", packages=_HOME)
+    return has_class(value, "CheckpointManager", packages=_PACKAGES)
 
 
 def _copy_kept(manager: Any, target: Path) -> list[str]:
-    """Copy what a manager kept; give their names, the latest last."""
+    """Copy the checkpoints that a manager kept; return their names, the latest last."""
     names = []
     for prefix in manager.checkpoints:
         if prefix == manager.latest_checkpoint:
@@ -136,7 +136,7 @@ def _copy_kept(manager: Any, target: Path) -> list[str]:
     return [*names, copy_checkpoint(manager.latest_checkpoint, target, manager)]
 
 
-def _target(into: Any) -> Any:
+def _restore_target(into: Any) -> Any:
     if _is_manager(into):
         return into.checkpoint
     if CheckpointSaver().matches(into):

@@ -1,8 +1,8 @@
-"""The files of TensorFlow checkpoints: all of them, copied as a set, with a state file that may move.
+"""Copy the files of TensorFlow checkpoints as a set, with a state file that stays valid when moved.
 
-A checkpoint named ``model.ckpt-35`` is ``model.ckpt-35.index``, ``.data-00000-of-0000N`` and, if a
-graph was saved too, ``.meta``. Beside it the text file ``checkpoint`` names the latest one and all that are
-kept.
+A checkpoint named ``model.ckpt-35`` consists of ``model.ckpt-35.index``, ``.data-00000-of-0000N`` and, if a
+graph was saved too, ``.meta``. The text file ``checkpoint`` beside it names the latest checkpoint and all
+that are kept.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ def copy_checkpoint(prefix: str, folder: Path, value: object) -> str:
     """Copy the checkpoint at ``prefix``, which may be remote, into ``folder``; return its name.
 
     Raises:
-        SaveError: One of its files is missing: half a checkpoint is none. Carries ``value``.
+        SaveError: One of its files is missing, so the checkpoint is unusable. Carries ``value``.
     """
     files: Any = imported("tensorflow").io.gfile
     source, _, name = prefix.rpartition("/")
-    here = _suffixes(name, files.listdir(source or "."))
-    if missing := missing_files(name, here):
+    suffixes = _suffixes(name, files.listdir(source or "."))
+    if missing := missing_files(name, suffixes):
         raise SaveError(
             f"The checkpoint {prefix} is not whole: {', '.join(missing)} is missing. Was it being "
             "removed while training went on? Keep more of them (keep_checkpoint_max, max_to_keep).",
             value,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix in sorted(_needed(here) | (here & {".meta"})):
+    for suffix in sorted(_needed_suffixes(suffixes) | (suffixes & {".meta"})):
         files.copy(f"{prefix}{suffix}", str(folder / f"{name}{suffix}"), overwrite=True)
     write_state(folder, name)
     return name
 
 
 def require_checkpoint(folder: Path, name: str) -> str:
-    """The prefix of the checkpoint ``name``, relative to ``folder``, with all of its files there.
+    """Return the prefix of the checkpoint ``name``, relative to ``folder``, if all of its files exist.
 
     Raises:
-        LoadError: It is not there, not whole, or not in the folder.
+        LoadError: It is missing, incomplete, or not in the folder.
     """
     prefix = inside(folder, name)
     if missing := missing_files(prefix.name, suffixes_in(prefix.parent, prefix.name)):
@@ -60,15 +60,15 @@ def require_checkpoint(folder: Path, name: str) -> str:
 
 
 def place_checkpoints(folder: Path, names: Sequence[str], into: object) -> Path:
-    """Copy checkpoints into a folder of the caller's own, where training can go on.
+    """Copy checkpoints into a folder of the caller, where training can continue.
 
     Args:
-        folder: Where they lie.
-        names: Which, the latest last.
-        into: The folder to copy them into, made if it is not there; text or a path.
+        folder: The folder of the checkpoints.
+        names: The names of the checkpoints, the latest last.
+        into: The folder to copy them into, created if missing; text or a path.
 
     Raises:
-        LoadError: It is no path, or a training has left checkpoints in it already.
+        LoadError: ``into`` is not a path, or already contains the checkpoints of a training.
     """
     if not isinstance(into, str | os.PathLike):
         raise LoadError(
@@ -93,33 +93,33 @@ def write_state(folder: Path, *names: str) -> None:
     """Write the state file that ``tf.train.get_checkpoint_state`` and a ``CheckpointManager`` read.
 
     Args:
-        folder: Where the state file goes.
-        names: Of the checkpoints that are kept, the latest last; relative, so that folders can move.
+        folder: The folder of the state file.
+        names: The names of the kept checkpoints, the latest last; relative, so that folders can move.
     """
     lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{n}"' for n in names)]
-    # A manager takes those without a time for some that it was not to count any more.
+    # A CheckpointManager does not count checkpoints without a timestamp.
     times = [folder.joinpath(f"{name}.index").stat().st_mtime for name in names]
     lines += [f"all_model_checkpoint_timestamps: {time!r}" for time in times]
     folder.joinpath(_STATE).write_text("".join(f"{line}\n" for line in lines))
 
 
 def missing_files(name: str, here: set[str]) -> list[str]:
-    """The files that the checkpoint ``name`` lacks, of which files with these suffixes are here."""
-    return [name + suffix for suffix in sorted(_needed(here) - here)]
+    """Return the files that the checkpoint ``name`` lacks, given the suffixes of its existing files."""
+    return [name + suffix for suffix in sorted(_needed_suffixes(here) - here)]
 
 
 def suffixes_in(folder: Path, name: str) -> set[str]:
-    """What follows ``name`` in the names of its files in ``folder``; nothing, where there is none."""
+    """Return what follows ``name`` in the names of its files in ``folder``; empty if there is no folder."""
     return _suffixes(name, [file.name for file in folder.iterdir()] if folder.is_dir() else [])
 
 
 def _suffixes(name: str, files: Sequence[str]) -> set[str]:
-    """What follows ``name`` in the names of that checkpoint's files."""
-    found = {file[len(name) :] for file in files if file.startswith(f"{name}.")}
-    return {suffix for suffix in found if suffix in {".index", ".meta"} or _SHARD.fullmatch(suffix)}
+    """Return what follows ``name`` in the names of that checkpoint's files."""
+    suffixes = {file[len(name) :] for file in files if file.startswith(f"{name}.")}
+    return {suffix for suffix in suffixes if suffix in {".index", ".meta"} or _SHARD.fullmatch(suffix)}
 
 
-def _needed(here: set[str]) -> set[str]:
-    totals = [int(found[1]) for suffix in here if (found := _SHARD.fullmatch(suffix))]
+def _needed_suffixes(suffixes: set[str]) -> set[str]:
+    totals = [int(match[1]) for suffix in suffixes if (match := _SHARD.fullmatch(suffix))]
     total = max(totals, default=1)
     return {".index", *(f".data-{number:05d}-of-{total:05d}" for number in range(total))}

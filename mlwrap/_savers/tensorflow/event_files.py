@@ -1,4 +1,4 @@
-"""Scalars out of TensorBoard event files, as Estimators and others write them."""
+"""Read scalars from TensorBoard event files, as Estimators and others write them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mlwrap.errors import OptionError
 
 _EVALUATION = re.compile(r"eval(_.*)?/?")
 _FILES = "events.out.tfevents."
-_COMPARED = "loss"  # what tf.estimator.BestExporter compares, too
+_COMPARED = "loss"  # tf.estimator.BestExporter compares it, too
 
 
 class BestExport(NamedTuple):
     """The best of a training's evaluations.
 
     Attributes:
-        metric: What was compared, as ``eval/loss``: the lowest is best.
+        metric: The compared metric, as ``eval/loss``: the lowest value is best.
         value: Its value.
-        step: The global step of the checkpoint that was evaluated.
+        step: The global step of the evaluated checkpoint.
     """
 
     metric: str
@@ -35,10 +35,10 @@ class BestExport(NamedTuple):
 
 
 def best_evaluation(model_dir: str) -> BestExport | None:
-    """The evaluation with the lowest loss, the earliest of equal ones; ``None`` where there was none.
+    """Return the evaluation with the lowest loss, the earliest of equal ones; ``None`` if there was none.
 
-    Those without a name count (``eval/loss``); where there are none, those of the one name that there
-    is. Of evaluations on several sets nobody but their author knows which one decides.
+    Evaluations without a name count (``eval/loss``); if there are none, those of the only name. Of
+    evaluations on several sets, only their author knows which one decides.
     """
     losses: dict[str, list[BestExport]] = {}
     for record in event_metrics(model_dir, training=False):
@@ -47,34 +47,34 @@ def best_evaluation(model_dir: str) -> BestExport | None:
                 losses.setdefault(name, []).append(BestExport(name, value, record.step))
     unnamed = losses.get(f"eval/{_COMPARED}")
     candidates = unnamed or (next(iter(losses.values())) if len(losses) == 1 else [])
-    return min(candidates, key=lambda found: (found.value, found.step), default=None)
+    return min(candidates, key=lambda evaluation: (evaluation.value, evaluation.step), default=None)
 
 
 def event_metrics(model_dir: str, *, training: bool = True) -> Iterator[Metrics]:
-    """The scalars in ``model_dir``'s event files, oldest first.
+    """Return the scalars in ``model_dir``'s event files, oldest first.
 
-    Training's keep their names (``loss``, ``global_step/sec``); an evaluation's get the name of its
-    folder before them (``eval/accuracy``, ``eval_holdout/accuracy``). Where training went back to an
-    older checkpoint and passed a step again, the later value of that step counts. What is not a
-    number (histograms, images, text) is skipped, and so is the torn end of a file.
+    Those of training keep their names (``loss``, ``global_step/sec``); those of an evaluation are prefixed
+    with its folder's name (``eval/accuracy``, ``eval_holdout/accuracy``). If training returned to an older
+    checkpoint and repeated a step, the later value of that step counts. Values that are not numbers
+    (histograms, images, text) are skipped, and so is an incomplete record at the end of a file.
 
     Args:
-        model_dir: The Estimator's; may be remote.
-        training: Whether training's own are wanted, or those of evaluations alone.
+        model_dir: The Estimator's folder; may be remote.
+        training: Whether to include training's own scalars, or only those of evaluations.
     """
     return _merged(_event_files(model_dir, training))
 
 
 def folder_metrics(path: Path) -> Iterator[Metrics]:
-    """The scalars in an event file, or in all that a folder holds, however deep.
+    """Return the scalars in an event file, or in all event files in a folder and its subfolders.
 
-    Those of a folder within it have its name before theirs: ``validation/epoch_loss``.
+    Those of a subfolder are prefixed with its name: ``validation/epoch_loss``.
 
     Args:
         path: The file or folder.
 
     Raises:
-        OptionError: There is no event file, or no TensorFlow to read it with.
+        OptionError: There is no event file, or TensorFlow is not installed.
     """
     files = [path] if path.is_file() else sorted(path.rglob(f"{_FILES}*"))
     if not files:
@@ -88,12 +88,12 @@ def folder_metrics(path: Path) -> Iterator[Metrics]:
 
 
 def _merged(files: Iterable[tuple[str, str]]) -> Iterator[Metrics]:
-    """The scalars of several files, each with what stands before its names; of a step the latest value."""
+    """Yield the scalars of several files, each with its prefix; the latest value of each step counts."""
     latest: dict[tuple[str, int], tuple[int, float]] = {}
     for prefix, file in files:
         for step, when, name, value in _scalars(file):
-            known = latest.get((prefix + name, step))
-            if known is None or when >= known[0]:
+            previous = latest.get((prefix + name, step))
+            if previous is None or when >= previous[0]:
                 latest[prefix + name, step] = (when, value)
     rows: dict[tuple[int, int], dict[str, float]] = {}
     for (name, step), (when, value) in latest.items():
@@ -106,7 +106,7 @@ def _event_files(model_dir: str, training: bool) -> Iterator[tuple[str, str]]:
     files: Any = imported("tensorflow").io.gfile
     if not files.exists(model_dir):
         return
-    # A remote file system lists folders with a slash at their end.
+    # A remote file system appends a slash to the names of folders.
     evaluations = {name.rstrip("/") for name in files.listdir(model_dir) if _EVALUATION.fullmatch(name)}
     prefixes = [f"{name}/" for name in sorted(evaluations)]
     for prefix in ["", *prefixes] if training else prefixes:
@@ -122,10 +122,10 @@ def _scalars(file: str) -> Iterator[tuple[int, int, str, float]]:
     try:
         for event in tf.compat.v1.train.summary_iterator(file):
             for value in event.summary.value:
-                found = _scalar(value, tf)
-                if found is not None:
-                    yield event.step, round(event.wall_time * 1000), value.tag, found
-    except tf.errors.OpError:  # a killed process leaves half a record at the end; what came before is whole
+                number = _scalar(value, tf)
+                if number is not None:
+                    yield event.step, round(event.wall_time * 1000), value.tag, number
+    except tf.errors.OpError:  # a killed process leaves an incomplete last record; those before are complete
         return
 
 

@@ -1,21 +1,21 @@
-"""TensorFlow's operations that a SavedModel may use without ``trust=True``: a list of what is allowed.
+"""The TensorFlow operations that a SavedModel may use without ``trust=True``.
 
-Made from the registries of TensorFlow 2.15 and 2.21, and read through by hand. An operation is on the list if
-all that it touches are its inputs, its outputs, and the variables and tables of this process. Not on it is
-what reads or writes files, connects, runs Python, takes a program as data, or waits; nor what nobody has
-looked at: a custom operation, or one of a later TensorFlow.
+Made from the registries of TensorFlow 2.15 and 2.21, and reviewed by hand. An operation is in the list if it
+touches only its inputs, its outputs, and the variables and tables of this process. Operations that read or
+write files, connect, run Python, take a program as data, or wait are not in it. Neither are operations that
+were not reviewed: custom ones, and those of a later TensorFlow.
 """
 
 from __future__ import annotations
 
-# The saver's part of every SavedModel consists of these. TensorFlow's loader does not run it.
+# The operations of the saver's part of every SavedModel. TensorFlow's loader does not run it.
 _SAVING = (
     "MergeV2Checkpoints RestoreV2 Restore RestoreSlice Save SaveSlices SaveV2 ShardedFilename ShardedFilespec"
 )
 SAVING = frozenset(_SAVING.split())
 
-# Operations that read a file, and the position of the input that names it. They may run at loading if that
-# file is an asset of the SavedModel, or its variables.
+# Operations that read a file, with the position of the input that names it. They may run at loading if
+# that file is an asset of the SavedModel, or its variables.
 READING = {
     "InitializeTableFromTextFile": 1,
     "InitializeTableFromTextFileV2": 1,
@@ -24,7 +24,7 @@ READING = {
     "RestoreV2": 0,
 }
 
-# What the best known of the operations that are not allowed do.
+# What the best-known operations do that are not allowed.
 _REASONS = {
     "runs Python code": "EagerPyFunc PyFunc PyFuncStateless",
     "writes files": (
@@ -45,7 +45,7 @@ _REASONS = {
 }
 REASONS = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
-# Tables, variables, and what makes the values that they begin with.
+# Operations that create tables, variables and their initial values.
 _LOADING = """
 Assign AssignVariableOp BoostedTreesCreateEnsemble BoostedTreesCreateQuantileStreamResource
 BoostedTreesDeserializeEnsemble BoostedTreesEnsembleResourceHandleOp
@@ -59,7 +59,7 @@ PlaceholderWithDefault Range ReadVariableOp Reshape Shape Size StatefulPartition
 VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2 ZerosLike
 """
 LOADING = frozenset(_LOADING.split())
-"""What may run while a SavedModel is loaded."""
+"""Operations that may run while a SavedModel is loaded."""
 
 _ALLOWED = """
 Abs AccumulateNV2 Acos Acosh Add AddManySparseToTensorsMap AddN AddSparseToTensorsMap AddV2 AdjustContrast
@@ -241,4 +241,4 @@ UnwrapDatasetVariant UpperBound VarHandleOp VarIsInitializedOp Variable Variable
 WindowDataset WindowOp WrapDatasetVariant Xdivy Xlog1py Xlogy ZerosLike Zeta ZipDataset
 """
 ALLOWED = frozenset(_ALLOWED.split())
-"""What the functions of a SavedModel may run when they are called."""
+"""Operations that a SavedModel's functions may run when they are called."""

@@ -1,7 +1,7 @@
-"""Paths to what TensorFlow wrote: a SavedModel, a checkpoint, an Estimator's folder.
+"""Save what TensorFlow wrote, given its path: a SavedModel, a checkpoint, an Estimator's folder.
 
-Each is the saver of the same thing in memory but for where it comes from: the files are copied, laid out as
-that saver lays them out, and given back by it. TensorFlow need not be there for it.
+Each saver extends the one for the same kind of object in memory: it copies the files into that saver's
+layout, and that saver loads them. TensorFlow need not be installed for copying.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class SavedModelFolderSaver(SavedModelSaver):
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a SavedModel, or of what is left of one."""
+        """Return whether ``value`` is the path of a SavedModel, or of an incomplete one."""
         path = named_path(value)
         return path is not None and any(
-            os.path.isfile(path / part)  # noqa: PTH113  # Path.is_file() raises where this says no
+            os.path.isfile(path / part)  # noqa: PTH113  # Path.is_file() raises where this returns False
             for part in ("saved_model.pb", "variables/variables.index")
         )
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Copy the folder, and read from it what it can do.
+        """Copy the folder, and read from it what the SavedModel can do.
 
         Raises:
             SaveError: It is damaged.
-            SpoolError: It holds what is no regular file.
+            SpoolError: It contains something that is not a regular file.
         """
         source, target = _path(value), folder / _SAVED_MODEL
         copy_regular(source, target)
@@ -62,7 +62,7 @@ class SavedModelFolderSaver(SavedModelSaver):
         if (target / "variables").is_dir():
             require_whole(target / "variables" / "variables", value)
         contents = _contents_of_folder(target, source, value)
-        if contents is None:  # there is no TensorFlow to read it with
+        if contents is None:  # TensorFlow is not installed
             return saved_from_contents(Contents({}, calls=False, call=None), folder, _SAVED_MODEL)
         if not contents.calls and contents.default_signature is None:
             warn(
@@ -91,7 +91,7 @@ class CheckpointFilesSaver(CheckpointSaver):
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a checkpoint of objects, of TensorFlow 2."""
+        """Return whether ``value`` is the path of a TensorFlow 2 checkpoint of objects."""
         path = named_path(value)
         return path is not None and (prefix := _prefix(path)) is not None and not _has_graph(prefix)
 
@@ -105,7 +105,7 @@ class CheckpointFilesSaver(CheckpointSaver):
         return Saved(details={"checkpoint": name}, packages=("tensorflow",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: it is files."""
+        """Return none: a checkpoint has no record of its training."""
         return ()
 
 
@@ -116,12 +116,12 @@ class EstimatorFolderSaver(EstimatorSaver):
     frameworks = ("os",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is the path of a checkpoint that a graph was saved with."""
+        """Return whether ``value`` is the path of a checkpoint that was saved with a graph."""
         path = named_path(value)
         return path is not None and (prefix := _prefix(path)) is not None and _has_graph(prefix)
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Copy all files of the checkpoint, and the training graph if it is there.
+        """Copy all files of the checkpoint, and the training graph if there is one.
 
         Raises:
             SaveError: One of them is missing.
@@ -133,7 +133,7 @@ class EstimatorFolderSaver(EstimatorSaver):
         return Saved(details={"checkpoint": name}, packages=("tensorflow",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:
-        """The scalars of the folder's event files, if there is a TensorFlow to read them."""
+        """Return the scalars of the folder's event files, if TensorFlow is imported to read them."""
         folder = _path(value)
         return event_metrics(str(folder)) if "tensorflow" in sys.modules and folder.is_dir() else ()
 
@@ -143,7 +143,7 @@ def _path(value: Any) -> Path:
 
 
 def _prefix(path: Path) -> Path | None:
-    """The prefix of the checkpoint that ``path`` names; of a folder's, as far as its state file tells."""
+    """Return the prefix of the checkpoint that ``path`` names; for a folder, the latest in its state file."""
     if path.suffix == ".index" and os.path.isfile(path):  # noqa: PTH113
         return path.with_suffix("")
     if os.path.isfile(f"{path}.index"):  # noqa: PTH113
@@ -152,13 +152,13 @@ def _prefix(path: Path) -> Path | None:
         state = (path / "checkpoint").read_text(encoding="utf-8") if path.is_dir() else ""
     except (OSError, ValueError):
         return None
-    found = _LATEST.search(state[: 1 << 20])
-    if found is None:
+    match = _LATEST.search(state[: 1 << 20])
+    if match is None:
         return None
-    told = Path(re.sub(r"\\(.)", r"\1", found["path"]))
-    # Written with the path of then; the folder may have moved, and what lies beside the state file counts.
-    beside = path / told.name
-    return beside if os.path.isfile(f"{beside}.index") or not told.is_absolute() else told  # noqa: PTH113
+    stored_path = Path(re.sub(r"\\(.)", r"\1", match["path"]))
+    # The state file has the path of the time of writing. The folder may have moved, so a file beside counts.
+    beside = path / stored_path.name
+    return beside if os.path.isfile(f"{beside}.index") or not stored_path.is_absolute() else stored_path  # noqa: PTH113
 
 
 def _has_graph(prefix: Path) -> bool:
@@ -166,7 +166,7 @@ def _has_graph(prefix: Path) -> bool:
 
 
 def _copy_checkpoint(value: Any, folder: Path) -> str:
-    """Copy the checkpoint that ``value`` names into ``folder``; its prefix there, relative."""
+    """Copy the checkpoint that ``value`` names into ``folder``; return its new prefix, relative."""
     prefix = _prefix(_path(value)) or _path(value)
     require_whole(prefix, value)
     target = folder / _CHECKPOINT
@@ -180,16 +180,16 @@ def _copy_checkpoint(value: Any, folder: Path) -> str:
 
 
 def require_whole(prefix: Path, value: object) -> None:
-    """Raise ``SaveError`` where a file of the checkpoint at ``prefix`` is missing; it carries ``value``."""
+    """Raise ``SaveError``, with ``value``, if a file of the checkpoint at ``prefix`` is missing."""
     try:
-        here = {file.name.removeprefix(prefix.name) for file in prefix.parent.iterdir()}
+        endings = {file.name.removeprefix(prefix.name) for file in prefix.parent.iterdir()}
     except OSError as error:
         raise SaveError(
             f"the folder of the checkpoint {prefix} can't be read ({error.strerror}).", value
         ) from error
-    total = max((int(found[1]) for ending in here if (found := _SHARD.fullmatch(ending))), default=1)
+    total = max((int(match[1]) for ending in endings if (match := _SHARD.fullmatch(ending))), default=1)
     needed = [".index", *(f".data-{number:05d}-of-{total:05d}" for number in range(total))]
-    if missing := [prefix.name + ending for ending in needed if ending not in here]:
+    if missing := [prefix.name + ending for ending in needed if ending not in endings]:
         raise SaveError(
             f"the checkpoint {prefix} is not whole: {', '.join(missing)} is missing.",
             value,

@@ -1,10 +1,11 @@
-"""SavedModels: ``tf.Module``, ``tf.function``, ``ExportArchive``, and what ``tf.saved_model.load`` gave back.
+"""Save SavedModels: ``tf.Module``, ``tf.function``, ``ExportArchive``, and loaded SavedModels.
 
-MLflow's loader has two ways into one, and the way in the ``MLmodel`` must fit what the model offers:
+MLflow's loader can call a SavedModel in two ways, and the ``MLmodel`` must name one that the model supports:
 ``tf2-module`` calls the object with one tensor, ``tf1-estimator`` feeds a named signature from a
-dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``). The first hands several
-outputs on as tensors, which MLflow's server can't write, and the second drops the last axis of one column:
-there the generic flavor names a loader that travels with the model (:mod:`mlwrap._shipped.loader`).
+dictionary or a DataFrame (``_load_pyfunc`` in ``mlflow/tensorflow/__init__.py``). The first returns several
+outputs as tensors, which MLflow's server can't write, and the second drops the last axis of one column.
+In these cases the generic flavor names a loader that is copied into the model
+(:mod:`mlwrap._shipped.loader`).
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from mlwrap._shipped.loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
 _FOLDER = "tf2model"  # MLflow's own name for it
-_LOADED = ("AutoTrackable", "_UserObject")  # what tf.saved_model.load returns, of TF 1 and of TF 2
+_LOADED = ("AutoTrackable", "_UserObject")  # results of tf.saved_model.load, for TF 1 and TF 2
 _KERAS = ("keras", "tf_keras")
 _KERAS_PARTS = ("Layer", "Optimizer", "Metric", "KerasAutoTrackable")
 _ARCHIVES = ("ExportArchive", "SavedModelExportArchive")
 
 
 class SavedModelSaver:
-    """Saves what ``tf.saved_model.save`` takes, and finds out whether it can be called afterwards."""
+    """Saves any object that ``tf.saved_model.save`` accepts, and checks whether it can be called."""
 
     name = "saved_model"
     format = 1
@@ -40,10 +41,10 @@ class SavedModelSaver:
     frameworks = ("tensorflow",)
 
     def matches(self, value: object) -> bool:
-        """Tell whether ``value`` is a module, function or trackable of the user's, or a loaded SavedModel.
+        """Return whether ``value`` is a user's module, function or trackable, or a loaded SavedModel.
 
-        A Keras layer or optimizer, or TensorFlow's own helpers (random generators), are trackable too,
-        but nobody returns them as the model.
+        Keras layers and optimizers, and TensorFlow's own helpers (random generators), are trackable too,
+        but are not returned as the model.
         """
         if _is_archive(value) or is_function(value):
             return True
@@ -51,19 +52,19 @@ class SavedModelSaver:
             return False
         if has_class(value, "Module", packages=("tensorflow.python.module",)):
             return True
-        own = not type(value).__module__.startswith("tensorflow.") or type(value).__name__ in _LOADED
-        return own and has_class(value, "AutoTrackable", packages=("tensorflow.python",))
+        is_supported = not type(value).__module__.startswith("tensorflow.") or type(value).__name__ in _LOADED
+        return is_supported and has_class(value, "AutoTrackable", packages=("tensorflow.python",))
 
     def save(self, value: Any, folder: Path, options: SaveOptions) -> Saved:  # noqa: ARG002
-        """Write ``value`` as a SavedModel; warns of what it won't be able to do.
+        """Write ``value`` as a SavedModel; warn about what it won't be able to do.
 
         Raises:
-            SaveError: It is a function without a graph, or uses what it does not hold.
+            SaveError: It is a function without a graph, or uses an object that it does not hold.
         """
         target = folder / _FOLDER
         try:
             _write_saved_model(value, target)
-        except (AssertionError, KeyError) as error:  # as TensorFlow says that something is "untracked"
+        except (AssertionError, KeyError) as error:  # TensorFlow's errors for an "untracked" object
             raise SaveError(
                 f"A function of the {class_name(value)} uses a variable, table or model that does not hang "
                 "on it (or is gone), and only what does is saved. Assign that to an attribute (self.table = "
@@ -76,11 +77,11 @@ class SavedModelSaver:
         return saved_from_contents(contents, folder, _FOLDER)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
-        """None: a SavedModel remembers nothing of its training."""
+        """Return none: a SavedModel has no record of its training."""
         return ()
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:  # noqa: ARG002
-        """Give back what ``tf.saved_model.load`` makes of it: the tf.functions and variables, not the class.
+        """Return the result of ``tf.saved_model.load``: the tf.functions and variables, not the class.
 
         Raises:
             LoadError: TensorFlow is not installed, or can't read it; or, without ``trust``, it would do more
@@ -111,20 +112,20 @@ def _write_saved_model(value: Any, target: Path) -> None:
             value.write_out(str(target))
         return
     model = holder(value, tf) if is_function(value) else value
-    # What a loaded SavedModel can do it must be able to do again; TensorFlow keeps that on request.
+    # A loaded SavedModel must keep its signatures; TensorFlow saves them only on request.
     signatures = getattr(model, "signatures", None)
-    kept = dict(signatures) if isinstance(signatures, Mapping) else {}
-    if not kept and (function := serving(model, tf)) is not None:
-        kept = {"serving_default": function}
-    tf.saved_model.save(model, str(target), signatures=kept or None)
+    signatures_to_save = dict(signatures) if isinstance(signatures, Mapping) else {}
+    if not signatures_to_save and (function := serving(model, tf)) is not None:
+        signatures_to_save = {"serving_default": function}
+    tf.saved_model.save(model, str(target), signatures=signatures_to_save or None)
 
 
 def warn_of_obstacles(contents: Contents, what: str) -> None:
-    """Say now, and not at loading, what a SavedModel won't be able to do.
+    """Warn, when a SavedModel is saved, about what it won't be able to do.
 
     Args:
-        contents: Of the SavedModel.
-        what: What it was made of, for the message.
+        contents: The contents of the SavedModel.
+        what: The class that it was made from, for the message.
     """
     obstacles = []
     if contents.python:
@@ -134,7 +135,7 @@ def warn_of_obstacles(contents: Contents, what: str) -> None:
             "it is loaded only with trust=True. Write it in TensorFlow's own operations, or do it before the "
             "data goes in."
         )
-    if unsafe := [what for what in contents.unsafe if not what.endswith("runs Python code")]:
+    if unsafe := [operation for operation in contents.unsafe if not operation.endswith("runs Python code")]:
         obstacles.append(
             f"{'; '.join(unsafe)}. What does more than compute is loaded only with trust=True. Do that in "
             "Python, before or after the model."
@@ -145,23 +146,23 @@ def warn_of_obstacles(contents: Contents, what: str) -> None:
             "once before, or decorate with @tf.function(input_signature=[tf.TensorSpec(...)])."
         )
     if not contents.calls and contents.default_signature is None:
-        there = f" What it has is {', '.join(contents.functions)}." if contents.functions else ""
+        hint = f" What it has is {', '.join(contents.functions)}." if contents.functions else ""
         obstacles.append(
             "nothing in the SavedModel can be called with data, so MLflow can load it and not predict. Put "
             "@tf.function(input_signature=[tf.TensorSpec(...)]) on its __call__, or on a method predict or "
-            f"serve.{there}"
+            f"serve.{hint}"
         )
     if obstacles:
         warn(f"The {what} is saved, but {' And '.join(obstacles)}")
 
 
 def saved_from_contents(contents: Contents, folder: Path, saved_model: str) -> Saved:
-    """What loaders are told of a SavedModel; writes the one that it brings, where it needs one.
+    """Return the description of a SavedModel for loaders; copy mlwrap's loader into the model if needed.
 
     Args:
-        contents: Of the SavedModel.
+        contents: The contents of the SavedModel.
         folder: The folder of the logged model.
-        saved_model: Where in it the SavedModel lies.
+        saved_model: The SavedModel's path in that folder.
     """
     flavor: dict[str, Any] = {"model_type": "tf2-module", "saved_model_dir": saved_model}
     pyfunc: dict[str, Any] | None = None
@@ -172,8 +173,12 @@ def saved_from_contents(contents: Contents, folder: Path, saved_model: str) -> S
     elif key is not None:
         pyfunc, signature = ship_loader(folder, saved_model, key), contents.signatures[key]
         if not contents.calls:
-            served = {"model_type": "tf1-estimator", "meta_graph_tags": ["serve"], "signature_def_key": key}
-            flavor |= served
-        elif signature is not None and contents.call is not None:  # one input, which needs no name
+            serving_config = {
+                "model_type": "tf1-estimator",
+                "meta_graph_tags": ["serve"],
+                "signature_def_key": key,
+            }
+            flavor |= serving_config
+        elif signature is not None and contents.call is not None:  # a single input needs no name
             signature = Signature(inputs=contents.call.inputs, outputs=signature.outputs)
     return Saved(flavors={"tensorflow": flavor}, pyfunc=pyfunc, signature=signature, packages=("tensorflow",))

@@ -1,7 +1,7 @@
-"""What a SavedModel on disk can do, read from its ``saved_model.pb`` without loading it.
+"""Read what a SavedModel on disk can do from its ``saved_model.pb``, without loading it.
 
-The file says what was really written: which signatures there are, how the object itself can be called, and
-what will keep it from working elsewhere. Formats:
+The file describes what was really written: the signatures, how the object itself can be called, and what
+will prevent it from working elsewhere. Formats:
 ``tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,struct}.proto``.
 """
 
@@ -20,22 +20,22 @@ from mlwrap.errors import LoadError, describe_error
 
 _PREFERRED = ("serving_default", "predict", "serve")
 _PLAIN = ("none_value", "float64_value", "int64_value", "string_value", "bool_value")
-_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # call back into the process that traced them
-_MAX_NAMED = 5  # of what needs trust, in one message
+_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # call Python code of the process that traced them
+_MAX_NAMED = 5  # operations that need trust, in one message
 
 
 class Contents(NamedTuple):
-    """What a SavedModel offers.
+    """The contents of a SavedModel.
 
     Attributes:
-        signatures: Names of its signatures, with inputs and outputs where these can be told.
-        calls: Whether the object itself is callable with a single tensor.
-        call: Inputs and outputs of that call, if one form of it covers all that were traced.
-        gives_tensor: Whether that call gives a single tensor.
-        functions: Names of the functions of the object itself that have a graph.
+        signatures: Names of its signatures, with inputs and outputs if these are known.
+        calls: Whether the object itself can be called with a single tensor.
+        call: Inputs and outputs of that call, if one traced form covers all others.
+        gives_tensor: Whether that call returns a single tensor.
+        functions: Names of the object's own functions that have a graph.
         untraced: Paths of the functions that have none (``encoder.predict``): calling one fails.
         python: Names of the graph functions that run Python code of the process that traced them.
-        unsafe: What in it writes, reads, runs or connects, so that it loads only with ``trust=True``.
+        unsafe: Operations that write, read, run code or connect, so that it loads only with ``trust=True``.
     """
 
     signatures: dict[str, Signature | None]
@@ -49,7 +49,7 @@ class Contents(NamedTuple):
 
     @property
     def default_signature(self) -> str | None:
-        """The signature to serve: TensorFlow's default, ``predict``, ``serve``, or the only one there is."""
+        """The signature to serve: TensorFlow's default, ``predict``, ``serve``, or the only one."""
         for name in _PREFERRED:
             if name in self.signatures:
                 return name
@@ -60,23 +60,26 @@ def read_saved_model(folder: Path) -> Contents:
     """Read ``folder``'s ``saved_model.pb``.
 
     Raises:
-        ValueError: It is not there, or can't be read.
+        ValueError: The file is missing or can't be read.
     """
     graphs = _meta_graphs(folder)
     graph = graphs[0]
     signatures = {
-        name: attempt(_of_signature, definition)
+        name: attempt(_read_signature, definition)
         for name, definition in graph.signature_def.items()
         if not name.startswith("__")  # TensorFlow's own bookkeeping
     }
     functions = dict(_traced_functions(graph.object_graph_def))
     traced = [graph.object_graph_def.concrete_functions[name] for name in functions.get("__call__", ())]
     calls = [call for function in traced if (call := _single_tensor_call(function))]
-    general = next((one for one in calls if all(_covers(one.tensor, other.tensor) for other in calls)), None)
+    general = next(
+        (call for call in calls if all(_covers_spec(call.tensor, other_call.tensor) for other_call in calls)),
+        None,
+    )
     return Contents(
         signatures,
         calls=bool(calls),
-        call=attempt(_of_call, general) if general else None,
+        call=attempt(_signature_of_call, general) if general else None,
         gives_tensor=all(call.result.WhichOneof("kind") == "tensor_spec_value" for call in calls),
         functions=tuple(name for name, forms in functions.items() if forms and "." not in name),
         untraced=tuple(name for name, forms in functions.items() if not forms),
@@ -86,22 +89,22 @@ def read_saved_model(folder: Path) -> Contents:
 
 
 def check_saved_model(folder: Path, *, trust: bool) -> None:
-    """Look at the SavedModel in ``folder`` before TensorFlow does.
+    """Check the SavedModel in ``folder`` before TensorFlow opens it.
 
     Args:
-        folder: Where it is.
+        folder: The folder of the SavedModel.
         trust: Whether its graphs may do more than compute.
 
     Raises:
-        LoadError: A file is missing, an asset's name leads out of the folder, or, without ``trust``, it
-            would write, read, run or connect when it is loaded or called: names operation and function.
+        LoadError: A file is missing, or an asset's name leads out of the folder; or, without ``trust``, it
+            would write, read, run code or connect when loaded or called: names operation and function.
     """
     try:
         graphs = _meta_graphs(folder)
-        lost = _damage(folder, graphs[0])
-        outside = sorted({name for graph in graphs for name in _outside(graph)})
+        damage = _missing_files(folder, graphs[0])
+        outside = sorted({name for graph in graphs for name in _outside_assets(graph)})
         unsafe = [] if trust else _needing_trust(graphs)
-    except Exception as error:  # anybody can have written the file
+    except Exception as error:  # any program may have written the file
         raise _damaged(
             folder, str(error) if isinstance(error, ValueError) else describe_error(error)
         ) from error
@@ -115,8 +118,8 @@ def check_saved_model(folder: Path, *, trust: bool) -> None:
             f"The SavedModel {folder} is refused: it has a saved_model.cpb beside its saved_model.pb, "
             "which mlwrap does not look at. Pass trust=True only if you trust where it comes from."
         )
-    if lost:
-        raise _damaged(folder, lost)
+    if damage:
+        raise _damaged(folder, damage)
     if unsafe:
         more = f", and {len(unsafe) - _MAX_NAMED} more" if len(unsafe) > _MAX_NAMED else ""
         raise LoadError(
@@ -131,26 +134,32 @@ def _damaged(folder: Path, why: str) -> LoadError:
 
 
 def _needing_trust(graphs: Any) -> list[str]:
-    # As objects TensorFlow loads only what is alone in its file.
-    alone = len(graphs) == 1 and graphs[0].HasField("object_graph_def")
-    return list(dict.fromkeys(what for graph in graphs for what in needs_trust(graph, as_objects=alone)))
+    # TensorFlow loads a graph as objects only if it is the only one in its file.
+    is_single = len(graphs) == 1 and graphs[0].HasField("object_graph_def")
+    return list(
+        dict.fromkeys(operation for graph in graphs for operation in needs_trust(graph, as_objects=is_single))
+    )
 
 
-def _outside(graph: Any) -> Iterator[str]:
+def _outside_assets(graph: Any) -> Iterator[str]:
     for asset in assets(graph):
         path = PurePosixPath(asset.filename)
         if path.is_absolute() or ".." in path.parts or "\0" in asset.filename or not path.parts:
             yield asset.filename
 
 
-def _damage(folder: Path, graph: Any) -> str | None:
-    """What is missing of the SavedModel in ``folder``, in words; ``None`` where all of it is there."""
-    here = suffixes_in(folder / "variables", "variables")
-    holds = any(node.WhichOneof("kind") == "variable" for node in graph.object_graph_def.nodes)
-    lost = [f"variables/{name}" for name in missing_files("variables", here)] if holds or here else []
-    found = [f"assets/{asset.filename}" for asset in graph.asset_file_def]
-    lost += [asset for asset in found if not (folder / asset).exists()]
-    return f"{', '.join(sorted(set(lost)))} is missing" if lost else None
+def _missing_files(folder: Path, graph: Any) -> str | None:
+    """Return which files are missing from the SavedModel in ``folder``; ``None`` if none are."""
+    suffixes = suffixes_in(folder / "variables", "variables")
+    has_variables = any(node.WhichOneof("kind") == "variable" for node in graph.object_graph_def.nodes)
+    missing = (
+        [f"variables/{name}" for name in missing_files("variables", suffixes)]
+        if has_variables or suffixes
+        else []
+    )
+    asset_paths = [f"assets/{asset.filename}" for asset in graph.asset_file_def]
+    missing += [asset for asset in asset_paths if not (folder / asset).exists()]
+    return f"{', '.join(sorted(set(missing)))} is missing" if missing else None
 
 
 def _meta_graphs(folder: Path) -> Any:
@@ -168,13 +177,13 @@ def _meta_graphs(folder: Path) -> Any:
 
 
 def _traced_functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Functions by their path from the object itself, with the names of their traced forms.
+    """Yield functions by their path from the object itself, with the names of their traced forms.
 
-    Keras's own objects are passed over: what they hold of functions is Keras's business.
+    Keras's own objects are skipped, because their functions belong to Keras.
     """
-    waiting, seen = [(0, "")] if objects.nodes else [], {0}
-    while waiting:
-        number, path = waiting.pop(0)
+    pending, seen = [(0, "")] if objects.nodes else [], {0}
+    while pending:
+        number, path = pending.pop(0)
         for child in objects.nodes[number].children:
             node = objects.nodes[child.node_id]
             kind = node.WhichOneof("kind")
@@ -185,14 +194,14 @@ def _traced_functions(objects: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
             elif kind == "user_object" and child.node_id not in seen and child.local_name != "signatures":
                 seen.add(child.node_id)
                 if not node.user_object.identifier.startswith("_tf_keras"):
-                    waiting.append((child.node_id, f"{path}{child.local_name}."))
+                    pending.append((child.node_id, f"{path}{child.local_name}."))
 
 
 def _with_python(graph: Any) -> Iterator[str]:
     for function in graph.library.function:
         if any(node.op in _PYTHON for node in function.node_def):
             yield function_name(str(function.signature.name))
-    if any(node.op in _PYTHON for node in graph.node):  # of a graph of TensorFlow 1, or of an Estimator
+    if any(node.op in _PYTHON for node in graph.node):  # the graph of TensorFlow 1 or of an Estimator
         yield "its graph"
 
 
@@ -216,15 +225,17 @@ def _has_tensors(value: Any) -> bool:
     return value.WhichOneof("kind") not in _PLAIN
 
 
-def _covers(one: Any, other: Any) -> bool:
-    """Tell whether what was traced for ``one`` takes all that ``other`` was traced for."""
-    if one.dtype != other.dtype or other.shape.unknown_rank or one.shape.unknown_rank:
-        return bool(one.dtype == other.dtype and one.shape.unknown_rank)
-    sizes, others = ([dim.size for dim in tensor.shape.dim] for tensor in (one, other))
-    return len(sizes) == len(others) and all(a in {-1, b} for a, b in zip(sizes, others, strict=True))
+def _covers_spec(spec: Any, other_spec: Any) -> bool:
+    """Return whether a graph that was traced for ``one`` accepts every tensor that ``other`` describes."""
+    if spec.dtype != other_spec.dtype or other_spec.shape.unknown_rank or spec.shape.unknown_rank:
+        return bool(spec.dtype == other_spec.dtype and spec.shape.unknown_rank)
+    sizes, other_sizes = ([dim.size for dim in tensor.shape.dim] for tensor in (spec, other_spec))
+    return len(sizes) == len(other_sizes) and all(
+        a in {-1, b} for a, b in zip(sizes, other_sizes, strict=True)
+    )
 
 
-def _of_call(call: _Call) -> Signature:
+def _signature_of_call(call: _Call) -> Signature:
     return Signature(
         inputs=(_traced_spec(None, call.tensor, call.tensor.shape),), outputs=_returned_specs(call.result)
     )
@@ -241,7 +252,7 @@ def _returned_specs(result: Any) -> tuple[TensorSpec, ...]:
     return ()
 
 
-def _of_signature(definition: Any) -> Signature:
+def _read_signature(definition: Any) -> Signature:
     return Signature(inputs=_tensor_specs(definition.inputs), outputs=_tensor_specs(definition.outputs))
 
 
@@ -250,7 +261,7 @@ def _tensor_specs(tensors: Any) -> tuple[TensorSpec, ...]:
 
 
 def _traced_spec(name: str | None, tensor: Any, shape: Any) -> TensorSpec:
-    """A spec with the sizes that the graph was traced for: what has another one it does not take."""
+    """Return a spec with the sizes that the graph was traced for; it accepts no others."""
     from tensorflow import dtypes  # noqa: PLC0415  # as above
 
     if shape.unknown_rank:

@@ -148,8 +148,8 @@ def test_what_is_sent_on_arrives(server: Any, tmp_path: Path, moved: str):
     ours.upload(one, one.name)
     if moved == "later":
         ours.store.artifact_uri = f"{server.uri}/moved/ours"
-        assert ours._head is not None
-        ours._head = ours._head._replace(folder="/moved/ours")
+        assert ours._shared is not None
+        ours._shared = ours._shared._replace(folder="/moved/ours")
     ours.upload(two, two.name)
     ours.upload(three, three.name)
     assert server.sent_on == 3
@@ -174,4 +174,4 @@ def test_what_is_signed_or_large_is_mlflows_to_send(
     monkeypatch.setattr(small_uploads, "get_default_host_creds", lambda _: creds)
     for file in (one, two):
         signs.upload(file, file.name)
-    assert signs._head is None
+    assert signs._shared is None

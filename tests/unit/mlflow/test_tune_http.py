@@ -45,7 +45,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
     for function in ("getproxies", "proxy_bypass"):
         monkeypatch.setattr(requests.utils, function, getattr(requests.utils, function))
-    for name in tune_http._TRIED:
+    for name in tune_http._OPTIONAL_MODULES:
         if importlib.util.find_spec(name) is None:
             monkeypatch.setitem(sys.modules, name, None)
             del sys.modules[name]
