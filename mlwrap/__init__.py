@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlwrap._delivery.sync import sync
     from mlwrap._loading.load_model import load_model
     from mlwrap._recording.logged_model import LoggedModel
-    from mlwrap._run.context import model_run
+    from mlwrap._run.model_run import model_run
     from mlwrap._run.run import Run, current_run
     from mlwrap._savers.registry import register as register_saver
     from mlwrap._sweeps.table import SweepPoint, SweepTable
@@ -57,7 +57,7 @@ _LAZY_EXPORTS = {
     "configure": "config",
     "current_run": "_run.run",
     "load_model": "_loading.load_model",
-    "model_run": "_run.context",
+    "model_run": "_run.model_run",
     "register_saver": "_savers.registry:register",
     "sync": "_delivery.sync",
     "tracked_training": "_decorator.tracked_training",

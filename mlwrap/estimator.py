@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from mlwrap._recording.metrics.metric_log import MetricLog
-from mlwrap._run.callback_run import recorder_of, run_of_callback
-from mlwrap._run.run import Run, check_run
+from mlwrap._run.callback_run import run_of_callback
+from mlwrap._run.run import Run, check_run, recorder_of
 from mlwrap.errors import Diverged, OptionError, describe_error, warn
 
 __all__ = ["MetricsHook"]

@@ -22,8 +22,8 @@ from mlwrap._process.workers import role
 from mlwrap._recording.metrics.metric_log import MetricLog
 from mlwrap._recording.metrics.throughput import Throughput
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.callback_run import recorder_of, run_of_callback
-from mlwrap._run.run import Run, check_run
+from mlwrap._run.callback_run import run_of_callback
+from mlwrap._run.run import Run, check_run, recorder_of
 from mlwrap._savers.history.fits import mark_logged_live
 from mlwrap.errors import Diverged, describe_error, warn
 

@@ -25,7 +25,7 @@ from mlwrap._decorator.tracked_training import relabel, tracked_training
 from mlwrap.config import override
 from mlwrap.errors import MlwrapError, OptionError
 
-_INTERNAL_FILES = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
+_INTERNAL_FILES = (str(Path(__file__).parents[1]), importlib.__file__, "<frozen importlib")
 _INTERRUPTED = 130  # a shell's exit status for SIGINT
 _UNREADABLE = object()
 

@@ -13,7 +13,7 @@ from mlwrap._capture.arguments import Arguments
 from mlwrap._process.outcome import outcome_of
 from mlwrap._recording.null_recorder import NullRecorder
 from mlwrap._run.context import RunContext
-from mlwrap._run.run import Run, current, current_run
+from mlwrap._run.run import Run, current, current_run, recorder_of
 from mlwrap._sweeps.sweep import SweepTarget
 from mlwrap.config import is_disabled, is_own_option, settings
 from mlwrap.errors import OptionError, describe_error
@@ -125,7 +125,7 @@ class TrackedCall:
         """Log what the call has added to its arguments, which is supported for Optuna's only."""
         if "optuna" not in sys.modules or not run.recording or run.status != "RUNNING":
             return
-        recorder = run._recorder  # noqa: SLF001 - internal access to the run
+        recorder = recorder_of(run)
         try:
             recorder.params.log(self._arguments.capture_grown(instance, args, kwargs, recorder.redactor))
         except Exception as error:  # noqa: BLE001 - an error in mlwrap must not end the training

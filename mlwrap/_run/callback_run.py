@@ -1,8 +1,7 @@
-"""What a framework's callback needs of a run: which run it logs to, and the parts that record it."""
+"""Which run a framework's callback logs to."""
 
 from __future__ import annotations
 
-from mlwrap._recording.recorder import Recorder
 from mlwrap._run.run import Run, current_run
 from mlwrap.errors import warn
 
@@ -25,8 +24,3 @@ def run_of_callback(given: Run | None, callback: str, how: str) -> Run | None:
         warn(f"{callback} logs nothing, for run {run.name!r} has ended ({run.status}).")
         return None
     return run
-
-
-def recorder_of(run: Run) -> Recorder:
-    """Return the parts that record a run: metrics, parameters, models, fits."""
-    return run._recorder  # noqa: SLF001 - the one door from a callback to a run's parts

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlwrap._capture.flatten import Captured
-from mlwrap._capture.flatten import params as capture_params
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import RunStarted, now
 from mlwrap._process import console, shutdown
@@ -25,60 +24,12 @@ from mlwrap._run.mlflow_active_run import ActiveRunBridge
 from mlwrap._run.parent_run import existing_run, export_parent, parent_in_context, resolve_destination
 from mlwrap._run.run import Run, current, current_fits, current_run
 from mlwrap._savers.history.fits import watch_fits
-from mlwrap._savers.saver import SaveOptions
 from mlwrap._spool.spool import spool_root
-from mlwrap.config import Options, Settings, check_type, is_own_option, settings
+from mlwrap.config import Settings
 from mlwrap.errors import RunStateError, describe_error
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-
-def model_run(
-    name: str = "run",
-    *,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
-    run_id: str | None = None,
-    verify: Literal["static", "load"] = "static",
-    **options: Unpack[Options],
-) -> RunContext:
-    """Track what happens inside a ``with`` or ``async with`` block as an MLflow run.
-
-    Args:
-        name: The run's name in MLflow.
-        params: Parameters to log at the start; nested values are flattened.
-        tags: Tags for MLflow.
-        run_id: MLflow's id of an existing run, which is opened again and written on. Its name, experiment
-            and parent stay. By default ``MLFLOW_RUN_ID``, which ``mlflow run`` sets, for the first run.
-        verify: ``"load"``: a process of its own loads every model that the run logs, each of its forms;
-            checkpoints only where :meth:`Run.log_model` says so. The run's end waits for that.
-        **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
-            ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
-
-    Returns:
-        A context manager; entering it starts the run and gives the :class:`Run`.
-
-    Raises:
-        OptionError: An option that there is not, or one of the wrong type or value.
-        SpoolError: On entering: the spool can't be written.
-    """
-    check_type("name", name, str)
-    for option, value in (("params", params), ("tags", tags)):
-        if value is not None:
-            check_type(option, value, Mapping)
-    check_type("run_id", "" if run_id is None else run_id, str)
-    SaveOptions(verify=verify)  # says what is wrong with it
-    given = dict(params or {})
-    return RunContext(
-        name,
-        settings(**options),
-        capture=lambda redactor: capture_params(given, redactor=redactor),
-        tags=tags,
-        run_id=run_id,
-        own_experiment=is_own_option("experiment", options),
-        verify=verify,
-    )
+    pass
 
 
 class RunContext:

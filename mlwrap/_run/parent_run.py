@@ -18,7 +18,7 @@ from mlwrap._journal.reader import header
 from mlwrap._process.mlflow_settings import Destination, destination, take_run_id
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.mlflow_active_run import without_own_active_run
-from mlwrap._run.run import current_run
+from mlwrap._run.run import current_run, recorder_of
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.config import Settings
 from mlwrap.errors import JournalError
@@ -162,6 +162,6 @@ def parent_in_context() -> ParentRun | None:
         return parent_from_environment()
     if not run.recorded:
         return None
-    recorder = run._recorder  # noqa: SLF001 - a part of ours
+    recorder = recorder_of(run)
     place = recorder.experiment, recorder.experiment_id
     return ParentRun(run.key, run.tracking_uri, run.offline, run.run_id, *place)

@@ -44,7 +44,12 @@ def current_run() -> Run | None:
 def current_fits() -> FitLog | None:
     """What was seen of the fits of the current run."""
     run = current.get()
-    return None if run is None else run._recorder.fits  # noqa: SLF001 - the run's own part
+    return None if run is None else recorder_of(run).fits
+
+
+def recorder_of(run: Run) -> Recorder:
+    """Return the parts that record a run: metrics, parameters, models, fits."""
+    return run._recorder  # noqa: SLF001 - the one door to a run's parts
 
 
 def check_run(run: object) -> None:
