@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mlwrap._delivery.thinning import Thinning
 from mlwrap._journal.records import Metrics
+from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import BATCH, Client, MetricPoint
 from mlwrap._mlflow.errors import http_status
 from mlwrap.errors import Refused, Unreachable
@@ -38,7 +39,7 @@ class Batch:
         before = len(self._thinning.thinned)
         self._metrics += self._thinning.select(record)
         if len(self._thinning.thinned) > before:
-            self.tags["mlwrap.thinned"] = ", ".join(self._thinning.thinned)[:5000]
+            self.tags[TagName.THINNED] = ", ".join(self._thinning.thinned)[:5000]
 
     def add_of_model(self, points: Sequence[MetricPoint]) -> None:
         """Add points of the run that are a LoggedModel's, too; each takes the place of the same one here."""

@@ -6,6 +6,7 @@ import filelock
 
 from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import RunEnded, Tags, now
+from mlwrap._journal.tags import TagName
 from mlwrap._journal.writer import Writer
 from mlwrap._spool.run_folder import RunFolder
 
@@ -37,7 +38,7 @@ def mark_dead_run_killed(folder: RunFolder, patience: float) -> bool:
             folder.free_reserve()  # it may be that the disk is full
             writer = Writer(folder.journal)
             try:
-                writer.append(Tags(values={"mlwrap.error.message": why}))
+                writer.append(Tags(values={TagName.ERROR_MESSAGE: why}))
                 writer.append(RunEnded(status="KILLED", time=now(), error=why))
             finally:
                 writer.close()

@@ -27,6 +27,7 @@ from mlwrap._journal.records import (
     RunStarted,
     Tags,
 )
+from mlwrap._journal.tags import TagName
 from mlwrap._mlflow import experiments
 from mlwrap._mlflow.client import Client
 from mlwrap._mlflow.connection import ServerNotListening
@@ -119,7 +120,7 @@ class _Delivery:
         self._seen = copy.deepcopy(self._progress.seen)
         self._item: Artifact | Model | None = None  # in MLflow, and not noted yet
         self._thinning = Thinning(first.thin_after, self._seen)
-        self._batch = Batch(self._thinning, probe=("mlwrap.key", first.key))
+        self._batch = Batch(self._thinning, probe=(TagName.KEY, first.key))
 
     def run(self) -> Progress:
         if self._progress.ended:
@@ -182,7 +183,7 @@ class _Delivery:
         """Tell the run how many records are damaged, and which, now that no more can come."""
         self._progress.damaged, damage = self._numbers.damage(last)
         if damage:
-            self._batch.tags["mlwrap.damaged_records"] = damage
+            self._batch.tags[TagName.DAMAGED_RECORDS] = damage
 
     def _flush(self, run_id: str, taken: int) -> None:
         """Send what waits; all records that end at or before the byte ``taken`` are in MLflow then."""
@@ -227,7 +228,7 @@ class _Delivery:
         if progress.run_id is not None:
             return progress.run_id
         if first.run_id is not None:  # to open it twice changes nothing: it need not be noted before
-            tags = {**first.tags, "mlwrap.key": first.key}
+            tags = {**first.tags, TagName.KEY: first.key}
             progress.experiment_id = self._client.reopen_run(first.run_id, tags)
             progress.run_id = first.run_id
             self._save()
@@ -241,7 +242,7 @@ class _Delivery:
         if progress.run_id is None:
             progress.asked = True
             self._save()
-            tags = {**first.tags, "mlwrap.key": first.key, **self._parent_tags(experiment_id)}
+            tags = {**first.tags, TagName.KEY: first.key, **self._parent_tags(experiment_id)}
             try:
                 progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
             except Refused:

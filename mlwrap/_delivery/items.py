@@ -20,6 +20,7 @@ from mlwrap._journal.names import artifact_path
 from mlwrap._journal.progress import Failing, Progress
 from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Checksums, Model
+from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import Client, MetricPoint
 from mlwrap._mlflow.errors import classify_error, http_status
 from mlwrap._mlflow.model_registry import Registry
@@ -147,9 +148,9 @@ class Items:
             progress.refused_tag = None  # until it is known what the run says
             self._save()
             if text:
-                self._client.log_batch(run_id, [], [], [("mlwrap.refused", text)])
+                self._client.log_batch(run_id, [], [], [(TagName.REFUSED, text)])
             else:
-                self._client.delete_tag(run_id, "mlwrap.refused")
+                self._client.delete_tag(run_id, TagName.REFUSED)
             progress.refused_tag = text
         if changed or progress.held:
             self._save()
@@ -247,7 +248,7 @@ class Items:
         if model.status != "READY":
             return
         if model.troubles and model.model_id:
-            self._client.tag_model(model.model_id, {"mlwrap.trouble": " ".join(model.troubles)[:MAX_REASON]})
+            self._client.tag_model(model.model_id, {TagName.TROUBLE: " ".join(model.troubles)[:MAX_REASON]})
         if record.verify == "load" and model.verified is None:
             model.verified = ""
         if record.register_as is not None and not model.registered:

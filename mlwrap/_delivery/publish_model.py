@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING
 
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import Model
+from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import Client, MetricPoint
 from mlwrap._mlflow.errors import EndpointMissing
-from mlwrap._mlflow.model_files.files import MLMODEL, check_copied, list_files, local_path, staging_dir
-from mlwrap._mlflow.model_files.mlmodel import write_mlmodel
+from mlwrap._mlflow.model_files.files import (
+    MLMODEL,
+    assemble,
+    check_copied,
+    list_files,
+    local_path,
+    staging_dir,
+)
+from mlwrap._mlflow.model_files.mlmodel import ADDED_FILES, begin_mlmodel, write_mlmodel
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import Damaged
 from mlwrap.errors import Refused, Unreachable
@@ -66,7 +74,7 @@ def publish(
     if model.model_id:
         client.finalize_model(model.model_id, ready=record.error is None)
         if model.status == "FAILED":  # by an earlier delivery, and what it failed by was mended
-            client.tag_model(model.model_id, {"mlwrap.error": ""})
+            client.tag_model(model.model_id, {TagName.ERROR: ""})
     model.status = "READY" if record.error is None else "FAILED"
     save()
     if record.error is None:
@@ -81,7 +89,7 @@ def fail(client: Client, model: ModelProgress, why: str) -> None:
     if model.status != "PENDING":  # READY, and what failed is its version in the registry
         return
     if model.model_id:
-        client.tag_model(model.model_id, {"mlwrap.error": why[:MAX_REASON]})
+        client.tag_model(model.model_id, {TagName.ERROR: why[:MAX_REASON]})
         client.finalize_model(model.model_id, ready=False)
     model.status = "FAILED"
 
@@ -101,15 +109,15 @@ def create(
         return known
     key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
     experiment_id = progress.experiment_id or ""
-    tags = {"mlwrap.key": key, "mlwrap.saver": record.saver, "mlwrap.call": str(record.call)}
+    tags = {TagName.KEY: key, TagName.SAVER: record.saver, TagName.CALL: str(record.call)}
     if record.checkpoint:
-        tags["mlwrap.checkpoint"] = "true"
+        tags[TagName.CHECKPOINT] = "true"
     if record.has_step:
-        tags["mlwrap.step"] = str(record.step)
+        tags[TagName.STEP] = str(record.step)
     if record.saved is not None and record.saved.forms:
-        tags["mlwrap.forms"] = ", ".join(record.saved.forms)
+        tags[TagName.FORMS] = ", ".join(record.saved.forms)
     if record.error is not None:
-        tags["mlwrap.error"] = record.error[:MAX_REASON]
+        tags[TagName.ERROR] = record.error[:MAX_REASON]
     model = progress.models.get(record.staged)
     asked = model is not None or progress.rebuilt  # and the answer was lost
     if model is None:
@@ -169,18 +177,38 @@ def _link(client: Client, record: Model, run_id: str, model: ModelProgress, *, h
 
 
 def _place(client: Client, staged: Path, record: Model, progress: Progress, save: Callable[[], None]) -> None:
-    """Lay a model's files out where they are to be: what has its name there is whole."""
+    """Put a model's files in place: a folder under the model's name is always complete."""
     model, run_id = progress.models[record.staged], progress.run_id or ""
     target = local_path(model.location)
     if target is None:
-        write_mlmodel(staged, record, run_id, model, staged)
+        _write_files(staged, record, run_id, model, staged)
         _upload(client, staged, model, save)
         return
     with staging_dir(staged, target) as place:
-        manifest = write_mlmodel(staged, record, run_id, model, place)
+        manifest = _write_files(staged, record, run_id, model, place)
         if place != staged:
             check_copied(place, manifest)
         place.rename(target)
+
+
+def _write_files(
+    staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path
+) -> Mapping[str, str]:
+    """Write all files of a model to ``into``, the manifest of them in ``MLmodel`` last.
+
+    Returns:
+        SHA-256 of every file but ``MLmodel``, by its relative path.
+
+    Raises:
+        Damaged: The staged files differ from the saved ones.
+    """
+    saved = record.saved
+    if saved is None:
+        return {}
+    mlmodel = begin_mlmodel(staged, record, run_id, model)
+    manifest = assemble(staged, saved.zips, into, saved=record.files, added=ADDED_FILES)
+    write_mlmodel(mlmodel, record, saved, manifest, into)
+    return manifest
 
 
 def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from mlwrap._journal.progress import Progress
+from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import mask_passwords, with_password
 from mlwrap._mlflow.client import Client
 
@@ -37,7 +38,7 @@ def verify_models(client: Client, progress: Progress, save: Callable[[], None]) 
     for model in progress.models.values():
         if model.status == "READY" and model.verified == "" and model.model_id:
             verdict = _verdict(f"models:/{model.model_id}", client.tracking_uri, alive)
-            client.tag_model(model.model_id, {"mlwrap.verified": verdict})
+            client.tag_model(model.model_id, {TagName.VERIFIED: verdict})
             model.verified = verdict
             if not verdict.startswith(_OK):
                 model.troubles.append(f"it is logged, and does not pass its verification: {verdict}")

@@ -24,8 +24,8 @@ import msgspec
 
 from mlwrap._journal.record_encoding import encode, encode_record
 from mlwrap._journal.records import FORMAT, AnyRecord, RunEnded, RunStarted, Tags
+from mlwrap._journal.tags import TagName
 
-LOST = "mlwrap.lost_records"
 """Tag of a run: how many of its records could not be written to disk."""
 MAX_WAITING_RECORDS = (
     10_000  # records kept in memory while the disk refuses writes: about a megabyte of metrics
@@ -197,7 +197,10 @@ class PatientWriter(Writer):
         Raises:
             OSError: The disk refuses the records.
         """
-        if self.lost and (error := self.write(Tags(values={LOST: str(self.lost)}))) is not None:
+        if (
+            self.lost
+            and (error := self.write(Tags(values={TagName.LOST_RECORDS: str(self.lost)}))) is not None
+        ):
             raise error
         # Each number below those of the end has a written record or is counted as unwritten. A thread that
         # writes right now counts as unwritten: its record may follow the end.

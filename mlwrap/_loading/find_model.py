@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from mlwrap._journal.run_models import models_of_run
+from mlwrap._journal.tags import TagName
 from mlwrap._loading import manifest
 from mlwrap._loading.cache import Cache, CacheHandle
 from mlwrap._mlflow.model_files.files import local_path
@@ -196,7 +197,7 @@ def _require_ready(model: LoggedModel, uri: str) -> _ModelLocation:
             "if that has ended, 'mlwrap sync' delivers what waits."
         )
     if status == "FAILED":
-        why = model.tags.get("mlwrap.error", "MLflow does not say why")
+        why = model.tags.get(TagName.ERROR, "MLflow does not say why")
         raise LoadError(
             f"{uri} was never saved: the model {model.name!r} is FAILED ({why}). Load another one."
         )

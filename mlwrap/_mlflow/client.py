@@ -23,6 +23,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlwrap._journal.records import Status
+from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import with_password, without_password
 from mlwrap._mlflow.connection import check_listening, exclusive_open
 from mlwrap._mlflow.errors import asked_without_retries, classifies_errors, classify_error
@@ -113,7 +114,7 @@ class Client:
     @classifies_errors
     def find_run(self, key: str, experiment_id: str) -> str | None:
         """Return the id of the run created for the run folder ``key``, or ``None``."""
-        runs = self._mlflow.search_runs([experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1)
+        runs = self._mlflow.search_runs([experiment_id], f"tags.`{TagName.KEY}` = '{key}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
     @classifies_errors
@@ -218,7 +219,7 @@ class Client:
     def find_model(self, key: str, experiment_id: str) -> LoggedModel | None:
         """Return the LoggedModel created under this key, or ``None``."""
         models = self._mlflow.search_logged_models(
-            [experiment_id], f"tags.`mlwrap.key` = '{key}'", max_results=1
+            [experiment_id], f"tags.`{TagName.KEY}` = '{key}'", max_results=1
         )
         return models[0] if models else None
 

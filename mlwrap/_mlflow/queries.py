@@ -10,10 +10,11 @@ from typing import NamedTuple
 import mlflow.artifacts
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 
+from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import with_password
 from mlwrap._mlflow.client import Client
 from mlwrap._mlflow.errors import classifies_errors, without_client_retries
-from mlwrap._spool.sweep_trials import POINT, SWEEP, FinishedTrial
+from mlwrap._spool.sweep_trials import FinishedTrial
 from mlwrap.errors import Refused
 
 
@@ -43,7 +44,7 @@ class Queries(Client):
         """Return the run that mlwrap delivered last, in any experiment."""
         experiments = [e.experiment_id for e in self._mlflow.search_experiments()]
         runs: Sequence[Run] = self._mlflow.search_runs(
-            experiments, "tags.`mlwrap.key` != ''", max_results=1, order_by=["attributes.start_time DESC"]
+            experiments, f"tags.`{TagName.KEY}` != ''", max_results=1, order_by=["attributes.start_time DESC"]
         )
         return runs[0] if runs else None
 
@@ -125,8 +126,8 @@ def with_unsaved(client: Queries, run: Run, models: list[RunModel]) -> list[RunM
 
 
 def _run_model(model: LoggedModel, step: int) -> RunModel:
-    call = model.tags.get("mlwrap.call", "")
-    is_checkpoint = model.tags.get("mlwrap.checkpoint") == "true"
+    call = model.tags.get(TagName.CALL, "")
+    is_checkpoint = model.tags.get(TagName.CHECKPOINT) == "true"
     return RunModel(model, str(model.name), step, int(call) if call.isdecimal() else 0, is_checkpoint)
 
 
@@ -151,13 +152,13 @@ def finished_trials(
     with without_client_retries():
         client = Queries(tracking_uri)
         in_experiment = experiment_id or client.experiment_id(experiment)
-        filter_string = f"attributes.status = 'FINISHED' and tags.`{POINT}` != ''"
+        filter_string = f"attributes.status = 'FINISHED' and tags.`{TagName.TRIAL}` != ''"
         if sweep is not None:
-            filter_string += f" and tags.`{SWEEP}` = '{sweep}'"
+            filter_string += f" and tags.`{TagName.SWEEP}` = '{sweep}'"
         return [
             (
-                run.data.tags[POINT],
-                FinishedTrial(run.data.tags.get("mlwrap.key", ""), run.info.run_id, dict(run.data.metrics)),
+                run.data.tags[TagName.TRIAL],
+                FinishedTrial(run.data.tags.get(TagName.KEY, ""), run.info.run_id, dict(run.data.metrics)),
             )
             for run in client.search(in_experiment, filter_string)
         ]
@@ -175,5 +176,7 @@ def sweep_of(tracking_uri: str, experiment: str | None, experiment_id: str | Non
         try:
             runs = [client.get_run(run)]
         except Refused:  # not an id of MLflow's
-            runs = client.search(in_experiment, f"tags.`mlwrap.key` = '{run}'")
-        return next((tags[SWEEP] for tags in (run.data.tags for run in runs) if SWEEP in tags), None)
+            runs = client.search(in_experiment, f"tags.`{TagName.KEY}` = '{run}'")
+        return next(
+            (tags[TagName.SWEEP] for tags in (run.data.tags for run in runs) if TagName.SWEEP in tags), None
+        )

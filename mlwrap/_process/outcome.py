@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mlwrap._journal.records import Status
+from mlwrap._journal.tags import TagName
 from mlwrap.errors import describe_error, message
 
 
@@ -35,23 +36,23 @@ def outcome_of(error: BaseException | None, signal: str | None = None) -> Outcom
         error: The exception, if there was one.
         signal: The name of a signal that came while the run was open.
     """
-    tags = {"mlwrap.signal": signal} if signal else {}
+    tags = {TagName.SIGNAL: signal} if signal else {}
     if is_pruned(error):
-        tags["mlwrap.pruned"] = "true"
+        tags[TagName.PRUNED] = "true"
     if error is None:
         return Outcome("FINISHED", tags=tags)
     status = _status_of(error, signal)
     if status == "FINISHED":
         return Outcome(status, describe_error(error), tags)
-    tags |= {"mlwrap.error.type": type(error).__qualname__, "mlwrap.error.message": message(error)}
+    tags |= {TagName.ERROR_TYPE: type(error).__qualname__, TagName.ERROR_MESSAGE: message(error)}
     return Outcome(status, describe_error(error), tags, "".join(traceback.format_exception(error)))
 
 
 def outcome_of_exit(signal: str | None) -> Outcome:
     """Judge a run that is open while its process ends, by a signal or by itself."""
     if signal:
-        return Outcome("KILLED", tags={"mlwrap.signal": signal})
-    return Outcome("KILLED", tags={"mlwrap.error.message": "the interpreter exited while the run was open"})
+        return Outcome("KILLED", tags={TagName.SIGNAL: signal})
+    return Outcome("KILLED", tags={TagName.ERROR_MESSAGE: "the interpreter exited while the run was open"})
 
 
 def is_pruned(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._capture.redact import Redactor
+from mlwrap._journal.tags import TagName
 from mlwrap._process.git import checkout
 from mlwrap._process.mlflow_settings import current_directory
 
@@ -64,13 +65,13 @@ def provenance(func: Callable[..., Any] | None = None, redactor: Redactor | None
         "mlflow.source.git.commit": git.commit,
         "mlflow.source.git.branch": git.branch and redactor.text(git.branch),
         "mlflow.source.git.repoURL": git.remote and redactor.text(git.remote),
-        "mlwrap.git.dirty": None if git.dirty is None else str(git.dirty).lower(),
-        "mlwrap.version": getattr(sys.modules["mlwrap"], "__version__", None),
-        "mlwrap.python": platform.python_version(),
-        "mlwrap.host": platform.node(),
-        "mlwrap.argv": redactor.text(" ".join(redactor.arguments(sys.argv))),
-        "mlwrap.function": _function_path(function),
-        "mlwrap.versions": _versions(),
+        TagName.GIT_DIRTY: None if git.dirty is None else str(git.dirty).lower(),
+        TagName.VERSION: getattr(sys.modules["mlwrap"], "__version__", None),
+        TagName.PYTHON: platform.python_version(),
+        TagName.HOST: platform.node(),
+        TagName.ARGV: redactor.text(" ".join(redactor.arguments(sys.argv))),
+        TagName.FUNCTION: _function_path(function),
+        TagName.VERSIONS: _versions(),
     }
     return {tag: text for tag, text in tags.items() if text}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlwrap._capture.flatten import Captured
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import RunStarted, now
+from mlwrap._journal.tags import TagName
 from mlwrap._process import console, shutdown
 from mlwrap._process.mlflow_settings import current_directory
 from mlwrap._process.outcome import outcome_of, outcome_of_exit
@@ -160,7 +161,7 @@ class RunContext:
     def on_preemption(self, signal_name: str) -> None:
         """The process will be ended soon; the body finds out by ``run.preempted``."""
         self._recorder.preempted = True
-        self._recorder.tags({"mlwrap.preempted": signal_name})
+        self._recorder.tags({TagName.PREEMPTED: signal_name})
 
     def on_exit(self, signal_name: str | None) -> None:
         """The process ends, by a signal or by itself: close the run while there is time."""

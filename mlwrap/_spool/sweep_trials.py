@@ -8,14 +8,10 @@ from typing import NamedTuple
 
 from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import Metrics, RunEnded
+from mlwrap._journal.tags import TagName
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import run_folders
 from mlwrap.errors import JournalError
-
-SWEEP = "mlwrap.sweep"
-"""Tag of a sweep's run and of its trials' runs: the sweep's id, which a resumed sweep keeps."""
-POINT = "mlwrap.sweep.point"
-"""Tag of a trial's run: a digest of its parameters and of the code."""
 
 
 class FinishedTrial(NamedTuple):
@@ -57,10 +53,13 @@ def waiting_trials(root: Path, sweep: str | None) -> Iterator[tuple[str, Finishe
     for folder in run_folders(root):
         try:
             tags = header(folder.journal).tags
-            if POINT not in tags or sweep not in {None, tags.get(SWEEP)}:
+            if TagName.TRIAL not in tags or sweep not in {None, tags.get(TagName.SWEEP)}:
                 continue
             last = [record for record, _ in read_records(folder.journal)][-1]
             if isinstance(last, RunEnded) and last.status == "FINISHED":
-                yield tags[POINT], FinishedTrial(folder.key, folder.progress().run_id, last_values(folder))
+                yield (
+                    tags[TagName.TRIAL],
+                    FinishedTrial(folder.key, folder.progress().run_id, last_values(folder)),
+                )
         except (JournalError, OSError):  # delivered and removed at this moment, or unreadable
             continue

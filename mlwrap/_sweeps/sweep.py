@@ -20,6 +20,7 @@ from mlwrap import config
 from mlwrap._capture.arguments import Arguments
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.reader import header
+from mlwrap._journal.tags import TagName
 from mlwrap._process import console
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._process.provenance import code
@@ -28,7 +29,7 @@ from mlwrap._run.parent_run import ParentRun
 from mlwrap._run.run import Run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
-from mlwrap._spool.sweep_trials import SWEEP, FinishedTrial, waiting_trials
+from mlwrap._spool.sweep_trials import FinishedTrial, waiting_trials
 from mlwrap._sweeps.grid import SweepInput, expand_grid, values_by_parameter
 from mlwrap._sweeps.table import SweepPoint, SweepTable
 from mlwrap._sweeps.worker import SweepWorker
@@ -78,7 +79,7 @@ def sweep(target: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume
         capture=lambda redactor: target.arguments.capture(
             target.instance, (), values_by_parameter(trials), redactor
         ),
-        tags={**target.tags, SWEEP: sweep_id, "mlwrap.sweep.points": len(trials)},
+        tags={**target.tags, TagName.SWEEP: sweep_id, TagName.TRIAL_COUNT: len(trials)},
         function=target.body,
         own_experiment=config.is_own_option("experiment", target.options),
     )
@@ -173,7 +174,7 @@ def _finished_before(resume: bool | str, chosen: Settings) -> tuple[str, dict[st
     sweep_id = None
     if isinstance(resume, str):
         with contextlib.suppress(JournalError, OSError):
-            sweep_id = header(RunFolder(root / resume).journal).tags.get(SWEEP)
+            sweep_id = header(RunFolder(root / resume).journal).tags.get(TagName.SWEEP)
         if sweep_id is None and not offline:
             from mlwrap._mlflow.queries import sweep_of  # noqa: PLC0415 - loads MLflow
 
@@ -223,7 +224,7 @@ def _settings_for_trials(
             from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
             run_id = deliver(folder).run_id
-    tags = {SWEEP: sweep_id}
+    tags = {TagName.SWEEP: sweep_id}
     experiment = parent.experiment, parent.experiment_id
     parent_run = ParentRun(run.key, run.tracking_uri, run.offline, run_id, *experiment, tags)
     return EffectiveSettings(defaults, overrides), parent_run

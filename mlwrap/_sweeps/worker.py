@@ -8,10 +8,11 @@ from typing import Any
 
 from mlwrap import config
 from mlwrap._capture.redact import Redactor
+from mlwrap._journal.tags import TagName
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.parent_run import ParentRun, parent_scope
 from mlwrap._run.run import current
-from mlwrap._spool.sweep_trials import POINT, last_values
+from mlwrap._spool.sweep_trials import last_values
 from mlwrap.config import EffectiveSettings
 from mlwrap.errors import JournalError, describe_error
 
@@ -33,7 +34,7 @@ class SweepWorker:
         reader = _OutcomeReader()
         parent = self._parent
         if parent is not None:
-            parent = parent._replace(tags={**parent.tags, POINT: digest}, on_end=reader.on_end)
+            parent = parent._replace(tags={**parent.tags, TagName.TRIAL: digest}, on_end=reader.on_end)
         token = current.set(None)  # the parent comes with the trial, also in a thread that has a current run
         failure: BaseException | None = None
         try:

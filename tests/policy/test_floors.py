@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ast
-import functools
 import graphlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import mlwrap
+from mlwrap._journal.tags import TagName
+from tests.policy import package_picture
+from tests.policy.package_graph import (
+    FOLDERS,
+    MODULES,
+    ROOMS,
+    ROOT,
+    graph_of_rooms,
+    imported,
+    imported_of_mlwrap,
+    name_of,
+    parsed,
+    room_of,
+)
 
-ROOT = Path(mlwrap.__file__).parent
 LINES, FILES = 300, 12
-MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
-FOLDERS = sorted({path.parent for path in MODULES})
-ROOMS = [folder for folder in FOLDERS if folder.parent == ROOT]
 FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "tensorflow_estimator", "torch", "jax"}
 RECORDING_HALF = {
     "_capture",
@@ -28,52 +35,6 @@ RECORDING_HALF = {
     "_sweeps",
     "_decorator",
 }
-
-
-def name_of(path: Path) -> str:
-    """The dotted name of a module."""
-    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-
-
-def room_of(module: str) -> str:
-    """The room, or the module at the top, that a module of mlwrap's belongs to."""
-    return f"{module}.".split(".")[1]
-
-
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    """A module's source, without what only a type checker imports."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    return tree
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The modules that a module imports, wherever in it."""
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                place = ROOT.parent / node.module.replace(".", "/") / alias.name
-                is_module = place.is_dir() or place.with_suffix(".py").exists()
-                yield f"{node.module}.{alias.name}" if is_module else node.module
-
-
-def imported_of_mlwrap(path: Path) -> set[str]:
-    """Those of them that are mlwrap's."""
-    return {name for name in imported(path) if name.startswith("mlwrap.")}
-
-
-def graph_of_rooms() -> dict[str, set[str]]:
-    """What each room imports of the others."""
-    graph: dict[str, set[str]] = {}
-    for path in MODULES:
-        room = room_of(name_of(path))
-        graph.setdefault(room, set()).update(map(room_of, imported_of_mlwrap(path)))
-    return {room: others - {room} for room, others in graph.items()}
 
 
 def reached(room: str) -> set[str]:
@@ -147,3 +108,28 @@ def test_one_saver_alone_imports_mlflow_late():
                     assert node in late, f"{path} imports {name} when it is imported"
                     found.add(str(path.relative_to(ROOT)))
     assert found == {"_savers/pickle_free.py"}
+
+
+def test_a_tag_is_named_in_one_place():
+    """Every ``mlwrap.*`` tag is a constant of ``_journal/tags.py``, which no other module spells out."""
+    names = {value for name, value in vars(TagName).items() if name.isupper()}
+    assert len(names) > 20
+    for path in MODULES:
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        texts = {
+            node.value
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        }
+        assert path.name == "tags.py" or not names & texts, f"{path} spells out {names & texts}"
+
+
+def test_the_picture_of_the_package_is_drawn_from_its_imports():
+    """``python -m tests.policy.package_picture`` draws it again."""
+    assert package_picture.PICTURE.read_text() == package_picture.drawn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,51 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 
 from mlwrap._journal.progress import ModelProgress
-from mlwrap._journal.records import Model, Signature, TensorSpec
-from mlwrap._mlflow.model_files.files import MLMODEL, assemble
+from mlwrap._journal.records import Model, Saved, Signature, TensorSpec
+from mlwrap._mlflow.model_files.files import MLMODEL
 from mlwrap._mlflow.model_files.input_examples import EXAMPLE_FILES, add_example
 
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1
+ADDED_FILES = frozenset({"requirements.txt", "python_env.yaml", "conda.yaml", *EXAMPLE_FILES})
+"""What delivery adds to the files that a saver wrote, beside ``MLmodel``."""
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper is ten times faster
 
 
+def begin_mlmodel(staged: Path, record: Model, run_id: str, model: ModelProgress) -> MLmodel:
+    """Begin a model's description, and write the files beside it: its environment and its input example.
+
+    Args:
+        staged: The model's staged folder; the files are written there.
+        record: The model's record.
+        run_id: MLflow's id of its run.
+        model: The progress of the model's delivery. Its ``troubles`` are what MLflow can't describe.
+    """
+    mlmodel = MLmodel(artifact_path=model.location, run_id=run_id, model_id=model.model_id)
+    signature = record.saved.signature if record.saved is not None else None
+    _write_environment(staged, record)
+    troubles = _add_signature(mlmodel, signature), add_example(mlmodel, staged)
+    model.troubles = [trouble for trouble in troubles if trouble is not None]
+    return mlmodel
+
+
 def write_mlmodel(
-    staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path
-) -> dict[str, str]:
-    """Write a model's files to ``into``, including ``MLmodel`` and the environment files.
+    mlmodel: MLmodel, record: Model, saved: Saved, manifest: Mapping[str, str], into: Path
+) -> None:
+    """Complete a model's description, and write it.
 
     The format is MLflow's: https://mlflow.org/docs/latest/ml/model/#storage-format. Beside the flavors that
     stock MLflow loads, the flavor ``mlwrap`` names the saver that restores the original object, and the
     SHA-256 of every other file.
 
-    Returns:
-        SHA-256 of every file but ``MLmodel``, by its relative path.
-
-    Raises:
-        Damaged: The staged files differ from the saved ones.
+    Args:
+        mlmodel: The description that :func:`begin_mlmodel` returned.
+        record: The model's record.
+        saved: What its saver said.
+        manifest: SHA-256 of every file in ``into``, by its relative path.
+        into: The folder of the model's files.
     """
-    saved = record.saved
-    if saved is None:
-        return {}
-    mlmodel = MLmodel(artifact_path=model.location, run_id=run_id, model_id=model.model_id)
-    environment_files = _write_environment(staged, record)
-    model.troubles = [
-        trouble
-        for trouble in (_add_signature(mlmodel, saved.signature), add_example(mlmodel, staged))
-        if trouble is not None
-    ]
-    manifest = assemble(
-        staged, saved.zips, into, saved=record.files, added=environment_files | set(EXAMPLE_FILES)
-    )
     mlmodel.model_size_bytes = sum((into / path).stat().st_size for path in manifest)
     for flavor, settings in saved.flavors.items():
         mlmodel.add_flavor(flavor, **settings)
@@ -69,15 +77,14 @@ def write_mlmodel(
         saver=record.saver,
         saver_format=record.saver_format,
         details=saved.details,
-        manifest=manifest,
+        manifest=dict(manifest),
         modules=list(saved.modules),
     )
     (into / MLMODEL).write_text(_yaml(mlmodel.to_dict(), sort_keys=True))
-    return manifest
 
 
-def _write_environment(staged: Path, record: Model) -> set[str]:
-    """Write the files that list the model's dependencies; return their names."""
+def _write_environment(staged: Path, record: Model) -> None:
+    """Write the files that list the model's dependencies."""
     (staged / "requirements.txt").write_text("".join(f"{line}\n" for line in record.requirements))
     python = record.python
     environment: dict[str, dict[str, Any]] = {
@@ -94,7 +101,6 @@ def _write_environment(staged: Path, record: Model) -> set[str]:
     }
     for name, content in environment.items():
         (staged / name).write_text(_yaml(content))
-    return {"requirements.txt", *environment}
 
 
 def _yaml(content: dict[str, Any], *, sort_keys: bool = False) -> str:

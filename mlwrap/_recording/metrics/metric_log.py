@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from mlwrap._capture.mlflow_names import to_mlflow_name
 from mlwrap._journal.records import Metrics, Number
+from mlwrap._journal.tags import TagName
 from mlwrap._recording.metrics.clock import Clock
 from mlwrap._recording.metrics.metric_values import is_ready, to_number
 from mlwrap._recording.metrics.seen_points import SeenPoints, first_nonfinite, newest
@@ -200,9 +201,12 @@ class MetricLog:
             return values
         if "nonfinite" not in self._warned:
             self._warned.add("nonfinite")
-            first = {"first_nonfinite_step": step, "first_nonfinite_metric": odd}
             self._run.tags(
-                {"mlwrap.diverged": "true", **{f"mlwrap.{name}": value for name, value in first.items()}}
+                {
+                    TagName.DIVERGED: "true",
+                    TagName.FIRST_NONFINITE_STEP: step,
+                    TagName.FIRST_NONFINITE_METRIC: odd,
+                }
             )
         if self._nonfinite != "skip":
             return values

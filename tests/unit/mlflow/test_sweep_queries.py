@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mlflow
 
+from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.queries import Queries, finished_trials, sweep_of
-from mlwrap._spool.sweep_trials import POINT, SWEEP
 
 
 def test_all_that_match_are_found_page_by_page(store):
@@ -26,7 +26,7 @@ def test_finished_points_of_one_sweep_or_of_any(store):
     experiment = client.create_experiment("sweeps")
     keys = {}
     for number, (sweep, status) in enumerate([("s1", "FINISHED"), ("s1", "FAILED"), ("s2", "FINISHED")]):
-        tags = {SWEEP: sweep, POINT: f"digest {number}", "mlwrap.key": f"k{number}"}
+        tags = {TagName.SWEEP: sweep, TagName.TRIAL: f"digest {number}", "mlwrap.key": f"k{number}"}
         run_id = client.create_run(experiment, start_time=number + 1, tags=tags).info.run_id
         client.log_metric(run_id, "loss", number)
         client.set_terminated(run_id, status)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlwrap._journal.records import Metrics, RunEnded, RunStarted
+from mlwrap._journal.tags import TagName
 from mlwrap._journal.writer import Writer
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.sweep_trials import POINT, SWEEP, FinishedTrial, last_values, waiting_trials
+from mlwrap._spool.sweep_trials import FinishedTrial, last_values, waiting_trials
 
 
 def written(root: Path, key: str, *records, tags=()) -> RunFolder:
@@ -44,13 +45,13 @@ def test_the_last_value_is_the_latest_of_the_highest_step(tmp_path):
 def test_points_that_wait_are_found(tmp_path, sweep):
     """Those that FINISHED, of one sweep or of any; what can't be read costs no other."""
     done = RunEnded(status="FINISHED", time=5)
-    tags = {SWEEP: "s1", POINT: "digest"}
+    tags = {TagName.SWEEP: "s1", TagName.TRIAL: "digest"}
     loss = Metrics.of({"loss": 0.5}, step=0, time=2)
     written(tmp_path, "a" * 32, loss, done, tags=tags)
     written(tmp_path, "b" * 32, loss, RunEnded(status="FAILED", time=5), tags=tags)
     written(tmp_path, "c" * 32, loss, tags=tags)
     written(tmp_path, "d" * 32, loss, done)
-    written(tmp_path, "e" * 32, loss, done, tags={SWEEP: "s2", POINT: "other"})
+    written(tmp_path, "e" * 32, loss, done, tags={TagName.SWEEP: "s2", TagName.TRIAL: "other"})
     damaged = written(tmp_path, "f" * 32, tags=tags)
     damaged.journal.write_text("not a journal\n")
     found = dict(waiting_trials(tmp_path, sweep))
