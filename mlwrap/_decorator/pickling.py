@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import wrapt
 
+from mlwrap._process.pickle_probe import pickling_error
 from mlwrap.errors import describe_error
 
 # cloudpickle, and the copies of it in joblib and Ray.
@@ -133,13 +134,13 @@ def check_picklable(value: Any, parts: Iterable[tuple[str, Any]], pickler: Any =
     Raises:
         PicklingError: Names the variable, default or option.
     """
-    error = _pickling_error(value, pickler)
+    error = pickling_error(value, pickler)
     if error is None:
         return
     culprits = [
         f"{description} ({describe_error(why)})"
         for description, part in parts
-        if (why := _pickling_error(part, pickler))
+        if (why := pickling_error(part, pickler))
     ]
     raise pickle.PicklingError(
         "a decorated function can't travel to another process with "
@@ -164,19 +165,6 @@ def _captured_values(function: FunctionType, decorate: functools.partial[Any]) -
             yield f"the variable {name!r}", value
 
 
-def _pickling_error(value: Any, pickler: Any = None) -> Exception | None:
-    """Return why a value can't be pickled, if so; large arrays are not copied for the check."""
-    if pickler is None:
-        import cloudpickle  # noqa: PLC0415 - only needed for pickling by value
-
-        pickler = cloudpickle.CloudPickler
-    try:
-        pickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
-    except Exception as error:  # noqa: BLE001 - any user's __reduce__ may raise anything
-        return error
-    return None
-
-
 class _RaiseOnUse:
     """Stands in for code that can't be pickled, and raises the reason when it is used.
 
@@ -188,13 +176,6 @@ class _RaiseOnUse:
 
     def __getattr__(self, name: str) -> Any:
         raise self._error
-
-
-class _NullWriter:
-    """A file that discards what is written."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
 
 
 def _attribute_at(module: str | None, name: str | None) -> Any:

@@ -5,10 +5,6 @@ head and body apart, and holds the body back until the head is acknowledged (Nag
 it off only on sockets that it opened itself). On a connection that has been in use for a while Linux delays
 the acknowledgement by 40 ms, so every request would take 40 ms longer.
 
-What is the same for all requests is determined once. Before each request MLflow's client tries to import
-Databricks and notebook packages, and requests reads the whole environment, twice, for the names of proxies:
-together that is half of a request's cost here.
-
 Imported objects, MLflow's above all, are excluded from garbage collection. With that, and with a collection
 only after every 20,000 new objects (a request makes some thousands), data points take a fifth less time over
 sqlite.
@@ -17,14 +13,10 @@ sqlite.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
-import importlib.util
 import socket
-import sys
 from typing import Any
 
-import requests.utils
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -43,18 +35,12 @@ class _QuickAckTLSConnection(_QuickAckConnection, HTTPSConnection):
     pass
 
 
-_OPTIONAL_MODULES = ("dbruntime", "pyspark", "IPython")
 _GC_THRESHOLD = 20_000  # objects
 
 
 def tune_http() -> None:
-    """Patch urllib3, requests and gc for the whole process: call it only in the sender and the CLI."""
+    """Patch urllib3 and gc for the whole process: call it only in the sender and the CLI."""
     HTTPConnectionPool.ConnectionCls = _QuickAckConnection
     HTTPSConnectionPool.ConnectionCls = _QuickAckTLSConnection
-    for name in _OPTIONAL_MODULES:
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            sys.modules[name] = None  # type: ignore[assignment] # makes an import fail at once
-    for function in ("getproxies", "proxy_bypass"):
-        setattr(requests.utils, function, functools.cache(getattr(requests.utils, function)))
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])

@@ -69,9 +69,7 @@ class Unpacked(NamedTuple):
     unknown: list[tuple[str, str]]
 
 
-def unpack(
-    value: object, *, name: str | None = None, since: float = 0.0, fits: FitLog | None = None
-) -> Unpacked:
+def unpack(value: object, *, since: float = 0.0, fits: FitLog | None = None) -> Unpacked:
     """Take ``value`` apart; never raises for what it can't make sense of, and writes nothing.
 
     * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
@@ -91,14 +89,13 @@ def unpack(
 
     Args:
         value: What the training body returned.
-        name: What a single model is to be called; of several without keys, what they are named after.
         since: When the run began, in seconds since the epoch: a text is a path only to what is newer.
         fits: What was seen of the run's fits.
     """
     leaves = leaves_of(value, since)
     if not leaves.models:
         leaves.models.extend(_models_of(leaves.histories))
-    models = _named_models(leaves.models, name)
+    models = _named_models(leaves.models)
     trainings = list(_trainings(models, leaves.histories, fits or FitLog()))
     trained = {name for record in trainings for name in record.values}
     evaluations: list[Metrics] = []
@@ -128,14 +125,13 @@ def _keys(path: KeyPath) -> list[str]:
     return [part for part in path if isinstance(part, str)]
 
 
-def _named_models(models: list[tuple[KeyPath, Any, Saver]], name: str | None) -> list[FoundModel]:
+def _named_models(models: list[tuple[KeyPath, Any, Saver]]) -> list[FoundModel]:
     names = UniqueNames()
-    found = []
+    named = []
     for path, value, saver in models:
-        keys = [] if name and len(models) == 1 else _keys(path)
-        key = _NOT_IN_NAMES.sub("_", "_".join(keys)).strip()
-        found.append(FoundModel(names.distinct(key or name or saver.default_name), value, saver))
-    return found
+        key = _NOT_IN_NAMES.sub("_", "_".join(_keys(path))).strip()
+        named.append(FoundModel(names.distinct(key or saver.default_name), value, saver))
+    return named
 
 
 def _models_of(histories: list[tuple[KeyPath, Any]]) -> list[tuple[KeyPath, Any, Saver]]:

@@ -23,6 +23,7 @@ from mlwrap._journal.reader import header
 from mlwrap._journal.tags import TagName
 from mlwrap._process import console
 from mlwrap._process.mlflow_settings import destination
+from mlwrap._process.pickle_probe import pickling_error
 from mlwrap._process.provenance import code
 from mlwrap._run.context import RunContext
 from mlwrap._run.parent_run import ParentRun
@@ -133,24 +134,13 @@ def _check_travels(target: SweepTarget, trials: Iterable[Mapping[str, Any]], par
     """Check before any trial runs that all values for other processes can be pickled."""
     if parallel.n_jobs == 1 or getattr(parallel._backend, "supports_sharedmem", False):  # noqa: SLF001 - no public way
         return
-    import cloudpickle  # noqa: PLC0415 - loky, Dask and Ray pickle with it, or with a copy of it
-
     parts = {f"the value of {name!r}": values for name, values in values_by_parameter(trials).items()}
     for part, value in {f"{target.name}()": target.call, **parts}.items():
-        try:
-            cloudpickle.CloudPickler(_NullWriter(), protocol=5, buffer_callback=lambda _: None).dump(value)
-        except Exception as error:
+        if (error := pickling_error(value)) is not None:
             raise OptionError(
                 f"{part} can't travel to another process: {describe_error(error)}. Make it inside the "
                 "function, or sweep in this process, with joblib.parallel_config(backend='threading')."
             ) from error
-
-
-class _NullWriter:
-    """A file that discards what is written."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
 
 
 def _digests(target: SweepTarget, texts: Iterable[Mapping[str, str]]) -> list[str]:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.abc import MetaPathFinder
 
 import pytest
-import requests.utils
 import urllib3
-from mlflow.utils.rest_utils import MlflowHostCreds, http_request
-from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -43,12 +36,6 @@ class Echo(BaseHTTPRequestHandler):
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for pool in (HTTPConnectionPool, HTTPSConnectionPool):
         monkeypatch.setattr(pool, "ConnectionCls", pool.ConnectionCls)
-    for function in ("getproxies", "proxy_bypass"):
-        monkeypatch.setattr(requests.utils, function, getattr(requests.utils, function))
-    for name in tune_http._OPTIONAL_MODULES:
-        if importlib.util.find_spec(name) is None:
-            monkeypatch.setitem(sys.modules, name, None)
-            del sys.modules[name]
     thresholds = gc.get_threshold()
     tune_http.tune_http()
     yield
@@ -93,37 +80,8 @@ def test_connections_are_what_they_were_besides():
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_request_looks_for_no_module_and_reads_no_environment(echo: str, monkeypatch: pytest.MonkeyPatch):
-    """What the first of MLflow's requests has found out is not asked again."""
-    looked_for: list[str] = []
-
-    class Finder(MetaPathFinder):
-        def find_spec(self, fullname, path, target=None):
-            looked_for.append(fullname)
-
-    def put() -> None:
-        assert http_request(MlflowHostCreds(echo), "/", "PUT", data=b"body").content == b"body"
-
-    put()
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    monkeypatch.setattr(type(os.environ), "__iter__", lambda _: pytest.fail("the environment is read"))
-    put()
-    assert not looked_for
-
-
-@pytest.mark.usefixtures("_at_once")
 def test_what_is_imported_is_looked_through_no_more():
     """Only what is made from now on."""
     assert gc.get_freeze_count() > 50_000
     assert len(gc.get_objects()) < 50_000
     assert gc.isenabled()
-
-
-def test_a_proxy_is_taken_as_ever(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
-    """From the environment that there was before the first request."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "intern.example")
-    request.getfixturevalue("_at_once")
-    for _ in range(2):
-        assert get_environ_proxies("http://mlflow.example/")["http"] == "http://127.0.0.1:9"
-        assert get_environ_proxies("http://intern.example/") == {}

@@ -153,20 +153,6 @@ def test_models_get_distinct_names(value, names):
     assert all(isinstance(model.value, Model) and model.saver.name == "model" for model in found)
 
 
-@pytest.mark.parametrize(
-    ("value", "names"),
-    [
-        (M, ["mine"]),
-        ({"m": M}, ["mine"]),
-        ((Model(), Model()), ["mine", "mine_2"]),
-        ({"a": M, "b": Model()}, ["a", "b"]),
-    ],
-)
-def test_a_given_name_is_for_the_single_model(value, names):
-    """Of several it names those that have no key."""
-    assert [model.name for model in unpack(value, name="mine").models] == names
-
-
 def test_metrics_of_models_keep_their_names_if_there_is_one_training():
     """Only where several trainings meet does each get its model's name."""
     assert numbers(unpack({"model": Model(loss=0.5), "other": Model()})) == {("loss", 4): 0.5}
