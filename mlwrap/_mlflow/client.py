@@ -46,8 +46,7 @@ class Client:
 
     Args:
         tracking_uri: URI of the tracking server or store; ``None`` for MLflow's own choice.
-        folder: The training's working directory: the artifacts of an experiment created in an SQL store are
-            stored there.
+        folder: The training's working directory, where a new experiment of an SQL store keeps its artifacts.
 
     Attributes:
         tracking_uri: The same URI, without a password.
@@ -58,8 +57,7 @@ class Client:
     Raises:
         Refused: The password of the URI is not available in this process.
         Unreachable: The store is busy.
-        ServerNotListening: The URI is an HTTP server and nothing listens there. This check costs one
-            connection; MLflow's client would retry for four minutes.
+        ServerNotListening: Nothing listens at an HTTP server's URI; MLflow's client would retry for minutes.
     """
 
     def __init__(self, tracking_uri: str | None = None, folder: str | None = None) -> None:

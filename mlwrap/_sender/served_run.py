@@ -22,8 +22,7 @@ from mlwrap._mlflow.connection import check_listening
 from mlwrap._sender.system_monitor import SystemMonitor
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap.errors import JournalError, Unreachable
-from mlwrap.errors import describe_error as description
+from mlwrap.errors import JournalError, Unreachable, describe_error
 
 _LOOK_SECONDS = 1.0
 _MAX_PAUSE_SECONDS = 5.0
@@ -86,8 +85,7 @@ class ServedRun:
         store: The URI of the store that it is delivered to.
 
     Attributes:
-        folder: The run's folder.
-        store: The URI of the store that it is delivered to.
+        folder, store: The arguments.
         due: When to deliver it (monotonic seconds); infinite if not scheduled.
     """
 
@@ -200,7 +198,7 @@ class ServedRun:
             self._refused = True  # send nothing more until the run's end, which has one more try
             is_final = self._has_waiter or dead
             self._send_to_waiter(
-                SenderStatus(progress=_progress(self.folder), done=True, error=description(error))
+                SenderStatus(progress=_progress(self.folder), done=True, error=describe_error(error))
             )
             self._next_due = None if is_final else math.inf
         if self._monitor is not None and self._next_due is None:

@@ -18,7 +18,7 @@ from tests.spools import waiting_in
 @pytest.fixture
 def command(store: str, monkeypatch: pytest.MonkeyPatch):
     """Run the command in this process, which is not its own; gives its exit status and what it printed."""
-    monkeypatch.setattr("mlwrap._cli.commands.get_ready", lambda: None)
+    monkeypatch.setattr("mlwrap._cli.commands.warm_up", lambda: None)
 
     def run(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})

@@ -229,7 +229,7 @@ class TestPaths:
         with pytest.raises(SpoolError, match="empty/link is a link"):
             written(tmp_path / "empty")
 
-    @pytest.mark.parametrize(("limit", "value"), [("_MOST_BYTES", 5), ("_MOST_FILES", 1)])
+    @pytest.mark.parametrize(("limit", "value"), [("_MAX_BYTES", 5), ("_MAX_FILES", 1)])
     def test_more_than_anybody_expects_is_not_copied(self, written, tmp_path, monkeypatch, limit, value):
         """A folder of data that was returned with the settings."""
         monkeypatch.setattr(paths, limit, value)

@@ -142,11 +142,11 @@ def test_keras_is_not_imported_to_log_a_file(model, tmp_path):
     model.save_weights(tmp_path / "m.weights.h5")
     (tmp_path / "out").mkdir()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mlwrap import savers\n"
+        "import sys\nfrom pathlib import Path\nfrom mlwrap._savers import registry\nfrom mlwrap.savers import SaveOptions\n"
         f"here = Path({str(tmp_path)!r})\n"
-        "saver = savers.find(here / 'm.keras')\n"
-        "print(sorted(saver.save(here / 'm.keras', here / 'out', savers.SaveOptions()).flavors))\n"
-        "print(savers.find(here / 'm.weights.h5').name)\n"
+        "saver = registry.find(here / 'm.keras')\n"
+        "print(sorted(saver.save(here / 'm.keras', here / 'out', SaveOptions()).flavors))\n"
+        "print(registry.find(here / 'm.weights.h5').name)\n"
         "print(sorted({'keras', 'tf_keras', 'tensorflow', 'mlflow'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
