@@ -29,7 +29,7 @@ BENCH := .venv-bench/.ready
 # How many processes `make chaos` kills.
 N ?= 30
 
-.PHONY: help setup demo test lint types test-today test-estimator test-jax test-torch chaos zoo bench examples requirements format clean
+.PHONY: help setup demo test test-fast lint types test-today test-estimator test-jax test-torch chaos zoo bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ lint: $(TODAY)  ## Style and format
 types: $(TODAY)  ## Static types
 	.venv/bin/mypy
 	.venv/bin/basedpyright
+
+test-fast: lint types  ## What matters, in a minute: neither TensorFlow, servers nor processes
+	.venv/bin/python -m pytest $(PYTEST) -m "not tensorflow and not server and not slow" tests
 
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
 	.venv/bin/python -m pytest $(PYTEST) tests README.md docs

@@ -7,6 +7,7 @@ neither TensorFlow, Keras nor MLflow.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mlwrap._run.model_run import model_run
     from mlwrap._run.run import Run, current_run
     from mlwrap._savers.registry import register as register_saver
-    from mlwrap._sweeps.table import SweepPoint, SweepTable
+    from mlwrap._sweeps.table import SweepTrial, SweepTable
     from mlwrap.config import configure
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ __all__ = [
     "LoggedModel",
     "Run",
     "Secret",
-    "SweepPoint",
+    "SweepTrial",
     "SweepTable",
     "TrackedFunction",
     "configure",
@@ -51,7 +52,7 @@ _LAZY_EXPORTS = {
     "LoggedModel": "_recording.logged_model",
     "Run": "_run.run",
     "Secret": "_capture.redact",
-    "SweepPoint": "_sweeps.table",
+    "SweepTrial": "_sweeps.table",
     "SweepTable": "_sweeps.table",
     "TrackedFunction": "_decorator.proxy",
     "configure": "config",
@@ -62,6 +63,7 @@ _LAZY_EXPORTS = {
     "sync": "_delivery.sync",
     "tracked_training": "_decorator.tracked_training",
 }
+_RENAMED = {"SweepPoint": "SweepTrial"}  # deprecated names, which go with the next version
 _PUBLIC_MODULES = ("config", "errors", "estimator", "keras", "savers", "testing")
 
 
@@ -70,6 +72,11 @@ if not TYPE_CHECKING:  # to a type checker any name would be one
     def __getattr__(name: str) -> object:
         if name in _PUBLIC_MODULES:
             return importlib.import_module(f"{__name__}.{name}")
+        if name in _RENAMED:
+            warnings.warn(
+                f"mlwrap.{name} is deprecated: use mlwrap.{_RENAMED[name]}.", DeprecationWarning, stacklevel=2
+            )
+            return __getattr__(_RENAMED[name])
         if name not in _LAZY_EXPORTS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, _, own_name = _LAZY_EXPORTS[name].partition(":")

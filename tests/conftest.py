@@ -14,6 +14,7 @@ import pytest
 
 from mlwrap._run.run import current
 from mlwrap.errors import MlwrapWarning
+from tests import markers
 
 # Before anything imports TensorFlow or MLflow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +24,23 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 _unexpected: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers; see ``tests/markers.py``."""
+    for marker, meaning in markers.MARKERS.items():
+        config.addinivalue_line("markers", f"{marker}: {meaning}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a test file whose tests are all left out."""
+    return markers.is_left_out(collection_path, config.option.markexpr) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test."""
+    for item in items:
+        markers.mark(item)
 
 
 def pytest_warning_recorded(warning_message: warnings.WarningMessage, nodeid: str) -> None:

@@ -140,7 +140,7 @@ class TrackedCall:
         if self._run_id is not None:
             raise OptionError(
                 f"{self.name!r} can't be swept: it writes on the run {self._run_id}, and a sweep makes a run "
-                "for each point. Leave run_id= out."
+                "for each trial. Leave run_id= out."
             )
         return SweepTarget(call, self._body, instance, self._arguments, self.name, self.tags, self._options)
 

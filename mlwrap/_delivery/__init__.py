@@ -1,6 +1,6 @@
-"""How does one run folder become one MLflow run, however often delivery is tried?
+"""How is one run folder delivered as one MLflow run, even if delivery is repeated?
 
 May import: _journal, _mlflow, _spool, config, errors.
-Reads all that it needs in the run folder. Never imports a framework or the rooms that record, and never
-writes what MLflow has already.
+Everything that delivery needs is in the run folder. Never imports a framework or a package that records, and
+never writes what MLflow has already.
 """

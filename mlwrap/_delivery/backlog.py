@@ -1,6 +1,6 @@
-"""The runs that wait in a spool, each delivered on its own: what goes wrong with one costs no other anything.
+"""Deliver the runs that wait in a spool, independently of each other: a failure affects only its own run.
 
-``mlwrap sync`` delivers them by this, and each sender what dead processes have left.
+``mlwrap sync`` uses it, and each sender uses it for the runs that dead processes have left.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mlwrap._spool.ownership import ForeignFolder
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import JournalError, describe_error
 
-_PATIENCE_SECONDS = 60.0  # without progress; a request may take twenty
-_SLOWEST_BYTES = 100_000.0  # a second, of a file that is uploaded: it makes no progress before it is there
+_PATIENCE_SECONDS = 60.0  # without progress; one request may take twenty
+_SLOWEST_BYTES = 100_000.0  # per second; a file that is being uploaded makes no progress until it has arrived
 
 
 class Outcome(NamedTuple):
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     Attributes:
         folder: The folder; removed if all of it was delivered.
         progress: What MLflow has; ``None`` if the folder could not be delivered.
-        error: Why it could not be.
+        error: Why it could not be delivered; ``None`` if it was.
         foreign: Whether it belongs to another user; it was not touched.
     """
 
@@ -46,7 +46,7 @@ Deliver = Callable[[RunFolder, Callable[[Progress], None]], Progress]
 
 
 def patience_for(folder: RunFolder) -> float:
-    """For how many seconds without progress a run folder's delivery is not given up."""
+    """Return after how many seconds without progress the delivery of a run folder is given up."""
     with contextlib.suppress(OSError, ValueError):
         request = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
         return max(_PATIENCE_SECONDS, 2 * request) + folder.size() / _SLOWEST_BYTES
@@ -58,39 +58,39 @@ def deliver_backlog(
     deliver: Deliver,
     patience: Callable[[RunFolder], float] = patience_for,
 ) -> Iterator[Outcome]:
-    """Deliver run folders side by side; those that are gone, or still being written, are passed over.
+    """Deliver run folders in parallel; skip those that are gone or still being written.
 
     Args:
-        folders: What to deliver, in this order as far as there are several for one store.
-        deliver: Delivers one; is told what to call with each progress.
-        patience: Seconds without progress after which one is given up. The thread that is at it goes on, and
-            keeps no process alive.
+        folders: The folders to deliver; those of one store are delivered in this order.
+        deliver: Delivers one folder; its second argument is called with each progress.
+        patience: Returns the seconds without progress after which a folder is given up. Its thread continues,
+            but keeps no process alive.
 
     Yields:
-        How each ended, as soon as it has.
+        The outcome of each folder, as soon as it is known.
     """
-    waiting: dict[str, deque[RunFolder]] = defaultdict(deque)  # by store
-    at_work: dict[str, Slots[RunFolder]] = defaultdict(Slots)
+    waiting_by_store: dict[str, deque[RunFolder]] = defaultdict(deque)  # by store
+    slots_by_store: dict[str, Slots[RunFolder]] = defaultdict(Slots)
     ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
     threads = DaemonThreads()
     for folder in folders:
-        waiting[_store_of(folder)].append(folder)
+        waiting_by_store[_store_of(folder)].append(folder)
 
     def work(store: str, folder: RunFolder) -> None:
-        ended.put((store, _deliver(folder, deliver, at_work[store].note_progress)))
+        ended.put((store, _deliver(folder, deliver, slots_by_store[store].note_progress)))
 
     with contextlib.closing(threads):
-        while any(waiting.values()) or any(at_work.values()):
-            for store, runs in waiting.items():
-                while runs and at_work[store].has_room:
+        while any(waiting_by_store.values()) or any(slots_by_store.values()):
+            for store, runs in waiting_by_store.items():
+                while runs and slots_by_store[store].has_room:
                     folder = runs.popleft()
-                    at_work[store].start(folder)
+                    slots_by_store[store].start(folder)
                     threads.submit(functools.partial(work, store, folder))
             for store, outcome in _next(ended, STUCK_SECONDS):
-                given_up = not at_work[store].end(outcome.folder)
-                if not given_up and (outcome.progress, outcome.error) != (None, None):
+                was_given_up = not slots_by_store[store].end(outcome.folder)
+                if not was_given_up and (outcome.progress, outcome.error) != (None, None):
                     yield outcome
-            for store, slots in at_work.items():
+            for store, slots in slots_by_store.items():
                 for folder, seconds in slots.stuck().items():
                     if seconds > patience(folder):
                         slots.end(folder)
@@ -104,15 +104,15 @@ def _give_up(folder: RunFolder, store: str, seconds: float) -> Outcome:
     return Outcome(folder, None, why)
 
 
-def _deliver(folder: RunFolder, deliver: Deliver, moved: Callable[[RunFolder], None]) -> Outcome:
-    """Deliver one run folder; whatever goes wrong is its own matter."""
+def _deliver(folder: RunFolder, deliver: Deliver, on_moved: Callable[[RunFolder], None]) -> Outcome:
+    """Deliver one run folder; every error becomes its outcome."""
     try:
         if not mark_dead_run_killed(folder, 0):
             return Outcome(folder, None, None)
-        progress = deliver(folder, on_change(functools.partial(moved, folder)))
+        progress = deliver(folder, on_change(functools.partial(on_moved, folder)))
     except ForeignFolder as error:
         return Outcome(folder, None, str(error), foreign=True)
-    except BaseException as error:  # noqa: BLE001 - see above; SystemExit, too
+    except BaseException as error:  # noqa: BLE001 - see the docstring; also SystemExit
         if folder.path.exists():
             return Outcome(folder, None, describe_error(error))
         return Outcome(folder, None, None)  # another process was faster
@@ -122,7 +122,7 @@ def _deliver(folder: RunFolder, deliver: Deliver, moved: Callable[[RunFolder], N
 
 
 def _store_of(folder: RunFolder) -> str:
-    """Where a run is to be delivered; of one that can't be read its own path, for it waits for no other."""
+    """Return the store of a run; for one that can't be read, its own path, so that it waits for no other."""
     try:
         folder.check()
         return header(folder.journal).tracking_uri
@@ -131,7 +131,7 @@ def _store_of(folder: RunFolder) -> str:
 
 
 def _next(ended: queue.SimpleQueue[T], seconds: float) -> Iterator[T]:
-    """All that has ended; waits for the first, but for so many seconds at most."""
+    """Yield all outcomes that are ready; wait at most ``seconds`` for the first."""
     with contextlib.suppress(queue.Empty):
         yield ended.get(timeout=seconds)
         while True:
@@ -142,5 +142,5 @@ _stuck: list[RunFolder] = []
 
 
 def is_stuck() -> bool:
-    """Whether a thread of this process may still be at a delivery that was given up."""
+    """Return whether a thread of this process may still run a delivery that was given up."""
     return bool(_stuck)

@@ -1,4 +1,4 @@
-"""How long to leave an MLflow alone that does not answer."""
+"""``Backoff``: the pauses between requests to an MLflow that does not answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlwrap.errors import Unreachable
 
 
 class Backoff:
-    """How long to wait between tries: longer each time, not in step with others."""
+    """Computes the pause before the next try: longer each time, with random jitter."""
 
     FIRST, LONGEST = 0.25, 30.0
 
@@ -16,11 +16,11 @@ class Backoff:
         self._pause = self.FIRST
 
     def after(self, error: Exception) -> float:
-        """Seconds to wait after this error."""
+        """Return the seconds to wait after this error."""
         self._pause = min(self._pause * 2, self.LONGEST)
-        asked = error.retry_after if isinstance(error, Unreachable) else None
-        return max(self._pause * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311 - jitter, not a secret
+        retry_after = error.retry_after if isinstance(error, Unreachable) else None
+        return max(self._pause * random.uniform(0.5, 1.0), retry_after or 0.0)  # noqa: S311 - jitter, not a secret
 
     def over(self) -> None:
-        """Start again: it answered."""
+        """Reset the pause, because the server has answered."""
         self._pause = self.FIRST

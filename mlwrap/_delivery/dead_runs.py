@@ -1,4 +1,4 @@
-"""Runs whose training process died without a word."""
+"""End the runs whose training process died before it could."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlwrap._spool.run_folder import RunFolder
 
 
 def mark_dead_run_killed(folder: RunFolder, patience: float) -> bool:
-    """Write the end of a run whose writer died without a word; ``False`` if it lives after all, or is gone.
+    """Mark a run as killed if its writer died; return ``False`` if the writer lives or the folder is gone.
 
     Args:
         folder: The run folder.
-        patience: Seconds that the writer's lease may take to be given back.
+        patience: Seconds to wait until the writer's lease is released.
 
     Raises:
         JournalError: The folder can't be read, or is not this user's own.
@@ -28,14 +28,14 @@ def mark_dead_run_killed(folder: RunFolder, patience: float) -> bool:
     lease = folder.writer_lease()
     try:
         lease.acquire(timeout=patience)
-    except filelock.Timeout:  # it has a line to another sender
+    except filelock.Timeout:  # it has a connection to another sender
         return False
     try:
         if folder.gone():
             return False
         if not _ended(folder):
             why = "the training process died without a word (kill -9, out of memory, or a crash)"
-            folder.free_reserve()  # it may be that the disk is full
+            folder.free_reserve()  # the disk may be full
             writer = Writer(folder.journal)
             try:
                 writer.append(Tags(values={TagName.ERROR_MESSAGE: why}))
@@ -48,7 +48,7 @@ def mark_dead_run_killed(folder: RunFolder, patience: float) -> bool:
 
 
 def _ended(folder: RunFolder) -> bool:
-    """Whether the journal has its end, which is delivered last."""
+    """Return whether the journal has the run's end; that record is delivered last."""
     progress = folder.progress()
     entries = read_records(folder.journal, progress.offset)
     return progress.ended or any(isinstance(entry.record, RunEnded) for entry in entries)

@@ -1,7 +1,8 @@
-"""The models and artifacts of one run, each delivered on its own: one that MLflow won't take holds up none.
+"""Deliver the models and artifacts of one run independently: a refused item does not block the others.
 
-An item that fails while the server answers is *set aside*: the delivery goes on, and the item is tried again
-at the run's end, and by every later delivery. What fails the same way each time is refused: the run says so.
+An item that fails while the server answers is *set aside*: the delivery continues, and the item is tried
+again at the end of the run, and by every later delivery. An item that fails the same way each time counts as
+refused, and a tag of the run says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, Spo
 
 _MAX_RETRIES = 2  # after the first
 _SERVER_ERROR = 500
-# What an operating system says of a name, or of what is in its way: not of a disk, or of a line.
+# Errors about a name, or about a file at that path: unlike errors of a disk or a network, they stay.
 _REFUSALS = {
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
     *(errno.EINVAL, errno.EILSEQ, errno.ELOOP),
@@ -41,10 +42,10 @@ class Items:
     """Delivers the models and artifacts of one run.
 
     Args:
-        client: Where to.
-        folder: The run folder that they are staged in.
-        progress: How far the run's delivery got; brought up to date here.
-        save: Writes ``progress`` down.
+        client: The client of the MLflow to deliver to.
+        folder: The run folder that contains the staged files.
+        progress: The progress of the run's delivery; updated here.
+        save: Saves ``progress``.
     """
 
     def __init__(
@@ -55,18 +56,18 @@ class Items:
         self._progress = progress
         self._save = save
         self._set_aside = set(progress.held)  # by an earlier delivery
-        self._unreachable: set[str] = set()  # of those that are set aside
+        self._unreachable: set[str] = set()  # set aside, but worth trying again
         self._has_metrics: str | None = None  # the model whose metrics are in MLflow
 
     def create(self, record: Model) -> list[MetricPoint]:
-        """Make MLflow's LoggedModel, and give its metrics to send with the run's own: that saves a request.
+        """Create MLflow's LoggedModel, and return its metrics, which are sent in the run's own request.
 
-        Where it can't be made there are none, and :meth:`deliver` finds out why.
+        If it can't be created, return none; :meth:`deliver` then finds the reason.
 
         Raises:
-            Unreachable: Nobody answered, or the server asks to wait.
+            Unreachable: The server did not answer, or asks to wait.
         """
-        if record.error is not None or self._client.is_file_store:  # there one would be told twice
+        if record.error is not None or self._client.is_file_store:  # a file store would get a point twice
             return []
         try:
             model_id = create(self._client, self._folder, record, self._progress, self._save).model_id
@@ -77,19 +78,19 @@ class Items:
         return metrics_of(record, model_id) if model_id else []
 
     def note_metrics(self, record: Model) -> None:
-        """Note that what :meth:`create` gave has been sent."""
+        """Note that the metrics from :meth:`create` have been sent."""
         self._has_metrics = record.staged
 
     def deliver(self, record: Artifact | Model, run_id: str, *, is_last_chance: bool = False) -> None:
-        """Put what is staged in its place, or set it aside.
+        """Deliver an item, or set it aside.
 
         Args:
             record: The item.
-            run_id: Its run.
-            is_last_chance: Whether it is not tried again by this delivery.
+            run_id: MLflow's id of the run.
+            is_last_chance: Whether this delivery does not try the item again.
 
         Raises:
-            Unreachable: The server does not answer, or it does and this item may arrive at the next try.
+            Unreachable: The server does not answer, or it answers and the next try may succeed.
             Refused: The run is deleted.
         """
         progress = self._progress
@@ -99,12 +100,12 @@ class Items:
             if getattr(error, "retry_after", None):
                 raise
             self._check_server(run_id)
-            before = progress.failing
-            if before is None or before.staged != record.staged:
-                before = Failing(staged=record.staged, reason="", tries=0)
-            why, is_final = self._reason(error, before.reason)
-            if not is_final and not is_last_chance and before.tries < _MAX_RETRIES:
-                progress.failing = Failing(staged=record.staged, reason=why, tries=before.tries + 1)
+            failing = progress.failing
+            if failing is None or failing.staged != record.staged:
+                failing = Failing(staged=record.staged, reason="", tries=0)
+            why, is_final = self._reason(error, failing.reason)
+            if not is_final and not is_last_chance and failing.tries < _MAX_RETRIES:
+                progress.failing = Failing(staged=record.staged, reason=why, tries=failing.tries + 1)
                 self._save()
                 raise Unreachable(f"{_label(record)}: {why}") from error
             self.set_aside(record, why, is_final=is_final)
@@ -120,21 +121,21 @@ class Items:
             why: The reason.
             is_final: Whether it would fail the same way again.
         """
-        what = (
+        label = (
             f"the registered version of {_label(record)}" if self._is_ready(record.staged) else _label(record)
         )
-        self._progress.held[record.staged] = f"{what}: {why}"
+        self._progress.held[record.staged] = f"{label}: {why}"
         (self._unreachable.discard if is_final else self._unreachable.add)(record.staged)
 
     def deliver_set_aside(self, run_id: str) -> None:
-        """Try once more, at the run's end, what was set aside before."""
-        waiting = self._set_aside | self._unreachable
-        for record, _ in read_records(self._folder.journal) if waiting else ():
-            if isinstance(record, Artifact | Model) and record.staged in waiting:
+        """Try the items that are set aside once more, at the end of the run."""
+        to_retry = self._set_aside | self._unreachable
+        for record, _ in read_records(self._folder.journal) if to_retry else ():
+            if isinstance(record, Artifact | Model) and record.staged in to_retry:
                 self.deliver(record, run_id, is_last_chance=True)
 
     def close(self, run_id: str) -> None:
-        """Say on the run what was refused, and close the models among it as FAILED."""
+        """Tag the run with the items and values that were refused, and mark refused models as FAILED."""
         progress = self._progress
         for staged, why in progress.held.items():
             model = progress.models.get(staged)
@@ -145,7 +146,7 @@ class Items:
         text = "; ".join(reasons)[:MAX_REASON]
         changed = text != progress.refused_tag
         if changed:
-            progress.refused_tag = None  # until it is known what the run says
+            progress.refused_tag = None  # unknown until the request below succeeds
             self._save()
             if text:
                 self._client.log_batch(run_id, [], [], [(TagName.REFUSED, text)])
@@ -156,41 +157,41 @@ class Items:
             self._save()
 
     def check(self) -> None:
-        """Make sure that nothing is left in the run folder that MLflow does not have.
+        """Check that MLflow has every item.
 
         Raises:
-            Unreachable: Something is left that is worth trying again.
-            Refused: Something is left that MLflow would not take.
+            Unreachable: Items are left that are worth trying again.
+            Refused: Items are left, and MLflow refuses all of them.
         """
-        held = self._progress.held
-        for staged in held.keys() - self._unreachable:
+        set_aside = self._progress.held
+        for staged in set_aside.keys() - self._unreachable:
             if not (self._folder.path / staged).exists() and not self._is_ready(staged):
-                # There is nothing to try again with.
-                self._progress.refused[staged] = held.pop(staged)
-        if held:
+                # Its files are gone, so it can't be tried again.
+                self._progress.refused[staged] = set_aside.pop(staged)
+        if set_aside:
             kind = Unreachable if self._unreachable else Refused
-            raise kind(f"MLflow has the run, but not {'; '.join(held.values())}")
+            raise kind(f"MLflow has the run, but not {'; '.join(set_aside.values())}")
 
     def _is_ready(self, staged: str) -> bool:
-        """Whether MLflow has a model whole, so that only the registry does not."""
+        """Return whether MLflow has a complete model, so that only its registry version is missing."""
         model = self._progress.models.get(staged)
         return model is not None and model.status == "READY"
 
     def remove(self, record: Artifact | Model) -> None:
-        """Remove the stage of an item that MLflow has: once it is written down that it does."""
+        """Remove the stage of an item that MLflow has; call it after the progress is saved."""
         if record.staged not in self._progress.held:
             self._remove_stage(record)
 
     def _check_server(self, run_id: str) -> None:
-        """Make sure that the server answers, so that it is the item that failed.
+        """Check that the server answers, so that the failure belongs to the item.
 
         Raises:
-            Unreachable: It does not.
+            Unreachable: The server does not answer.
             Refused: The run is deleted.
         """
         try:
             self._client.check_run(run_id)
-        except Unreachable:  # a server that fails over a file may close the connection for good
+        except Unreachable:  # a server that failed on a file may have closed the connection
             self._client.check_run(run_id)
 
     def _put(self, record: Artifact | Model, run_id: str) -> None:
@@ -214,36 +215,38 @@ class Items:
             raise Refused("its file is gone from the run folder, so it is lost.")
 
     def _check_arrived(self, run_id: str, staged: Path, path: str) -> None:
-        """A proxy's page looks like success to MLflow's client."""
+        """Check that the store has the files, because MLflow's client takes a proxy's page for success."""
         if staged.is_dir():
             files = {
-                f"{path}/{f.relative_to(staged).as_posix()}": f for f in staged.rglob("*") if f.is_file()
+                f"{path}/{file.relative_to(staged).as_posix()}": file
+                for file in staged.rglob("*")
+                if file.is_file()
             }
-            there = self._client.artifact_sizes(run_id, path) if files else {}
+            sizes = self._client.artifact_sizes(run_id, path) if files else {}
         else:
             files = {path: staged}
-            there = self._client.artifact_sizes(run_id, path.rpartition("/")[0])
+            sizes = self._client.artifact_sizes(run_id, path.rpartition("/")[0])
         for name, file in files.items():
-            if not has_arrived(file, name, there):
+            if not has_arrived(file, name, sizes):
                 raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
 
     def _has_artifact(self, run_id: str, record: Artifact) -> bool:
-        """Whether MLflow has an artifact whose stage a delivery has removed whose progress is lost."""
+        """Return whether MLflow has an artifact from an earlier delivery whose progress is lost."""
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DeliveryError, OSError):
-            there = self._client.download(run_id, record.path, Path(folder)).parent
-            self._check_files(there, record)
+            downloaded = self._client.download(run_id, record.path, Path(folder)).parent
+            self._check_files(downloaded, record)
             return bool(record.files)
         return False
 
     @staticmethod
     def _check_files(folder: Path, record: Artifact) -> None:
-        """Make sure that a folder holds the artifact's files as they were saved."""
+        """Check that a folder contains the artifact's files as they were saved."""
         check_staged(folder, record.files)
         for name, file in with_checksums(folder, record.files).items():
             check_content(name, record.files[name], file.crc or 0)
 
     def _finish(self, record: Model, run_id: str) -> None:
-        """What is to be done with a model that MLflow has."""
+        """Tag a delivered model with its problems, request its verification, and register it."""
         model = self._progress.models[record.staged]
         if model.status != "READY":
             return
@@ -255,27 +258,29 @@ class Items:
             Registry(self._client.tracking_uri).register(record, run_id, model, self._save)
 
     def _with_checksums(self, record: Artifact | Model) -> Artifact | Model:
-        """The record, with the checksums that came later for what was large."""
+        """Return the record with the checksums of large files, which are recorded later."""
         if all(file.crc is not None for file in record.files.values()):
             return record
-        for later, _ in read_records(self._folder.journal, self._progress.offset):
-            if isinstance(later, Checksums) and later.staged == record.staged:
-                return msgspec.structs.replace(record, files=later.files)
+        for later_record, _ in read_records(self._folder.journal, self._progress.offset):
+            if isinstance(later_record, Checksums) and later_record.staged == record.staged:
+                return msgspec.structs.replace(record, files=later_record.files)
         return record
 
     def _remove_stage(self, record: Artifact | Model) -> None:
         stage = self._folder.path / record.staged
         shutil.rmtree(stage if isinstance(record, Model) else stage.parent, ignore_errors=True)
 
-    def _reason(self, error: Exception, before: str) -> tuple[str, bool]:
-        """Why an item failed, and whether it would fail the same way again."""
+    def _reason(self, error: Exception, previous_reason: str) -> tuple[str, bool]:
+        """Return why an item failed, and whether it would fail the same way again."""
         problem = error if isinstance(error, DeliveryError) else self._sorted(error)
         why = str(problem)
         if not isinstance(problem, Unreachable):
             return why, True
         cause = error if problem is not error else problem.__cause__
-        if cause is None or http_status(cause) == _SERVER_ERROR:  # it was sent, and is not there; or a 500
-            return why, why == before
+        if (
+            cause is None or http_status(cause) == _SERVER_ERROR
+        ):  # it was sent but did not arrive; or status 500
+            return why, why == previous_reason
         return why, isinstance(cause, OSError) and cause.errno in _REFUSALS
 
     def _sorted(self, error: Exception) -> DeliveryError:

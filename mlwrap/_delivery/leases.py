@@ -1,4 +1,4 @@
-"""Whoever delivers a run folder has it alone, from the first look into it until it is removed."""
+"""Lease a run folder to one delivery at a time, from its first read until it is removed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from mlwrap.errors import JournalError, Unreachable
 
 @contextlib.contextmanager
 def leased(folder: RunFolder, seconds: float) -> Iterator[None]:
-    """Keep other deliveries of a run folder away.
+    """Hold the delivery lease of a run folder in the block, so that no other delivery uses it.
+
+    Args:
+        folder: The run folder.
+        seconds: The maximum time to wait for the lease.
 
     Raises:
-        JournalError: It is gone, or not this user's own; it was not touched.
-        Unreachable: Another delivery is still at it after so many seconds.
+        JournalError: The folder is gone, or belongs to another user; it was not touched.
+        Unreachable: Another delivery still has the lease after ``seconds``.
     """
     folder.check()
     lease = folder.delivery_lease()
@@ -36,10 +40,10 @@ def leased(folder: RunFolder, seconds: float) -> Iterator[None]:
 
 
 def remove_delivered(folder: RunFolder, progress: Progress) -> None:
-    """Remove a run folder that is delivered, which the spool remembers."""
+    """Remove a delivered run folder, and note in the spool that it was delivered."""
     try:
         note_delivered(folder, progress)
-    except OSError:  # the disk is full: what is removed makes room
+    except OSError:  # the disk is full: removing the folder makes room
         folder.remove()
         with contextlib.suppress(OSError):
             note_delivered(folder, progress)
@@ -47,7 +51,7 @@ def remove_delivered(folder: RunFolder, progress: Progress) -> None:
 
 
 def note_error(folder: RunFolder, error: str) -> None:
-    """Keep what stood in the way, for ``mlwrap status``."""
+    """Save why delivery failed, for ``mlwrap status``."""
     with contextlib.suppress(JournalError, OSError):
         progress = folder.progress()
         progress.error = error

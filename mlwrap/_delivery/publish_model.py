@@ -1,4 +1,4 @@
-"""A staged folder becomes a LoggedModel: described by an ``MLmodel``, put in place, READY."""
+"""Publish a staged model as an MLflow LoggedModel: write its ``MLmodel``, upload it, mark it READY."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 _MAX_UPLOADS = 8
-_NOTE_SECONDS = 0.2  # of what arrived meanwhile one note is made
-MAX_REASON = 5000  # characters of a tag; what every store of MLflow's takes
+_NOTE_SECONDS = 0.2  # files that arrive within this time are saved in the progress together
+MAX_REASON = 5000  # characters of a tag; every MLflow store accepts them
 
 
 def publish(
@@ -44,18 +44,18 @@ def publish(
     *,
     has_metrics: bool = False,
 ) -> None:
-    """Make MLflow's LoggedModel for ``record``, or go on where an earlier delivery stopped.
+    """Publish a model, or continue where an earlier delivery stopped.
 
     Args:
-        client: Where to.
-        folder: The run folder that the model is staged in.
-        record: What the journal says of the model.
-        progress: How far the run's delivery got; brought up to date here.
-        save: Writes ``progress`` down.
-        has_metrics: Whether MLflow has been told its metrics.
+        client: The client of the MLflow to deliver to.
+        folder: The run folder that contains the staged model.
+        record: The model's record in the journal.
+        progress: The progress of the run's delivery; updated here.
+        save: Saves ``progress``.
+        has_metrics: Whether MLflow has the model's metrics already.
 
     Raises:
-        Damaged: What is staged is not what was saved.
+        Damaged: The staged files differ from the saved ones.
     """
     model = create(client, folder, record, progress, save)
     if model.status == "READY" or (model.status == "FAILED" and record.error is not None):
@@ -63,17 +63,16 @@ def publish(
     if record.error is None:
         staged, run_id = folder.staged_path(record.staged), progress.run_id or ""
         with ThreadPoolExecutor(1) as pool:
-            linked = pool.submit(
-                _link, client, record, run_id, model, has_metrics=has_metrics
-            )  # while the files are on their way
+            # In parallel with the upload of the files.
+            linked = pool.submit(_link, client, record, run_id, model, has_metrics=has_metrics)
             if staged.is_dir():
-                _place(client, staged, record, progress, save)
-            elif not _is_placed(model, record):
+                _put_files(client, staged, record, progress, save)
+            elif not _has_files(model, record):
                 raise Damaged("its files are gone from the run folder.")
             linked.result()
     if model.model_id:
         client.finalize_model(model.model_id, ready=record.error is None)
-        if model.status == "FAILED":  # by an earlier delivery, and what it failed by was mended
+        if model.status == "FAILED":  # in an earlier delivery; the cause is fixed now
             client.tag_model(model.model_id, {TagName.ERROR: ""})
     model.status = "READY" if record.error is None else "FAILED"
     save()
@@ -82,11 +81,11 @@ def publish(
 
 
 def fail(client: Client, model: ModelProgress, why: str) -> None:
-    """Close a model that is not to be had as FAILED, with the reason.
+    """Mark a model that can't be published as FAILED, with the reason.
 
-    A later delivery may still make it READY, if what it fails by is mended.
+    A later delivery may still make it READY, if the cause is fixed.
     """
-    if model.status != "PENDING":  # READY, and what failed is its version in the registry
+    if model.status != "PENDING":  # it is READY, and only its registration failed
         return
     if model.model_id:
         client.tag_model(model.model_id, {TagName.ERROR: why[:MAX_REASON]})
@@ -94,8 +93,8 @@ def fail(client: Client, model: ModelProgress, why: str) -> None:
     model.status = "FAILED"
 
 
-def _is_placed(model: ModelProgress, record: Model) -> bool:
-    """Whether an earlier delivery has moved a model's files into their place."""
+def _has_files(model: ModelProgress, record: Model) -> bool:
+    """Return whether an earlier delivery has moved a model's files to their final folder."""
     target = local_path(model.location)
     return target is not None and (record.saved is None or (target / MLMODEL).is_file())
 
@@ -103,11 +102,11 @@ def _is_placed(model: ModelProgress, record: Model) -> bool:
 def create(
     client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
 ) -> ModelProgress:
-    """Make MLflow's LoggedModel, if there is none yet; see :func:`publish`."""
-    known = progress.models.get(record.staged)
-    if known is not None and known.location:
-        return known
-    key = f"{folder.key}/{record.staged}"  # tells this model from every other one, in all runs
+    """Create MLflow's LoggedModel if it does not exist yet; see :func:`publish`."""
+    existing = progress.models.get(record.staged)
+    if existing is not None and existing.location:
+        return existing
+    key = f"{folder.key}/{record.staged}"  # unique among the models of all runs
     experiment_id = progress.experiment_id or ""
     tags = {TagName.KEY: key, TagName.SAVER: record.saver, TagName.CALL: str(record.call)}
     if record.checkpoint:
@@ -119,20 +118,22 @@ def create(
     if record.error is not None:
         tags[TagName.ERROR] = record.error[:MAX_REASON]
     model = progress.models.get(record.staged)
-    asked = model is not None or progress.rebuilt  # and the answer was lost
+    was_requested = (
+        model is not None or progress.rebuilt
+    )  # an earlier delivery requested it, and its answer was lost
     if model is None:
         model = progress.models[record.staged] = ModelProgress(name=record.name)
         save()
     try:
-        made = client.find_model(key, experiment_id) if asked else None
-        made = made or _make(client, experiment_id, progress.run_id or "", record, tags)
+        created = client.find_model(key, experiment_id) if was_requested else None
+        created = created or _make(client, experiment_id, progress.run_id or "", record, tags)
     except EndpointMissing as error:
         _degrade(client, model, progress, str(error))
     else:
-        model.model_id, model.location = str(made.model_id), str(made.artifact_location)
-        if str(made.status) == "READY":  # by a delivery whose progress is lost
+        model.model_id, model.location = str(created.model_id), str(created.artifact_location)
+        if str(created.status) == "READY":  # by a delivery whose progress is lost
             model.status = "READY"
-            model.registered = ""  # that it was registered is looked up, too
+            model.registered = ""  # look up whether it was registered, too
     save()
     return model
 
@@ -147,20 +148,22 @@ def _make(
     except Refused:
         if not record.params:
             raise
-        return client.create_model(experiment_id, run_id, record.name, tags, {})  # none costs it the model
+        return client.create_model(
+            experiment_id, run_id, record.name, tags, {}
+        )  # the model matters more than its parameters
 
 
 def metrics_of(record: Model, model_id: str) -> list[MetricPoint]:
-    """The points of the run that are a model's, too."""
+    """Return the data points of the run that belong to a model, too."""
     return [
-        (name, value, some.time, some.step, model_id)
-        for some in ((record.metrics,) if record.metrics is not None else record.newest)
-        for name, value in some.numbers().items()
+        (name, value, metrics.time, metrics.step, model_id)
+        for metrics in ((record.metrics,) if record.metrics is not None else record.newest)
+        for name, value in metrics.numbers().items()
     ]
 
 
 def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
-    """On a server without LoggedModels a model lies among its run's artifacts, as it did before MLflow 3."""
+    """Store a model among its run's artifacts, as before MLflow 3: the server has no LoggedModels."""
     artifacts = client.artifact_uri(progress.run_id or "")
     taken = {other.location for other in progress.models.values()}
     names = itertools.chain([model.name], (f"{model.name}_{number}" for number in itertools.count(2)))
@@ -176,25 +179,27 @@ def _link(client: Client, record: Model, run_id: str, model: ModelProgress, *, h
             client.log_model_metrics(run_id, model.model_id, points)
 
 
-def _place(client: Client, staged: Path, record: Model, progress: Progress, save: Callable[[], None]) -> None:
-    """Put a model's files in place: a folder under the model's name is always complete."""
+def _put_files(
+    client: Client, staged: Path, record: Model, progress: Progress, save: Callable[[], None]
+) -> None:
+    """Upload a model's files, or move them to their final folder in one step, so that it is never partial."""
     model, run_id = progress.models[record.staged], progress.run_id or ""
     target = local_path(model.location)
     if target is None:
         _write_files(staged, record, run_id, model, staged)
         _upload(client, staged, model, save)
         return
-    with staging_dir(staged, target) as place:
-        manifest = _write_files(staged, record, run_id, model, place)
-        if place != staged:
-            check_copied(place, manifest)
-        place.rename(target)
+    with staging_dir(staged, target) as staging:
+        manifest = _write_files(staged, record, run_id, model, staging)
+        if staging != staged:
+            check_copied(staging, manifest)
+        staging.rename(target)
 
 
 def _write_files(
     staged: Path, record: Model, run_id: str, model: ModelProgress, into: Path
 ) -> Mapping[str, str]:
-    """Write all files of a model to ``into``, the manifest of them in ``MLmodel`` last.
+    """Write all files of a model to ``into``; last ``MLmodel``, with the manifest of the others.
 
     Returns:
         SHA-256 of every file but ``MLmodel``, by its relative path.
@@ -212,51 +217,53 @@ def _write_files(
 
 
 def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
-    """File by file, several at a time, only what is not there yet; ``MLmodel`` when all others are sent."""
+    """Upload the files that have not arrived yet, several at a time; ``MLmodel`` after all others."""
     paths = list_files(staged)
-    *others, last = paths
+    *others, mlmodel = paths
     with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
-        sent = {
+        path_by_upload = {
             pool.submit(client.upload, model.location, staged / path, path): path
             for path in others
             if path not in model.uploaded
         }
-        failed = _note(sent, model, save)
+        failed = _save_arrived(path_by_upload, model, save)
     if failed is not None:
         raise failed
-    client.upload(model.location, staged / last, last)
+    client.upload(model.location, staged / mlmodel, mlmodel)
     _check_arrived(client, staged, paths, model, save)
 
 
-def _note(
-    sent: Mapping[Future[None], str], model: ModelProgress, save: Callable[[], None]
+def _save_arrived(
+    path_by_upload: Mapping[Future[None], str], model: ModelProgress, save: Callable[[], None]
 ) -> BaseException | None:
-    """Write down what has arrived until all has; what failed first, after which nothing more is sent."""
+    """Save which files have arrived, until all have; after a failure, cancel the rest and return it."""
     failed: BaseException | None = None
-    left = set(sent)
-    while left:
-        done, left = wait(left, _NOTE_SECONDS, FIRST_EXCEPTION)
-        arrived = {sent[one] for one in done if not one.cancelled() and one.exception() is None}
-        if arrived:
-            model.uploaded |= arrived
+    pending = set(path_by_upload)
+    while pending:
+        done, pending = wait(pending, _NOTE_SECONDS, FIRST_EXCEPTION)
+        arrived_paths = {
+            path_by_upload[upload] for upload in done if not upload.cancelled() and upload.exception() is None
+        }
+        if arrived_paths:
+            model.uploaded |= arrived_paths
             save()
-        for one in done:
-            failed = failed or (None if one.cancelled() else one.exception())
+        for upload in done:
+            failed = failed or (None if upload.cancelled() else upload.exception())
         if failed is not None:
-            for one in left:
-                one.cancel()  # but for those that are on their way, and may arrive
+            for upload in pending:
+                upload.cancel()  # running uploads continue and may still arrive
     return failed
 
 
 def _check_arrived(
     client: Client, staged: Path, paths: list[str], model: ModelProgress, save: Callable[[], None]
 ) -> None:
-    """A proxy's page looks like success to MLflow's client: what is there is what the store lists."""
+    """Check that the store lists all files, because MLflow's client takes a proxy's page for success."""
     folders = {path.rpartition("/")[0] for path in paths}
     with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
         listed = pool.map(lambda folder: client.uploaded_sizes(model.location, folder), folders)
-        there = {path: size for each in listed for path, size in each.items()}
-    lost = [path for path in paths if not has_arrived(staged / path, path, there)]
+        sizes = {path: size for folder_sizes in listed for path, size in folder_sizes.items()}
+    lost = [path for path in paths if not has_arrived(staged / path, path, sizes)]
     if lost:
         model.uploaded.difference_update(lost)
         save()
@@ -264,5 +271,11 @@ def _check_arrived(
 
 
 def has_arrived(file: Path, path: str, there: dict[str, int | None]) -> bool:
-    """Whether ``path`` is there, and as long as ``file`` where the store tells lengths."""
+    """Return whether ``path`` is in the store and has the length of ``file``, if the store lists lengths.
+
+    Args:
+        file: The local file.
+        path: The path in the store.
+        there: The files in the store: path to size in bytes, or to ``None`` if it is unknown.
+    """
     return path in there and there[path] in {None, file.stat().st_size}

@@ -1,4 +1,4 @@
-"""What waits in the spool: ``sync`` delivers it, ``waiting`` lists it, ``clean`` removes it."""
+"""Deliver, list and remove the runs that wait in the spool: ``sync``, ``waiting`` and ``clean``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _REBUILT = (
 
 
 class Synced(NamedTuple):
-    """What became of one run folder.
+    """The result of delivering one run folder.
 
     Attributes:
         folder: The folder; removed if all of it was delivered.
-        run_id: MLflow's id of the run, where it has one.
+        run_id: MLflow's id of the run; ``None`` if it has none.
         error: Why it could not be delivered, or ``None``.
-        note: What else there is to know.
+        note: Additional information, or ``None``.
         foreign: Whether it belongs to another user; it was not touched.
     """
 
@@ -44,12 +44,12 @@ class Waiting(NamedTuple):
 
     Attributes:
         folder: The folder; its name is the run's key.
-        name: The run's name, or ``"?"`` where its journal can't be read.
-        state: ``open``: its training process lives; ``waiting``: to be delivered; ``delivered``: all of it
+        name: The run's name, or ``"?"`` if its journal can't be read.
+        state: ``open``: its training process is alive; ``waiting``: to be delivered; ``delivered``: all of it
             is in MLflow; ``foreign``: it belongs to another user.
         seconds: Its age.
-        size: Bytes of all files in it.
-        reason: Why it waits, as far as is known.
+        size: Total size of its files, in bytes.
+        reason: Why it waits; ``""`` if that is unknown.
     """
 
     folder: RunFolder
@@ -61,16 +61,16 @@ class Waiting(NamedTuple):
 
 
 def sync(spool: str | None = None) -> list[Synced]:
-    """Deliver every run that waits in the spool, oldest first; runs still being written are left alone.
+    """Deliver every run that waits in the spool, oldest first; skip runs that are still being written.
 
-    Each is delivered on its own: none waits for another one that can't be delivered. A run whose process died
-    without a word is KILLED.
+    Each run is delivered independently: none waits for another one that can't be delivered. A run whose
+    process died before its end gets the status KILLED.
 
     Args:
-        spool: The spool; by default the one that runs would be written to now.
+        spool: The spool folder; by default the one of the current settings.
 
     Returns:
-        One entry for each folder that was delivered or could not be.
+        One entry for each folder that was delivered, or that could not be delivered.
 
     Raises:
         SpoolError: The spool can't be used.
@@ -79,7 +79,7 @@ def sync(spool: str | None = None) -> list[Synced]:
 
 
 def deliverable(spool: str | None = None) -> list[RunFolder]:
-    """The run folders of the spool that nobody is writing, oldest first, then those of other users.
+    """Return the run folders of the spool that are not being written, oldest first, then other users'.
 
     Raises:
         SpoolError: The spool can't be used.
@@ -89,7 +89,7 @@ def deliverable(spool: str | None = None) -> list[RunFolder]:
 
 
 def sync_each(folders: list[RunFolder]) -> Iterator[Synced]:
-    """Deliver run folders; what became of each, as soon as that is known."""
+    """Deliver run folders; yield the result of each as soon as it is known."""
     from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
     for outcome in deliver_backlog(folders, deliver):
@@ -104,7 +104,7 @@ def _synced(outcome: Outcome) -> Synced:
 
 
 def waiting(spool: str | None = None) -> list[Waiting]:
-    """The run folders of the spool, oldest first, then those of other users.
+    """Return the run folders of the spool, oldest first, then those of other users.
 
     Raises:
         SpoolError: The spool can't be used.
@@ -117,30 +117,30 @@ def clean(keys: tuple[str, ...] = (), spool: str | None = None) -> list[Path]:
     """Remove the run folders that are delivered, and those that are named; nothing else.
 
     Args:
-        keys: Keys of runs, as :func:`waiting` lists them, to be removed although they are not delivered.
-        spool: The spool; by default the one that runs would be written to now.
+        keys: Keys of runs, as :func:`waiting` lists them, to remove although they are not delivered.
+        spool: The spool folder; by default the one of the current settings.
 
     Returns:
         The folders that were removed.
 
     Raises:
-        SpoolError: A key that there is not, or of a run that is still open or another user's; nothing is
+        SpoolError: A key does not exist, or its run is still open or belongs to another user; nothing is
             removed.
     """
-    found = {entry.folder.key: entry for entry in waiting(spool)}
+    entries = {entry.folder.key: entry for entry in waiting(spool)}
     for key in keys:
-        if key not in found:
+        if key not in entries:
             raise SpoolError(
                 f"{key!r} is no run in the spool {_roots(spool)[0]}. 'mlwrap status' lists them."
             )
-        if found[key].state == "open":
+        if entries[key].state == "open":
             raise SpoolError(f"the run {key} is still being written. End its process first.")
-        if found[key].state == "foreign":
-            raise SpoolError(f"the run {key}: {found[key].reason}")
-    gone = [entry for key, entry in found.items() if key in keys or entry.state == "delivered"]
-    for entry in gone:
+        if entries[key].state == "foreign":
+            raise SpoolError(f"the run {key}: {entries[key].reason}")
+    removed = [entry for key, entry in entries.items() if key in keys or entry.state == "delivered"]
+    for entry in removed:
         entry.folder.remove()
-    return [entry.folder.path for entry in gone]
+    return [entry.folder.path for entry in removed]
 
 
 def _roots(spool: str | None) -> list[Path]:
@@ -148,7 +148,7 @@ def _roots(spool: str | None) -> list[Path]:
 
 
 def _folders(spool: str | None) -> tuple[list[RunFolder], list[RunFolder]]:
-    """This user's run folders and those of others, once what dead processes left is swept."""
+    """Remove what dead processes left, and return this user's run folders and those of others."""
     roots = _roots(spool)
     remove_leftovers(roots[0])
     own = [folder for root in roots for folder in run_folders(root)]

@@ -1,14 +1,14 @@
-"""Which points of a very long run is MLflow told?
+"""Down-sample the metrics of a very long run before they are sent to MLflow.
 
-Its pages draw no ten million points, and its database takes a quarter of an hour to swallow them. So of a
-metric with more than a number ``after`` of points it is told the first ``after``, every second one of as many
-again, every fourth of twice as many after those, and so on: each time that a run gets twice as long MLflow is
-told ``after / 2`` points more. The last point, the one of the highest step, the least and the greatest are
-told at the run's end if they were left out, the first that is not finite at once. All of them are in
-an artifact then.
+MLflow's pages can't draw ten million points, and its database takes a quarter of an hour to store them. Of a
+metric with more than ``after`` points, MLflow gets the first ``after``, every second of the next ``after``,
+every fourth of the next ``2 * after``, and so on: each time the run doubles in length, MLflow gets
+``after / 2`` more points. The last point, the one of the highest step, the minimum and the maximum are sent
+at the end of the run if they were omitted. The first point that is not finite is sent at once. An artifact
+then contains all points.
 
-It is decided by counting, in one pass and with a few numbers for each metric, which are written down with how
-far delivery got: a delivery that is taken up chooses as one that was never interrupted.
+The selection takes one pass and a few numbers for each metric. These are saved with the progress of the
+delivery, so that an interrupted delivery selects the same points as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,94 +31,94 @@ FILE = "thinned_metrics.csv.gz"
 
 
 class Thinning:
-    """Chooses among a run's points.
+    """Selects the data points of a run that are sent to MLflow.
 
     Args:
-        after: Points of one metric of which none is left out; 0 for all of them.
-        seen: What an earlier delivery saw of each metric, brought up to date here.
+        after: Number of points of each metric that are always sent; 0 sends all points.
+        seen: The statistics of each metric from an earlier delivery; updated here.
 
     Attributes:
-        thinned: Names of the metrics of which not all points are told.
+        thinned: Names of the metrics of which not all points are sent.
     """
 
     def __init__(self, after: int, seen: dict[str, MetricStats]) -> None:
         self._after = after
         self._seen = seen
-        self.thinned = [name for name, one in seen.items() if one.count > after]
+        self.thinned = [name for name, stats in seen.items() if stats.count > after]
 
     def select(self, record: Metrics) -> list[MetricAt]:
-        """The points of a record that are told."""
-        when, step = record.time, record.step
+        """Return the points of a record that are sent."""
+        time_ms, step = record.time, record.step
         if not self._after:
-            return [(name, float(value), when, step) for name, value in record.values.items()]
-        told = []
+            return [(name, float(value), time_ms, step) for name, value in record.values.items()]
+        selected = []
         for name, value in record.values.items():
-            seen = self._seen.get(name) or self._seen.setdefault(name, MetricStats())
-            count = seen.count = seen.count + 1
+            stats = self._seen.get(name) or self._seen.setdefault(name, MetricStats())
+            count = stats.count = stats.count + 1
             if count > self._after:
-                if not self._is_told(name, seen, (value, when, step)):
+                if not self._is_told(name, stats, (value, time_ms, step)):
                     continue
             elif isinstance(value, str):
-                seen.odd = True
-            elif not seen.least <= value <= seen.greatest:
-                if value < seen.least:  # noqa: PLR1730 - a call of min() costs as much as all the rest here
-                    seen.least = value
-                if value > seen.greatest:  # noqa: PLR1730 - likewise
-                    seen.greatest = value
-            told.append((name, float(value), when, step))
-        return told
+                stats.odd = True
+            elif not stats.least <= value <= stats.greatest:
+                if value < stats.least:  # noqa: PLR1730 - a call of min() costs as much as all the rest here
+                    stats.least = value
+                if value > stats.greatest:  # noqa: PLR1730 - as above
+                    stats.greatest = value
+            selected.append((name, float(value), time_ms, step))
+        return selected
 
     def deferred(self) -> list[MetricAt]:
-        """The points that were left out and are told at the run's end."""
+        """Return the points that were omitted at first and are sent at the end of the run."""
         return [
-            (name, float(value), when, step)
-            for name, seen in self._seen.items()
-            for value, when, step in dict.fromkeys(seen.held.values())
+            (name, float(value), time_ms, step)
+            for name, stats in self._seen.items()
+            for value, time_ms, step in dict.fromkeys(stats.held.values())
         ]
 
-    def _is_told(self, name: str, seen: MetricStats, point: tuple[Number, int, int]) -> bool:
-        """Whether a point beyond the first ``after`` is; what it is held for if not."""
-        index = seen.count - 1
+    def _is_told(self, name: str, stats: MetricStats, point: tuple[Number, int, int]) -> bool:
+        """Return whether a point beyond the first ``after`` is sent; if not, defer it if it may be needed."""
+        index = stats.count - 1
         if index == self._after:
             self.thinned.append(name)
-        value, when, step = point
-        told = index % (1 << (index // self._after).bit_length()) == 0
+        value, time_ms, step = point
+        selected = index % (1 << (index // self._after).bit_length()) == 0
         roles = ["last"]
-        furthest = seen.held.get("furthest")
-        if furthest is None or (step, when) >= (furthest[2], furthest[1]):
+        furthest = stats.held.get("furthest")
+        if furthest is None or (step, time_ms) >= (furthest[2], furthest[1]):
             roles.append("furthest")
         if isinstance(value, str):
-            told = told or not seen.odd
-            seen.odd = True
+            selected = selected or not stats.odd
+            stats.odd = True
         else:
-            if value < seen.least:
-                seen.least = value
+            if value < stats.least:
+                stats.least = value
                 roles.append("least")
-            if value > seen.greatest:
-                seen.greatest = value
+            if value > stats.greatest:
+                stats.greatest = value
                 roles.append("greatest")
         for role in roles:
-            if told:
-                seen.held.pop(role, None)
+            if selected:
+                stats.held.pop(role, None)
             else:
-                seen.held[role] = point
-        return told
+                stats.held[role] = point
+        return selected
 
 
 def write_points(journal: Path, names: Collection[str], file: Path, alive: Callable[[], None]) -> None:
-    """Write all points of some metrics into a compressed table: name, step, timestamp, value.
+    """Write all points of some metrics to a compressed CSV table: name, step, timestamp, value.
 
     Args:
-        journal: Where they are.
+        journal: The journal that contains the points.
         names: The metrics' names.
-        file: Made, or overwritten; the same for the same journal.
-        alive: Called about once a second.
+        file: The file to write; its content depends only on the journal and the names.
+        alive: Called about once a second, as a sign of life.
 
     Raises:
         OSError: The file can't be written.
     """
     wanted = set(names)
-    next_sign = time.monotonic() + 1.0
+    next_alive = time.monotonic() + 1.0
     with (
         file.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1, mtime=0) as packed,
@@ -133,6 +133,6 @@ def write_points(journal: Path, names: Collection[str], file: Path, alive: Calla
                     for name, value in record.values.items()
                     if name in wanted
                 )
-                if time.monotonic() > next_sign:
-                    next_sign = time.monotonic() + 1.0
+                if time.monotonic() > next_alive:
+                    next_alive = time.monotonic() + 1.0
                     alive()

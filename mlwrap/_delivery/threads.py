@@ -1,4 +1,4 @@
-"""Threads that deliver side by side, of which none waits for another that gets nowhere."""
+"""Threads for parallel deliveries, of which none waits for one that makes no progress."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlwrap._journal.progress import Progress
 
 T = TypeVar("T", bound=Hashable)
 
-_MAX_PROGRESSING = 8  # deliveries to one store; more would only share its time
-# Of them with those that get nowhere. MLflow opens 15 connections to an SQL store; who waits for another one
-# for 30 s is refused.
+_MAX_PROGRESSING = 8  # deliveries to one store that make progress; more would not be faster
+# Including those without progress. MLflow opens at most 15 connections to an SQL store; a request that waits
+# 30 s for one fails.
 _MAX_DELIVERIES = 14
-STUCK_SECONDS = 1.0  # without progress: from then on others need not wait for it
+STUCK_SECONDS = 1.0  # without progress; after this time a delivery does not hold up others
 
 
 class DaemonThreads:
-    """Does work in threads that are kept for more of it; one that hangs keeps no process alive."""
+    """A pool of daemon threads, so that one that hangs does not keep the process alive."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -29,20 +29,20 @@ class DaemonThreads:
         self._threads = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Have something done, which must not raise."""
+        """Run ``work``, which must not raise, in a thread."""
         self._work.put(work)
         if self._idle.acquire(blocking=False):
             return
         try:
             threading.Thread(target=self._run, name="mlwrap-delivery", daemon=True).start()
             self._threads += 1
-        except RuntimeError:  # no more can be started: one of those that there are does it later
+        except RuntimeError:  # no more threads are available: an existing one does it later
             if not self._threads:
                 self._work.get()
                 work()
 
     def close(self) -> None:
-        """Let the threads end, once they have done what they are at."""
+        """End the threads after their present work."""
         for _ in range(self._threads):
             self._work.put(None)
 
@@ -53,9 +53,9 @@ class DaemonThreads:
 
 
 class Slots(Generic[T]):
-    """What is being delivered to one store, and whether there is room for more.
+    """The running deliveries to one store, limited in number.
 
-    What has made no progress for a second does not take up room.
+    A delivery that has made no progress for a second does not count towards ``_MAX_PROGRESSING``.
     """
 
     def __init__(self) -> None:
@@ -65,32 +65,32 @@ class Slots(Generic[T]):
         return len(self._moved)
 
     def start(self, item: T) -> None:
-        """Its delivery begins."""
+        """Note that the delivery of an item begins."""
         self._moved[item] = time.monotonic()
 
     def note_progress(self, item: T) -> None:
-        """It makes progress; any thread may say so."""
+        """Note that the delivery of an item makes progress; any thread may call this."""
         if item in self._moved:
             self._moved[item] = time.monotonic()
 
     def end(self, item: T) -> bool:
-        """Its delivery is over, or given up; ``False`` if it was given up before."""
+        """Note that the delivery of an item is over or given up; return whether it was still counted."""
         return self._moved.pop(item, None) is not None
 
     def stuck(self) -> dict[T, float]:
-        """What has made no progress for a second or more, and for how many."""
+        """Return the items without progress for ``STUCK_SECONDS`` or more, each with its idle seconds."""
         now = time.monotonic()
-        idle = {item: now - moved for item, moved in list(self._moved.items())}
+        idle = {item: now - last_progress for item, last_progress in list(self._moved.items())}
         return {item: seconds for item, seconds in idle.items() if seconds >= STUCK_SECONDS}
 
     @property
     def has_room(self) -> bool:
-        """Whether another one can begin."""
+        """Whether another delivery can begin."""
         return len(self) < _MAX_DELIVERIES and len(self) - len(self.stuck()) < _MAX_PROGRESSING
 
 
 def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:
-    """What to tell each progress of a delivery, so that ``moved`` is called whenever MLflow has got more."""
+    """Return a function to call with each progress; it calls ``moved`` if MLflow has received more."""
     delivered: tuple[object, ...] = ()
 
     def note(progress: Progress) -> None:
@@ -104,7 +104,7 @@ def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:
 
 @contextlib.contextmanager
 def ticking(seconds: int, tick: Callable[[int], None]) -> Iterator[None]:
-    """Call ``tick`` each second of the block, with how many have passed, up to ``seconds``."""
+    """Call ``tick`` each second in the block, with the number of seconds so far, up to ``seconds``."""
     done = threading.Event()
 
     def run() -> None:

@@ -1,7 +1,7 @@
-"""``verify="load"``: a fresh process loads what was logged, and MLflow is told what came of it.
+"""Verify logged models for ``verify="load"``: load each in a fresh process, and tag it with the result.
 
-It is a process of its own because it imports frameworks, which delivery never does, and because a model is
-found to load only where nothing is in memory that its training has put there.
+A separate process is needed because delivery never imports a framework, and because only a process without
+the training's objects in memory shows that a model can be loaded elsewhere.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MAX_TAG_LENGTH = 5000  # characters of a tag
 
 
 def verify_models(client: Client, progress: Progress, save: Callable[[], None]) -> None:
-    """Load each model that was to be verified and was not yet; tag it with what came of it.
+    """Load each model whose verification was requested and not done yet, and tag it with the result.
 
     Args:
-        client: Where MLflow is.
-        progress: How far the run's delivery got; brought up to date here, each second as a sign of life.
-        save: Writes ``progress`` down.
+        client: The client of the MLflow that has the models.
+        progress: The progress of the run's delivery; updated here, each second as a sign of life.
+        save: Saves ``progress``.
     """
 
     def alive() -> None:
@@ -46,24 +46,24 @@ def verify_models(client: Client, progress: Progress, save: Callable[[], None]) 
 
 
 def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
-    """What ``mlwrap verify`` says of a model, in a process that finds its modules where this one does."""
+    """Return the result of ``mlwrap verify`` in a new process with this process's module search path."""
     source = f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._cli.commands import main; main()"
     process = subprocess.Popen(  # noqa: S603 - this very interpreter
-        # What was saved here, a moment ago, is trusted; the verdict says where that was needed.
+        # The model was saved here a moment ago, so it is trusted; the verdict says if that was needed.
         [sys.executable, "-c", source, "verify", uri, "--trust", "--tracking-uri", tracking_uri],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        # The training may hold all of a GPU's memory.
+        # The training may use all of the GPU's memory.
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
         | {"MLFLOW_TRACKING_URI": with_password(tracking_uri)},
     )
     until = time.monotonic() + _LIMIT_SECONDS
     while True:
         try:
-            said, errors = process.communicate(timeout=1.0)
+            output, errors = process.communicate(timeout=1.0)
         except subprocess.TimeoutExpired:
             alive()
             if time.monotonic() < until:
@@ -71,11 +71,11 @@ def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
             process.kill()
             process.communicate()
             return f"it was not loaded within {_LIMIT_SECONDS} s"
-        except BaseException:  # Ctrl-C, where this is the training's process
+        except BaseException:  # Ctrl-C, if this is the training's process
             process.kill()
             process.communicate()
             raise
         if process.returncode == 0:
-            return said.strip().rpartition("\n")[2] or _OK
+            return output.strip().rpartition("\n")[2] or _OK
         why = mask_passwords(errors).rpartition("mlwrap: ")[2].strip()
         return (why or f"exit status {process.returncode}")[:_MAX_TAG_LENGTH]

@@ -1,17 +1,17 @@
-"""The tags that mlwrap sets in MLflow, each named once."""
+"""The names of the tags that mlwrap sets in MLflow."""
 
 from __future__ import annotations
 
 
 class TagName:
-    """Names of tags of runs, and of models.
+    """Names of the tags of runs and models.
 
-    The keys are how a run or a model is found again: MLflow has at most one with each key.
+    Delivery finds a run or a model again by its ``KEY``: MLflow has at most one with each key.
     """
 
     KEY = "mlwrap.key"
 
-    # of runs: where they come from
+    # of runs: their origin
     FUNCTION = "mlwrap.function"
     VERSION = "mlwrap.version"
     VERSIONS = "mlwrap.versions"
@@ -20,7 +20,7 @@ class TagName:
     ARGV = "mlwrap.argv"
     GIT_DIRTY = "mlwrap.git.dirty"
 
-    # of runs: how they went
+    # of runs: their outcome
     SIGNAL = "mlwrap.signal"
     PREEMPTED = "mlwrap.preempted"
     PRUNED = "mlwrap.pruned"
@@ -30,7 +30,7 @@ class TagName:
     FIRST_NONFINITE_STEP = "mlwrap.first_nonfinite_step"
     FIRST_NONFINITE_METRIC = "mlwrap.first_nonfinite_metric"
 
-    # of runs: what MLflow does not have of them
+    # of runs: what is missing in MLflow
     REFUSED = "mlwrap.refused"
     THINNED = "mlwrap.thinned"
     LOST_RECORDS = "mlwrap.lost_records"

@@ -1,4 +1,4 @@
-"""How a run ends, as one value: status, error, signal, and the tags that say so."""
+"""``Outcome``: the status of a run at its end, with its error and tags."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlwrap.errors import describe_error, message
 
 
 class Outcome(NamedTuple):
-    """How a run ends.
+    """The outcome of a run.
 
     Attributes:
         status: MLflow's status.
         error: The error in one line; ``None`` without one.
-        tags: The tags that say why the run ends so.
-        traceback: The error's traceback where the run has failed; ``None`` otherwise.
+        tags: The tags that give the reason for the status.
+        traceback: The error's traceback; ``None`` without an error, and for a clean exit or a pruned trial.
     """
 
     status: Status
@@ -30,11 +30,11 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(error: BaseException | None, signal: str | None = None) -> Outcome:
-    """Judge what left a run's body.
+    """Return the outcome of a run whose training function or block has ended.
 
     Args:
-        error: The exception, if there was one.
-        signal: The name of a signal that came while the run was open.
+        error: The exception that it raised; ``None`` without one.
+        signal: The name of a signal that arrived while the run was open.
     """
     tags = {TagName.SIGNAL: signal} if signal else {}
     if is_pruned(error):
@@ -49,14 +49,14 @@ def outcome_of(error: BaseException | None, signal: str | None = None) -> Outcom
 
 
 def outcome_of_exit(signal: str | None) -> Outcome:
-    """Judge a run that is open while its process ends, by a signal or by itself."""
+    """Return the outcome of a run that is open when its process ends, by a signal or by itself."""
     if signal:
         return Outcome("KILLED", tags={TagName.SIGNAL: signal})
     return Outcome("KILLED", tags={TagName.ERROR_MESSAGE: "the interpreter exited while the run was open"})
 
 
 def is_pruned(error: BaseException | None) -> bool:
-    """Tell whether Optuna stopped a trial early because others are better: that is no failure."""
+    """Return whether Optuna stopped a trial early because others are better, which is no failure."""
     optuna = sys.modules.get("optuna")
     return optuna is not None and isinstance(error, optuna.TrialPruned)
 

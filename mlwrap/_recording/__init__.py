@@ -1,4 +1,4 @@
-"""How is one run written down while it happens: parameters, metrics, models, artifacts?
+"""How are the parameters, metrics, models and artifacts of an open run recorded?
 
 May import: _capture, _journal, _process, _savers, _spool, config, errors.
 Never imports MLflow, waits for the network or blocks on a device.

@@ -1,4 +1,4 @@
-"""The artifacts of one run: each is staged under a name that every store takes, and written down."""
+"""Stage the artifacts of one run, under names that every artifact store accepts, and record them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ArtifactLog:
 
     Args:
         run: The run.
-        checksums: Makes the checksums of staged files.
+        checksums: Computes the checksums of staged files.
     """
 
     def __init__(self, run: RunLog, checksums: StageChecksums) -> None:
@@ -29,7 +29,7 @@ class ArtifactLog:
         self._names = ArtifactNames()
 
     def copy(self, source: Path, folder: str | None) -> None:
-        """Stage a copy of a file or folder as it is now, as an artifact in ``folder``."""
+        """Stage a copy of a file or folder as an artifact in the artifact folder ``folder``."""
         under = artifact_path(folder) if folder else PurePosixPath()
         wanted = under / source.absolute().name
         path = self._names.storable(wanted, is_folder=source.is_dir())
@@ -38,12 +38,12 @@ class ArtifactLog:
         )
 
     def text(self, text: str, artifact_file: str) -> None:
-        """Stage text as an artifact, secrets left out."""
+        """Stage text as an artifact; secrets are removed."""
         data = self._run.redactor.text(text).encode("utf-8", "backslashreplace")
         self.file(artifact_file, lambda path: path.write_bytes(data))
 
     def file(self, artifact_file: str, write: Callable[[Path], object]) -> None:
-        """Stage the file that ``write`` makes as an artifact."""
+        """Stage the file that ``write`` creates as an artifact."""
         wanted = artifact_path(artifact_file)
         path = self._names.storable(wanted)
         file = self._run.folder.stage(path.name) / path.name
@@ -55,20 +55,20 @@ class ArtifactLog:
         self._write_down(file, path, wanted)
 
     def finish(self) -> None:
-        """Stage the table of the artifacts that are stored under another name, if there are any."""
+        """Stage the table of the artifacts that are stored under another name, if any are."""
         if renamed := dict(sorted(self._names.renamed.items())):
-            self.text(json.dumps(renamed, indent=2), _NAMES)  # which writes what is no UTF-8, too
+            self.text(json.dumps(renamed, indent=2), _NAMES)  # also handles text that is not valid UTF-8
 
     def _write_down(self, staged: Path, path: PurePosixPath, wanted: PurePosixPath) -> None:
         name = self._run.folder.relative(staged)
         files = self._checksums.files(staged.parent)
         self._run.append(Artifact(staged=name, path=str(path), files=files))
         self._checksums.follow(staged.parent, name, files)
-        first = not self._names.renamed
+        is_first_rename = not self._names.renamed
         self._names.add(path, wanted)
         for inner in files if staged.is_dir() else ():
             self._names.add(path.parent / inner, wanted.parent / inner)
-        if first and self._names.renamed:
+        if is_first_rename and self._names.renamed:
             self._run.warn(
                 f"the artifact {str(wanted)!r} is stored as {str(path)!r}, for not every store takes its "
                 f"name, or a file and a folder would have the same one. {_NAMES} lists the artifacts of this "

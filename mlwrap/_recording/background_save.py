@@ -1,4 +1,4 @@
-"""Work that is done while the training goes on: by one thread, which is there while there is any."""
+"""Run saves in a background thread, which exists only while there is work, while the training continues."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from collections.abc import Callable
 
 
 class BackgroundSaver:
-    """Does one piece of work at a time, in the order in which they came.
+    """Runs one job at a time, in the order in which they were submitted.
 
-    Of each name one piece waits at most: a newer one takes its place. The thread is no daemon, for one that
-    is stopped in the middle of foreign code may take the process with it: the interpreter waits
-    for what is under way, and for what waits.
+    At most one job of each name waits: a newer one replaces it. The thread is not a daemon, because stopping
+    a daemon inside foreign code may crash the process; so the interpreter waits for the running job and for
+    the waiting ones.
     """
 
     def __init__(self) -> None:
-        # Its lock can be taken again: by the handler of a signal that came while this thread had it.
+        # Its lock is reentrant, because a signal handler may need it while this thread holds it.
         self._changed = threading.Condition()
         self._waiting: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything that :meth:`wait` would wait for."""
+        """Whether a job is running or waiting."""
         return self._thread is not None
 
     def do(self, name: str, work: Callable[[], None], replaced: Callable[[], None]) -> None:
-        """Have ``work`` done, which must not raise; ``replaced`` is called if newer work takes its place.
+        """Run ``work`` in the background; call ``replaced`` instead if a newer job of that name replaces it.
+
+        Args:
+            name: The name of the job.
+            work: The job; must not raise.
+            replaced: Called in the thread that submits the newer job.
 
         Raises:
-            RuntimeError: No thread can be started; nothing will be done.
+            RuntimeError: No thread can be started; the job is not run.
         """
         with self._changed:
             if self._thread is None:
@@ -39,19 +44,19 @@ class BackgroundSaver:
                 except BaseException:
                     self._thread = None
                     raise
-            before = self._waiting.get(name)
+            previous = self._waiting.get(name)
             self._waiting[name] = work, replaced
-        if before is not None:
-            before[1]()
+        if previous is not None:
+            previous[1]()
 
     def wait(self) -> None:
-        """Wait until all is done."""
+        """Wait until no job is running or waiting."""
         with self._changed:
             while self._thread is not None:
                 self._changed.wait()
 
     def clear(self) -> None:
-        """Do nothing of what waits."""
+        """Drop the waiting jobs."""
         with self._changed:
             self._waiting.clear()
 
@@ -64,4 +69,4 @@ class BackgroundSaver:
                     return
                 work, _ = self._waiting.pop(next(iter(self._waiting)))
             work()
-            del work, _  # and what they hold
+            del work, _  # frees the model that they refer to

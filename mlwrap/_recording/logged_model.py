@@ -1,4 +1,4 @@
-"""What a run says of a model that it logged."""
+"""``LoggedModel``: the name, status and URI of a model that a run logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NOT_IN_NAMES = re.compile(r"[/:.%\"'\x00-\x1f]")
 
 
 def plain_name(name: str) -> str:
-    """``name`` without what MLflow does not take in the name of a model."""
+    """Return ``name`` with ``_`` for the characters that MLflow does not allow in the name of a model."""
     return _NOT_IN_NAMES.sub("_", name)
 
 
@@ -19,12 +19,13 @@ class LoggedModel:
     Attributes:
         name: Its name in MLflow.
         status: ``SAVING``, then ``STAGED`` until MLflow has it, then ``READY``; ``FAILED`` if it could not be
-            saved; ``REPLACED`` if it waited to be saved in the background when a newer one came.
-        uri: ``models:/<model id>``, once MLflow has it; what :func:`mlwrap.load_model` takes.
-        registered: ``models:/<name>/<version>``, once the registry has it.
+            saved; ``REPLACED`` if a newer model replaced it while it waited to be saved in the background.
+        uri: ``models:/<model id>``, once MLflow has the model; :func:`mlwrap.load_model` accepts it.
+        registered: ``models:/<name>/<version>``, once the model registry has the model.
         step: The training step that it was logged for.
-        checkpoint: Whether it is a state on the way, which the run's ``model_uri`` never means.
-        call: Which of the run's calls logged it; the models of one returned value share it.
+        checkpoint: Whether it is an intermediate state, which is not the run's ``model_uri`` if the run has
+            another model.
+        call: The number of the call that logged it; the models of one returned value share it.
     """
 
     def __init__(
@@ -44,11 +45,11 @@ class LoggedModel:
 
     @property
     def label(self) -> str:
-        """Its name, and its step where it was logged for one: ``checkpoint@3``."""
+        """The model's name, with its step if it was logged for one: ``checkpoint@3``."""
         return f"{self.name}@{self.step}" if self.checkpoint or self.step else self.name
 
     def delivered(self, status: str, uri: str, registered: str | None) -> None:
-        """Learn what MLflow has of it."""
+        """Update status and URIs after delivery."""
         self.status, self.uri, self.registered = status, uri, registered or None
 
     def __repr__(self) -> str:

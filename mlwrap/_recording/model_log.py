@@ -1,6 +1,6 @@
-"""The models of one run: each is saved and written down; or taken back, and that is written down.
+"""Save and record the models of one run; a model that can't be saved is recorded as failed.
 
-Where its framework allows it, a model can be saved while the training goes on: as it was when it was logged.
+If its framework allows it, a snapshot of the model is saved while the training continues.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mlwrap._savers.saver import SaveOptions, Saver, naming
 from mlwrap.errors import SaveError, describe_error
 
 MAX_ERROR = 5000  # characters
-MODEL_PARAMS = 100  # that MLflow takes with the request that makes a model
+MODEL_PARAMS = 100  # that MLflow accepts in the request that creates a model
 
 
 class _Save(NamedTuple):
-    """What is to be written down, who writes the files of it, and where."""
+    """One save: the journal record, the saver with its options, and the folder for the files."""
 
     record: Model
     saver: Saver
@@ -47,34 +47,34 @@ class ModelLog:
     """Saves the models of one run.
 
     Args:
-        run: The run. It is not ``ready`` once a background save has failed, which is then to be reported.
-        params: The run's parameters, which a model carries.
-        metrics: The run's metrics, of which a model carries the newest.
-        checksums: Makes the checksums of staged files.
-        strict: Raise ``SaveError`` where a model can't be saved.
+        run: The run. It stops being ``ready`` when a background save fails, so that the failure is reported.
+        params: The run's parameters; they are recorded with each model.
+        metrics: The run's metrics; the newest values are recorded with each model.
+        checksums: Computes the checksums of staged files.
+        strict: Raise ``SaveError`` if a model can't be saved.
     """
 
     def __init__(
         self, run: RunLog, params: ParamLog, metrics: MetricLog, checksums: StageChecksums, *, strict: bool
     ) -> None:
         self.logged: dict[str, LoggedModel] = {}  # by staged path, in the order of logging
-        self.seconds = 0.0  # that the last save took
+        self.seconds = 0.0  # duration of the last save
         self._run, self._params, self._metrics = run, params, metrics
         self._checksums = checksums
         self._calls = 0
         self._strict = strict
-        self._saving: dict[str, Model] = {}  # whoever takes a record out of it writes down what came of it
+        self._saving: dict[str, Model] = {}  # the code that removes a record also journals the result
         self._writing = threading.RLock()
         self._background = BackgroundSaver()
-        self._failed: list[tuple[Model, str, Any]] = []  # and not told yet
+        self._failed: list[tuple[Model, str, Any]] = []  # not reported yet
 
     @property
     def busy(self) -> bool:
-        """Whether a model is being saved, or read once more, in the background."""
+        """Whether a model is being saved, or its checksums are being computed, in the background."""
         return self._background.busy or self._checksums.busy
 
     def next_call(self) -> int:
-        """The number of the next call that logs models."""
+        """Return the number of the next call that logs models."""
         self._calls += 1
         return self._calls
 
@@ -93,31 +93,33 @@ class ModelLog:
         call: int,
         others: Collection[str],
     ) -> LoggedModel:
-        """Save a model and write it down; or take it back, and write that down.
+        """Save a model and record it; if that fails, remove its files and record the failure.
 
         Args:
             model: The model.
-            name: Its name in MLflow.
-            saver: Writes it.
-            options: What was asked of the saver.
-            step: The training step that it belongs to.
-            metrics: Points of the run that tell how good it is; by default the newest ones.
-            background: Whether that may be done while the training goes on, if its saver can.
-            at_once: Else what is being saved in the background is waited for, to be the older one in MLflow.
-            checkpoint: Whether it is a state on the way.
-            call: As :meth:`next_call` gave it.
-            others: Names of the other models that the call logs, whose metrics are not its own.
+            name: The model's name in MLflow.
+            saver: The saver that writes the model.
+            options: The options for the saver.
+            step: The training step that the model belongs to.
+            metrics: Metrics of the model; by default the newest of each metric of the run.
+            background: Whether to save it while the training continues, if its saver supports that.
+            at_once: Save it now, even if older models are still being saved in the background. Otherwise wait
+                for those, so that they come first in MLflow.
+            checkpoint: Whether the model is an intermediate state.
+            call: The number of the call, from :meth:`next_call`.
+            others: Names of the other models that the call logs; their metrics are not recorded with this
+                one.
 
         Raises:
-            SaveError: It could not be saved, and the run is strict.
+            SaveError: The model could not be saved, and the run is strict.
         """
-        if (plain := plain_name(name)) != name:
-            self._run.warn(f"a model can't be called {name!r} in MLflow; it is called {plain!r}.")
-            name = plain
+        if (valid_name := plain_name(name)) != name:
+            self._run.warn(f"a model can't be called {name!r} in MLflow; it is called {valid_name!r}.")
+            name = valid_name
         params, newest = self._params.first(MODEL_PARAMS), self._metrics.newest()
         record = Model(
             name=name,
-            staged=f"staged/none-{uuid.uuid4().hex}",  # of a model that there was not even room to stage
+            staged=f"staged/none-{uuid.uuid4().hex}",  # stays if the disk has no room for a stage
             time=now(),
             step=step,
             saver=saver.name,
@@ -126,7 +128,9 @@ class ModelLog:
             register_as=options.registered,
             verify=options.verify,
             metrics=None if metrics is None else _own_metrics(metrics, ()),
-            newest=tuple(_own_metrics(some, others) for some in newest) if metrics is None else (),
+            newest=tuple(_own_metrics(record_metrics, others) for record_metrics in newest)
+            if metrics is None
+            else (),
             params=params,
             call=call,
             checkpoint=checkpoint,
@@ -152,28 +156,31 @@ class ModelLog:
         return logged
 
     def wait(self) -> None:
-        """Wait for what is being saved, or read once more, in the background."""
+        """Wait until all background saves are done and all checksums are computed."""
         self._background.wait()
         self._checksums.wait()
 
     def report(self, *, strict: bool | None = None) -> None:
-        """Tell, once, which models could not be saved in the background.
+        """Report, once, which models could not be saved in the background.
+
+        Args:
+            strict: Raise ``SaveError`` instead of a warning; by default the run's setting.
 
         Raises:
-            SaveError: One could not, and the run is strict; a further one is told by the next call.
+            SaveError: A model could not be saved, and the run is strict; the next call reports the next one.
         """
         while self._failed:
             self._tell(*self._failed.pop(0), strict=self._strict if strict is None else strict)
 
     def finish(self, error: BaseException | None) -> BaseException | None:
-        """Wait for what is being saved in the background, and tell what could not be.
+        """Wait for the background saves, and report those that failed.
 
         Args:
-            error: What has ended the run, if something has.
+            error: The exception that ended the run, if any.
 
         Returns:
-            What ends the run now: that a strict run's model could not be saved, or what the wait was cut
-            short by.
+            The exception that ends the run now: the ``SaveError`` of a strict run, or the exception that
+            interrupted the wait; ``None`` without one.
         """
         try:
             self.wait()
@@ -181,20 +188,20 @@ class ModelLog:
         except SaveError as failed:
             self.report(strict=False)
             return failed
-        except BaseException as interrupted:  # noqa: BLE001 - Ctrl-C: it is raised when the run is closed
+        except BaseException as interrupted:  # noqa: BLE001 - Ctrl-C: raised after the run is closed
             self.abandon_all(f"cut short by {describe_error(interrupted)}")
             return interrupted
         return None
 
     def abandon_all(self, why: str) -> None:
-        """Take back every model that is being saved right now, or waits for that."""
+        """Abandon every model that is being saved or waits to be saved: record it as failed."""
         self._background.clear()
         with self._writing:
             for record in list(self._saving.values()):
                 self._abandon(record, why)
 
     def _write(self, save: _Save, value: Any) -> None:
-        """Let a saver write a model, or a snapshot of one, and write it down."""
+        """Save a model or its snapshot with its saver, and record it."""
         record, saver, options, stage = save
         began = time.monotonic()
         with naming(self._run.name, record.name):
@@ -211,17 +218,17 @@ class ModelLog:
                 self._checksums.follow(stage, record.staged, files)
                 self.logged[record.staged].status = "STAGED"
                 del self._saving[record.staged]
-            else:  # it was taken back in the meantime
+            else:  # it was abandoned in the meantime
                 shutil.rmtree(stage, ignore_errors=True)
 
     def _later(self, save: _Save, snapshot: Any, model: Any) -> bool:
-        """Have a model's snapshot saved in the background, and tell whether that is possible."""
+        """Save a model's snapshot in the background; return whether that is possible."""
         record = save.record
 
         def work() -> None:
             try:
                 self._write(save, snapshot)
-            except BaseException as error:  # noqa: BLE001 - told by the training's own thread
+            except BaseException as error:  # noqa: BLE001 - reported by the training's own thread
                 with self._writing:
                     if record.staged in self._saving:
                         self._failed.append((record, describe_error(error), model))
@@ -236,7 +243,7 @@ class ModelLog:
 
         try:
             self._background.do(record.name, work, replaced)
-        except RuntimeError:  # the system has no thread more, or the interpreter is about to end
+        except RuntimeError:  # no more threads are available, or the interpreter is about to end
             return False
         return True
 
@@ -256,7 +263,7 @@ class ModelLog:
 
 
 def _own_metrics(metrics: Metrics, others: Collection[str]) -> Metrics:
-    """Those that tell how good a model is: neither how fast it was trained, nor of one of the others."""
+    """Return the metrics of a model, without those of training speed and those of the call's other models."""
     values = {
         name: value
         for name, value in metrics.values.items()

@@ -1,4 +1,4 @@
-"""What there is to know of a run that nobody writes down: its name, and how it ended."""
+"""``NullRecorder``: the state of a run that records nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlwrap._recording.logged_model import LoggedModel
 
 
 class NullRecorder:
-    """A run while tracking is disabled, which must cost next to nothing; and what a recorder begins with.
+    """A run while tracking is disabled, which costs almost nothing; base class of the real recorders.
 
     Args:
         name: The run's name.
@@ -24,7 +24,7 @@ class NullRecorder:
     experiment_id: str | None = None
     tracking_uri = ""
     offline = is_discarded = preempted = lost = False
-    recording = False  # whether there is a journal that is this process's to write
+    recording = False  # whether this process writes the run's journal
     ready = False
     verify: Literal["static", "load"] = "static"
 
@@ -33,7 +33,7 @@ class NullRecorder:
 
     @cached_property
     def key(self) -> str:
-        """The run's own id."""
+        """The run's id in mlwrap."""
         return uuid.uuid4().hex
 
     @property
@@ -43,5 +43,5 @@ class NullRecorder:
 
     @property
     def recorded(self) -> bool:
-        """Whether there is a journal, whoever's it is to write."""
+        """Whether the run has a journal, in whichever process it is written."""
         return False

@@ -1,4 +1,4 @@
-"""The parameters of one run: MLflow never changes one, so each name is written once."""
+"""Record the parameters of one run, each name once, because MLflow never changes a parameter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ParamLog:
 
     Args:
         run: The run.
-        artifacts: Takes the full text of long values.
+        artifacts: Stores the full text of long values.
     """
 
     def __init__(self, run: RunLog, artifacts: ArtifactLog) -> None:
@@ -32,18 +32,22 @@ class ParamLog:
         self._full_values: dict[str, tuple[str, Any]] = {}
 
     def log(self, captured: Captured) -> None:
-        """Write parameters; a second, different value of one gets a name of its own, with a warning."""
+        """Write parameters; a second, different value of a name gets a new name, with a warning."""
         new: dict[str, str] = {}
         for name, text in captured.values.items():
-            before = self._values.get(name)
-            if before is None:
+            previous = self._values.get(name)
+            if previous is None:
                 new[name] = text
-            elif before != text:
+            elif previous != text:
                 names = (to_mlflow_name(f"{name}.{number}") for number in itertools.count(2))
-                free = next(n for n in names if n not in self._values and n not in captured.values)
+                free = next(
+                    candidate
+                    for candidate in names
+                    if candidate not in self._values and candidate not in captured.values
+                )
                 new[free] = text
                 self._run.warn(
-                    f"parameter {name!r} was {before!r} and can't change; the new value is logged as "
+                    f"parameter {name!r} was {previous!r} and can't change; the new value is logged as "
                     f"{free!r}. Log what changes as a metric."
                 )
         self._values |= new
@@ -51,18 +55,21 @@ class ParamLog:
             self._run.append(Params(values=new))
         if captured.full_values:
             self._full_values |= captured.full_values
-            table = {name: {"name": own, "value": value} for name, (own, value) in self._full_values.items()}
+            table = {
+                name: {"name": original_name, "value": value}
+                for name, (original_name, value) in self._full_values.items()
+            }
             self._artifacts.text(
                 msgspec.json.format(msgspec.json.encode(table).decode(), indent=2), _FULL_VALUES
             )
 
     def log_missing(self, values: Mapping[str, Any]) -> None:
-        """Write those parameters whose names the run does not have yet."""
+        """Write the parameters whose names the run does not have yet."""
         captured = capture_params(values, redactor=self._run.redactor)
         missing = {name: text for name, text in captured.values.items() if name not in self._values}
         full_values = {name: value for name, value in captured.full_values.items() if name in missing}
         self.log(Captured(missing, full_values))
 
     def first(self, count: int) -> dict[str, str]:
-        """The first ``count`` parameters, name to text."""
+        """Return the first ``count`` parameters, name to text."""
         return dict(itertools.islice(self._values.items(), count))

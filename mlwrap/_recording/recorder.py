@@ -1,4 +1,4 @@
-"""One run while it is open: the parts that record it, its end, and what MLflow says of it afterwards."""
+"""``Recorder``: record one open run, end it, and take over MLflow's ids after delivery."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Recorder(RunLog):
 
     Args:
         name: The run's name in MLflow.
-        strict: Raise ``SaveError`` where a model can't be saved.
-        nonfinite: How metrics are treated that are NaN or infinite.
+        strict: Raise ``SaveError`` if a model can't be saved.
+        nonfinite: How NaN and infinite metrics are handled; see :class:`MetricLog`.
 
     Attributes:
         params: Writes parameters.
         metrics: Writes metrics.
         artifacts: Writes artifacts.
         models: Saves models and writes them.
-        fits: What is known of each ``fit`` in the run.
-        signal: The name of a signal that came while the run was open.
+        fits: The log of each ``fit`` in the run.
+        signal: The name of a signal that arrived while the run was open.
         sender_link: The connection to the sender, if one delivers the run.
     """
 
@@ -67,9 +67,9 @@ class Recorder(RunLog):
         Args:
             root: Where the run folder is made.
             first: The journal's first record.
-            has_sender: Whether a sender is to deliver it from now on.
-            is_discarded: Whether the run folder is removed at the end: of a worker that only takes part in
-                saving.
+            has_sender: Whether a sender delivers the run from now on.
+            is_discarded: Whether the run folder is removed at the end, as for a worker that only takes part
+                in saving.
 
         Raises:
             SpoolError: The spool can't be written.
@@ -105,7 +105,7 @@ class Recorder(RunLog):
         self.find_lost()
 
     def find_lost(self) -> bool:
-        """Tell whether the run folder is gone and was not delivered; warn once."""
+        """Return whether the run folder is gone and was not delivered; warn once."""
         if self._journal is not None and not self._looked_lost and not self.folder.exists():
             self._looked_lost = True
             if (progress := find_delivered(self.folder)) is not None:
@@ -129,10 +129,10 @@ class Recorder(RunLog):
         call: int | None = None,
         others: Collection[str] = (),
     ) -> LoggedModel:
-        """Save a model and write it, or that it could not be saved; see :meth:`ModelLog.save`.
+        """Save and record a model; see :meth:`ModelLog.save`.
 
         Raises:
-            SaveError: It could not be saved, and the run is strict.
+            SaveError: The model could not be saved, and the run is strict.
         """
         if self.is_discarded and not getattr(saver, "collective", False):
             return LoggedModel(name, "STAGED")
@@ -175,9 +175,9 @@ class Recorder(RunLog):
 
     def warn_unknown(self, unknown: Iterable[tuple[str, str]]) -> None:
         """Warn of objects that no saver knows: where each was found, and its type."""
-        what = ", ".join(f"{kind} ({where})" for where, kind in unknown)
+        items = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
-            f"no saver knows {what}; it is not logged, and reaches your code unharmed. "
+            f"no saver knows {items}; it is not logged, and reaches your code unharmed. "
             f"There are savers for: {', '.join(registry.saver_names())}. mlwrap.register_saver() adds one."
         )
 
@@ -213,13 +213,13 @@ class Recorder(RunLog):
             self.warn(f"{problem}: {describe_error(failure)}")
 
     def release(self) -> None:
-        """Let go of the run folder: any process may deliver the rest."""
+        """Release the run folder, so that any process may deliver the rest."""
         self.journal.release()
         if self.sender_link is not None:
             self.sender_link.close()
 
     def delivered(self, progress: Progress) -> None:
-        """Take over what MLflow has of this run: ids, models and their status."""
+        """Take over MLflow's ids, models and their status from the progress of a delivery."""
         self.run_id, self.experiment_id = progress.run_id, progress.experiment_id
         for staged, model in progress.models.items():
             uri = f"models:/{model.model_id}" if model.model_id else f"runs:/{self.run_id}/{model.name}"

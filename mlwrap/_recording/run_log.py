@@ -1,4 +1,4 @@
-"""What all parts of one run's recording share: its journal, its secrets, its tags and its warnings."""
+"""``RunLog``: the journal, redactor, tags and warnings that all parts of one run's recording share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TAG = 5000  # characters; the limit that every MLflow store shares
 
 
 class RunLog(NullRecorder):
-    """One run's journal, and what is needed to write into it.
+    """The journal of one run, with the redactor that all text passes through.
 
     Args:
         name: The run's name in MLflow.
@@ -59,7 +59,7 @@ class RunLog(NullRecorder):
         return self.journal.folder
 
     def append(self, record: AnyRecord) -> None:
-        """Write one record; while the disk takes none, it waits in memory."""
+        """Write one record; while the disk can't be written, it waits in memory."""
         self.journal.append(record)
 
     def warn(self, message: str) -> None:
@@ -72,7 +72,7 @@ class RunLog(NullRecorder):
         self.append(Tags(values=self.tag_texts(tags)))
 
     def tag_texts(self, tags: Mapping[str, Any]) -> dict[str, str]:
-        """Tags as MLflow takes them: text, without secrets, at most ``MAX_TAG`` characters."""
+        """Return tags as MLflow accepts them: text without secrets, at most ``MAX_TAG`` characters."""
         texts = {}
         for name, value in tags.items():
             try:

@@ -1,9 +1,9 @@
-"""A run's line to the sender: the training half's end of it.
+"""``SenderLink``: the connection from a run to the sender.
 
-The sender is a process of its own, one for a tree of training processes. It listens on a Unix socket in the
-spool, and each run has a connection to it: that is how the sender is woken, how it is asked whether all is
-delivered, and how it notices that a training process has died, for then the kernel closes the connection.
-Nothing here imports MLflow, waits for the sender to have started, or starts a thread.
+The sender is a separate process, one for a tree of training processes. It listens on a Unix socket in the
+spool. Each run has a connection to it, with which the run wakes the sender and asks whether all is delivered.
+If a training process dies, the kernel closes its connection, and the sender notices.
+This module imports no MLflow, starts no thread, and does not wait until the sender has started.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.sender_sockets import connect_socket, listen_at
 from mlwrap.errors import DeliveryError
 
-ADDRESS = "MLWRAP_SENDER"  # tells the children of a training process where the sender listens
-WAKE_SECONDS = 0.5  # a record need not wake the sender if one did so within this time: it looks again
-_START_SECONDS = 60.0  # to import MLflow may take longer than the deadline, on a machine that is busy
+ADDRESS = "MLWRAP_SENDER"  # environment variable with the sender's socket, for child processes
+WAKE_SECONDS = 0.5  # minimum time between two wake-ups; the sender checks again after this time anyway
+_START_SECONDS = 60.0  # importing MLflow may take longer than the deadline on a busy machine
 _STARTS = 3
 _BACKLOG = 4096
 
 
 class SenderLink:
-    """One run's connection to the sender, made anew, and the sender with it, if either is lost.
+    """One run's connection to the sender; if it or the sender is lost, both are started again.
 
     Args:
-        folder: The run's folder, in a spool that both can reach.
-        tracking_uri: Where it is to be delivered.
+        folder: The run folder, in a spool that both processes can access.
+        tracking_uri: The MLflow that the run is delivered to.
 
     Raises:
         DeliveryError: No sender can be started.
@@ -52,56 +52,56 @@ class SenderLink:
         self._starts = 0
         self._socket: socket.socket | None = None
         self._connect()
-        _lines.add(self)
+        _links.add(self)
 
     def wake(self) -> None:
-        """Tell the sender that there is more to deliver; it need not be told again for half a second."""
-        with contextlib.suppress(DeliveryError):  # training goes on; the end of the run will tell
+        """Tell the sender that more is to be delivered; once in ``WAKE_SECONDS`` is enough."""
+        with contextlib.suppress(DeliveryError):  # the training continues; the end of the run reports it
             self._send(WAKE)
 
     def wait(
         self, deadline: float, timeout: float = math.inf, *, patience: float = _START_SECONDS
     ) -> SenderStatus | None:
-        """Wait until all is delivered, for as long as delivery makes progress; the line is open then.
+        """Wait until all is delivered, while delivery makes progress; the connection stays open.
 
         Args:
             deadline: Seconds without progress after which waiting ends.
-            timeout: Seconds after which it ends in any case.
-            patience: Seconds that the sender may take for its first word, which it says once MLflow is
-                imported: the run's own store and delivery have no part in that.
+            timeout: Seconds after which waiting ends in any case; by default unlimited.
+            patience: Seconds that the sender may take for its first message; by default 60. It sends that
+                after it has imported MLflow, before it contacts the run's store.
 
         Returns:
-            The last that the sender said; ``None`` if it said nothing.
+            The last status that the sender sent; ``None`` if it sent none.
 
         Raises:
             DeliveryError: The sender is lost, and no other can be started.
         """
         self._starts = 0
         connection = self._socket or self._connect()
-        with contextlib.suppress(OSError):  # all may be delivered, and the line closed: the answer is in it
+        with contextlib.suppress(OSError):  # the sender may have answered and closed the connection already
             connection.send(ASK, socket.MSG_DONTWAIT)
-        last: SenderStatus | None = None
+        last_status: SenderStatus | None = None
         began = time.monotonic()
         until = began + deadline
         unread = b""
         while True:
-            limit = until if last is not None else max(until, began + patience)
+            limit = until if last_status is not None else max(until, began + patience)
             answer = self._receive(min(limit, began + timeout) - time.monotonic())
             if answer is None:
-                return last
+                return last_status
             *lines, unread = (unread + answer).split(b"\n")
             for line in lines:
-                told = msgspec.json.decode(line, type=SenderStatus)
-                if told.done:
-                    return told
-                if last is None or told.progress.delivered() != last.progress.delivered():
-                    until = max(until, time.monotonic() + deadline) if told.error is None else until
-                last = told
-                if told.away >= deadline:  # it has been away for longer than anybody would wait
-                    return told
+                status = msgspec.json.decode(line, type=SenderStatus)
+                if status.done:
+                    return status
+                if last_status is None or status.progress.delivered() != last_status.progress.delivered():
+                    until = max(until, time.monotonic() + deadline) if status.error is None else until
+                last_status = status
+                if status.away >= deadline:  # the server has not answered for that long
+                    return status
 
     def close(self) -> None:
-        """Hang up: what is not delivered yet the sender goes on delivering. :meth:`wait` calls it again."""
+        """Close the connection; the sender continues to deliver the rest. :meth:`wait` connects again."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -111,7 +111,7 @@ class SenderLink:
             connection = self._socket or self._connect()
             try:
                 connection.send(message, socket.MSG_DONTWAIT)
-            except BlockingIOError:  # it has not read what woke it before: it is awake
+            except BlockingIOError:  # earlier messages are still unread, so the sender is awake
                 return
             except OSError:
                 self.close()
@@ -128,7 +128,7 @@ class SenderLink:
             return None
         except OSError:
             answer = b""
-        if not answer:  # the sender died: another one goes on where it stopped
+        if not answer:  # the sender died: another one continues where it stopped
             self.close()
             self._send(ASK)
         return answer
@@ -145,12 +145,12 @@ class SenderLink:
         return self._socket
 
 
-_lines: weakref.WeakSet[SenderLink] = weakref.WeakSet()
-_started: list[subprocess.Popen[bytes]] = []  # their standard input is a tie that holds while we live
+_links: weakref.WeakSet[SenderLink] = weakref.WeakSet()
+_started: list[subprocess.Popen[bytes]] = []  # a sender sees by its standard input that this process lives
 
 
 def _connection(spool: Path) -> socket.socket:
-    """A connection to the sender that listens for this tree of processes, or to a new one."""
+    """Return a connection to the sender of this tree of processes; start a sender if none listens."""
     address = os.environ.get(ADDRESS)
     if address:
         try:
@@ -170,8 +170,8 @@ def _connection(spool: Path) -> socket.socket:
 
 def _start_sender(address: Path) -> None:
     with listen_at(address, _BACKLOG) as listener:
-        # Standard input is the sender's tie to this process; it starts in a session of its own, so that what
-        # ends a terminal's processes does not end it. Its modules are found where this process finds its own.
+        # The sender sees by its standard input whether this process lives. It has its own session, so that
+        # signals to a terminal's processes do not end it. It uses this process's module search path.
         source = (
             f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._sender.server import run_sender; "
             f"run_sender({listener.fileno()}, {str(address)!r})"
@@ -187,14 +187,14 @@ def _start_sender(address: Path) -> None:
     _started.append(sender)
 
 
-def _let_go() -> None:
-    """In a child made by ``fork``: the lines are the parent's, and its death must be noticed all the same."""
-    for line in list(_lines):
-        line.close()
+def _close_in_child() -> None:
+    """Close all links in a child made by ``fork``, so that the sender still notices when the parent dies."""
+    for link in list(_links):
+        link.close()
     for sender in _started:
         if sender.stdin is not None:
             sender.stdin.close()
     _started.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_in_child)

@@ -1,4 +1,4 @@
-"""What is staged is told by length and checksum: of what is large, while the training goes on."""
+"""Compute lengths and checksums of staged files; for large files in the background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlwrap._spool.staged_files import LARGE_BYTES, staged_files, total_size, wi
 
 
 class StageChecksums:
-    """Looks at the stages of one run.
+    """Computes the checksums of one run's staged files.
 
     Args:
         run: The run.
@@ -25,15 +25,15 @@ class StageChecksums:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything that :meth:`wait` would wait for."""
+        """Whether checksums are still being computed."""
         return self._background.busy
 
     def files(self, stage: Path, zips: Mapping[str, Zip] = {}) -> dict[str, StagedFile]:
-        """The files of a stage, for its record; where they are large without their checksums.
+        """Return the files of a stage for its record; large ones without checksums.
 
         Args:
             stage: The folder.
-            zips: The zip files that delivery is to make of folders in it.
+            zips: The zip files that delivery makes from folders in the stage.
 
         Raises:
             OSError: A file can't be read.
@@ -42,25 +42,27 @@ class StageChecksums:
         return with_checksums(stage, files) if total_size(files.values()) <= LARGE_BYTES else files
 
     def follow(self, stage: Path, staged: str, files: Mapping[str, StagedFile]) -> None:
-        """Have the checksums that are missing follow the record: to read 400 MB takes 0.2 s.
+        """Compute missing checksums in the background and record them later; reading 400 MB takes 0.2 s.
 
         Args:
             stage: The folder.
-            staged: What its record calls it.
-            files: What :meth:`files` gave.
+            staged: The folder's name in its record.
+            files: The files, as :meth:`files` returned them.
         """
         if all(file.crc is not None for file in files.values()):
             return
 
         def work() -> None:
-            with contextlib.suppress(OSError):  # it has been delivered, and is gone; or delivery will say
+            with contextlib.suppress(
+                OSError
+            ):  # it was delivered and removed; otherwise delivery reports the error
                 self._run.append(Checksums(staged=staged, files=with_checksums(stage, files)))
 
         try:
             self._background.do(staged, work, replaced=lambda: None)
-        except RuntimeError:  # the system has no thread more, or the interpreter is about to end
+        except RuntimeError:  # no more threads are available, or the interpreter is about to end
             work()
 
     def wait(self) -> None:
-        """Wait until all checksums are written down."""
+        """Wait until all checksums are recorded."""
         self._background.wait()

@@ -1,4 +1,4 @@
-"""What lies in a returned value: containers are opened, what is in them is sorted by kind."""
+"""Collect the contents of a returned value: open its containers and sort the items by kind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mlwrap._savers.paths import named_path, result_path
 from mlwrap._savers.registry import find
 from mlwrap._savers.saver import Saver
 
-_SILENT = (bool, type(None))  # answers: neither metrics nor worth a warning
+_SILENT = (bool, type(None))  # neither metrics nor worth a warning
 _NUMPY_BOOLEANS = ("numpy.bool", "numpy.bool_")
 KeyPath = tuple[str | int, ...]
-"""The keys, fields and positions on the way to something."""
+"""The keys, fields and positions that lead to an item in a returned value."""
 
 
 class Leaves(NamedTuple):
-    """What was found, in the order of finding, each with its place."""
+    """The items of a returned value, in the order in which they were found, each with its key path."""
 
     models: list[tuple[KeyPath, Any, Saver]]
     histories: list[tuple[KeyPath, Any]]
@@ -35,82 +35,83 @@ class Leaves(NamedTuple):
 
 
 def leaves_of(value: object, since: float) -> Leaves:
-    """What lies in ``value``, as deep as it may be nested.
+    """Return all items in ``value``, at any depth.
 
-    Depth first, with a stack of our own: nesting may have no end that Python's own would live to see, or go
-    in circles.
+    The search is depth-first with its own stack, because a value may be nested deeper than Python's recursion
+    limit, or contain itself.
 
     Args:
-        value: What the training body returned.
-        since: When the run began, in seconds since the epoch: a text is a path only to what is newer.
+        value: What the training function returned.
+        since: Start of the run, in seconds since the epoch. A text counts as a path only if it leads to
+            something newer.
     """
-    found = Leaves([], [], [], [], [], [])
-    seen: dict[object, object] = {}  # holds what it has seen: an id is only good as long as its object lives
+    leaves = Leaves([], [], [], [], [], [])
+    seen: dict[object, object] = {}  # holds the objects too: an id is unique only while its object lives
     stack: list[tuple[KeyPath, Any]] = [((), value)]
     while stack:
         path, item = stack.pop()
         if isinstance(item, _SILENT) or class_name(item) in _NUMPY_BOOLEANS:
             continue
         if (single := to_plain_number(item)) is not None:
-            found.numbers.append((path, [single]))
+            leaves.numbers.append((path, [single]))
             continue
-        item = _meant(item, since)
+        item = _resolved(item, since)
         if isinstance(item, str):
-            found.texts.append((path, item))
+            leaves.texts.append((path, item))
             continue
         identity = _identity(item)
         if identity in seen:
             continue
         seen[identity] = item
         if saver := find(item):
-            found.models.append((path, item, saver))
+            leaves.models.append((path, item, saver))
         elif is_history(item):
-            found.histories.append((path, item))
+            leaves.histories.append((path, item))
         elif series := _series(item):
-            found.numbers.append((path, series))
+            leaves.numbers.append((path, series))
         elif (text := _text_of_lines(item, since)) is not None:
-            found.texts.append((path, text))
+            leaves.texts.append((path, text))
         elif kind := kind_of(item):
-            found.results.append((path, item, kind))
+            leaves.results.append((path, item, kind))
         elif (children := _children(item)) is not None:
             stack.extend(((*path, key), child) for key, child in reversed(children))
         else:
-            found.unknown.append((path, item))
-    return found
+            leaves.unknown.append((path, item))
+    return leaves
 
 
-def _meant(item: Any, since: float) -> Any:
-    """What ``item`` is to be taken for: a text that is a path for the path, axes for their figure."""
+def _resolved(item: Any, since: float) -> Any:
+    """Return what ``item`` stands for: the path for a text that is one, the figure for its axes."""
     try:
         if isinstance(item, str | bytes):
-            text = str.__str__(item) if isinstance(item, str) else item  # of an Enum: what it stands for
+            text = str.__str__(item) if isinstance(item, str) else item  # the value of an Enum member
             return result_path(text, since) or text
         return stands_for(item)
-    except Exception:  # noqa: BLE001  # whatever a foreign thing does when it is looked at
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is inspected
         return item
 
 
 def _identity(item: object) -> object:
-    """Paths are the same if they lead to the same place, all else if it is the same object."""
+    """Return a key that is equal for paths to the same place, and for the same object otherwise."""
     path = named_path(item) if isinstance(item, os.PathLike) else None
     return id(item) if path is None else os.path.abspath(path)  # noqa: PTH100  # links are not followed
 
 
 def _series(item: object) -> list[float]:
-    """The numbers of a list that holds nothing else."""
+    """Return the numbers of a list that holds only numbers; an empty list for any other item."""
     series: list[float] = []
     for value in item if isinstance(item, list) else ():
-        if (found := to_plain_number(value)) is None:
+        if (number := to_plain_number(value)) is None:
             return []
-        series.append(found)
+        series.append(number)
     return series
 
 
 def _text_of_lines(item: object, since: float) -> str | None:
-    """The text of a list that holds nothing else, an item on each line; ``None`` if one is a path."""
+    """Return the text of a list that holds only text, an item on each line; ``None`` if one is a path."""
     if not isinstance(item, list) or not item or not all(isinstance(text, str) for text in item):
         return None
-    texts = [_meant(text, since) for text in item]
+    texts = [_resolved(text, since) for text in item]
     return "\n".join(texts) if all(isinstance(text, str) for text in texts) else None
 
 
@@ -129,6 +130,6 @@ def _children(item: Any) -> list[tuple[str | int, Any]] | None:
             return [(field.name, getattr(item, field.name)) for field in dataclasses.fields(item)]
         if fields := getattr(type(item), "__attrs_attrs__", None):
             return [(field.name, getattr(item, field.name)) for field in fields]
-    except Exception:  # noqa: BLE001  # a container of the user's own that can't be opened is an unknown thing
+    except Exception:  # noqa: BLE001  # a user's container that can't be opened counts as unknown
         return None
     return None

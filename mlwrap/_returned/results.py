@@ -1,19 +1,19 @@
-"""What is neither a model nor a number and can still be kept: each kind of it has a kind of file.
+"""Result kinds: returned values that are neither models nor numbers, and the file that each is saved as.
 
 ===============  ==================  ===============================================================
 kind             file                how
 ===============  ==================  ===============================================================
 path             its own ending      a copy, of regular files only
 array            ``.npy``            numpy's, without pickle
-tensor           ``.npy``            the same, piece by piece
+tensor           ``.npy``            the same, in chunks
 table            ``.csv``            a pandas frame or series, row by row
 figure           ``.png``, ``.html`` see :mod:`mlwrap._savers.figures`
 image            ``.png``            of Pillow; ``.tiff`` where PNG has no such pixels
-hyperparameters  ``.json``           KerasTuner's: the value of each
+hyperparameters  ``.json``           of KerasTuner: names and values
 data             ``.bin``            bytes as they are
 ===============  ==================  ===============================================================
 
-Nothing is imported to ask what something is, and nothing is held in memory twice.
+Identifying a value imports nothing, and writing one never holds a second copy of it in memory.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from mlwrap._savers.identify import has_class, imported
 from mlwrap._savers.paths import copy_result
 from mlwrap.errors import SaveError, warn
 
-_CHUNK_SIZE = 1 << 24  # bytes of a tensor that are on their way at a time
-_MAX_CELLS = 5_000_000  # of a table: about ten seconds of writing
+_CHUNK_SIZE = 1 << 24  # bytes of a tensor that are copied at a time
+_MAX_CELLS = 5_000_000  # of a table; writing them takes about ten seconds
 
 
 class Output(NamedTuple):
-    """Something that is to be an artifact.
+    """A value that is to be logged as an artifact.
 
     Attributes:
         path: The artifact path.
-        content: Text, or what writes the file, or the folder, when it is given a place for it.
+        content: The text, or a function that writes the file or folder to the path that it is given.
     """
 
     path: str
@@ -46,13 +46,13 @@ class Output(NamedTuple):
 
 
 class ResultKind(NamedTuple):
-    """A kind of results.
+    """A kind of result.
 
     Attributes:
-        matches: Whether something is of this kind.
-        called: Name of one that has no key.
-        suffix: The ending of its file.
-        write: Writes it to a path that is not there yet; raises what goes wrong.
+        matches: Returns whether a value is of this kind.
+        called: Returns the name of a value that has no key.
+        suffix: Returns the suffix of its file.
+        write: Writes the value to a path that does not exist yet; may raise any error.
     """
 
     matches: Callable[[Any], bool]
@@ -62,10 +62,10 @@ class ResultKind(NamedTuple):
 
 
 def kind_of(value: object) -> ResultKind | None:
-    """The kind of results that ``value`` is; ``None`` for any other thing."""
+    """Return the kind of result that ``value`` is; ``None`` if it is none."""
     try:
         return next((kind for kind in _KINDS if kind.matches(value)), None)
-    except Exception:  # noqa: BLE001  # whatever a foreign thing does when it is looked at
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is inspected
         return None
 
 
@@ -84,8 +84,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_tensor(value: Any) -> bool:
-    found = any(has_class(value, *names, packages=(package,)) for package, names in _TENSORS.items())
-    return found and bool(len(value.shape))
+    matches = any(has_class(value, *names, packages=(package,)) for package, names in _TENSORS.items())
+    return matches and bool(len(value.shape))
 
 
 def _write_array(value: Any, path: Path) -> None:
@@ -94,16 +94,16 @@ def _write_array(value: Any, path: Path) -> None:
 
 
 def _write_tensor(value: Any, path: Path) -> None:
-    """Piece by piece: what is on a device, or is a variable, would be copied as a whole otherwise."""
+    """Write a tensor in chunks: converting a variable or a device's tensor at once would copy all of it."""
     layout: Any = imported("numpy").lib.format
     rows = int(value.shape[0])
-    first = _to_numpy(value[:1])
-    header = {**layout.header_data_from_array_1_0(first), "shape": tuple(map(int, value.shape))}
-    step = max(1, _CHUNK_SIZE // max(1, first.nbytes))
+    first_row = _to_numpy(value[:1])
+    header = {**layout.header_data_from_array_1_0(first_row), "shape": tuple(map(int, value.shape))}
+    chunk_rows = max(1, _CHUNK_SIZE // max(1, first_row.nbytes))
     with path.open("wb") as file:
         layout.write_array_header_1_0(file, {**header, "fortran_order": False})
-        for start in range(0, rows, step):
-            file.write(_to_numpy(value[start : start + step]).tobytes())
+        for start in range(0, rows, chunk_rows):
+            file.write(_to_numpy(value[start : start + chunk_rows]).tobytes())
 
 
 def _to_numpy(value: Any) -> Any:
@@ -114,10 +114,10 @@ def _to_numpy(value: Any) -> Any:
 
 
 def _to_savable_array(array: Any) -> Any:
-    """``array`` in a type that numpy's file format has.
+    """Return ``array`` in a type that numpy's file format supports.
 
     Raises:
-        SaveError: There is none, or it would lose something.
+        SaveError: No such type exists, or the conversion would lose data.
     """
     if array.dtype.hasobject:
         raise SaveError(
@@ -129,7 +129,7 @@ def _to_savable_array(array: Any) -> Any:
             "numpy's file format has no masks. Return the parts, .data and .mask, under two keys."
         )
     if array.dtype.kind == "V" and array.dtype.names is None and not array.dtype.name.startswith("void"):
-        # bfloat16 and its like are known to no reader; float32 and int8 hold all of their values.
+        # No reader knows bfloat16 and similar types; float32 and int8 hold all of their values.
         return array.astype("int8" if "int" in array.dtype.name else "float32")
     return array
 
@@ -149,10 +149,10 @@ def _write_table(value: Any, path: Path) -> None:
             "of it, write it to a file of your own and return its path."
         )
     index = value.index
-    counted = has_class(index, "RangeIndex", packages=("pandas",)) and index.name is None
-    plain = counted and (index.start, index.step) == (0, 1)
+    is_unnamed_range = has_class(index, "RangeIndex", packages=("pandas",)) and index.name is None
+    is_default_index = is_unnamed_range and (index.start, index.step) == (0, 1)
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-        value.iloc[:rows].to_csv(file, index=not plain, lineterminator="\n")
+        value.iloc[:rows].to_csv(file, index=not is_default_index, lineterminator="\n")
 
 
 def _is_hyperparameters(value: object) -> bool:
@@ -183,7 +183,7 @@ def _is_path(value: object) -> bool:
     return isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)
 
 
-def _always(text: str) -> Callable[[Any], str]:
+def _constant(text: str) -> Callable[[Any], str]:
     return lambda _: text
 
 
@@ -191,11 +191,11 @@ _KINDS = (
     ResultKind(
         _is_path, _path_name, _path_suffix, lambda value, path: copy_result(Path(os.fspath(value)), path)
     ),
-    ResultKind(_is_array, _always("array"), _always(".npy"), _write_array),
-    ResultKind(_is_tensor, _always("tensor"), _always(".npy"), _write_tensor),
-    ResultKind(_is_table, _always("table"), _always(".csv"), _write_table),
-    ResultKind(is_figure, _always("figure"), figure_suffix, write_figure),
-    ResultKind(is_image, _always("image"), image_suffix, write_image),
-    ResultKind(_is_hyperparameters, _always("hyperparameters"), _always(".json"), _write_hyperparameters),
-    ResultKind(_is_bytes, _always("data"), _always(".bin"), lambda value, path: path.write_bytes(value)),
+    ResultKind(_is_array, _constant("array"), _constant(".npy"), _write_array),
+    ResultKind(_is_tensor, _constant("tensor"), _constant(".npy"), _write_tensor),
+    ResultKind(_is_table, _constant("table"), _constant(".csv"), _write_table),
+    ResultKind(is_figure, _constant("figure"), figure_suffix, write_figure),
+    ResultKind(is_image, _constant("image"), image_suffix, write_image),
+    ResultKind(_is_hyperparameters, _constant("hyperparameters"), _constant(".json"), _write_hyperparameters),
+    ResultKind(_is_bytes, _constant("data"), _constant(".bin"), lambda value, path: path.write_bytes(value)),
 )

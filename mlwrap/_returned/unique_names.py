@@ -1,4 +1,4 @@
-"""Names for what is found in a returned value: from its keys, or from its kind; each given once."""
+"""Give unique names to the items of a returned value."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 _NOT_IN_PARTS = re.compile(r"[^\w\-. ]+")
-_MAX_LENGTH = 60  # characters of one part: 240 bytes where each takes four, and file systems take 255
+_MAX_LENGTH = 60  # characters of one part: at most 240 bytes in UTF-8; file systems allow 255
 
 
 class UniqueNames:
-    """Gives each name once; a name that comes again gets a number."""
+    """Gives each name once; a repeated name gets a number."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._times: dict[str, int] = dict.fromkeys(taken, 1)
 
     def distinct(self, name: str) -> str:
-        """``name``, or ``name_2`` and so on where it is taken."""
+        """Return ``name``, or ``name_2`` and so on if it is taken."""
         chosen, times = name, self._times.get(name, 0)
         while chosen in self._times:
             times += 1
@@ -28,7 +28,7 @@ class UniqueNames:
 
 
 class ArtifactPaths:
-    """Gives each artifact a path of its own, none of which leads through another artifact."""
+    """Gives each artifact its own path; no path leads through another artifact."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._files = {PurePosixPath(path) for path in taken}
@@ -36,13 +36,13 @@ class ArtifactPaths:
         self._times: dict[tuple[str, str], int] = {}
 
     def distinct(self, name: str, suffix: str) -> str:
-        """A path for ``name``, whose parts stand between slashes, with the ending ``suffix``."""
-        parts = [part for word in name.split("/") if (part := _safe_word(word))] or ["_"]
+        """Return a path for ``name``, whose parts are separated by slashes, with the suffix ``suffix``."""
+        parts = [part for raw_part in name.split("/") if (part := _safe_part(raw_part))] or ["_"]
         stem = "/".join(parts)
         if suffix and stem.lower().endswith(suffix.lower()) and len(parts[-1]) > len(suffix):
             stem, suffix = stem[: -len(suffix)], stem[-len(suffix) :]
         if not self._files.isdisjoint(PurePosixPath(stem).parents):
-            stem = stem.replace("/", "_")  # a file stands where a folder would have to
+            stem = stem.replace("/", "_")  # a file has the path that a folder would need
         times = self._times.get((stem, suffix), 0)
         path = None
         while path is None or path in self._files or path in self._folders:
@@ -54,5 +54,5 @@ class ArtifactPaths:
         return str(path)
 
 
-def _safe_word(word: str) -> str:
+def _safe_part(word: str) -> str:
     return _NOT_IN_PARTS.sub("_", word)[:_MAX_LENGTH].strip(" .")

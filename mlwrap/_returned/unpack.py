@@ -1,8 +1,8 @@
-"""Take a returned value apart: models, numbers, histories, results to keep as files, and what nobody knows.
+"""Unpack a returned value into models, metrics, results to save as files, tags and unknown items.
 
-A training body returns what its author likes: a model, ``(model, history)``, a dictionary of both with
-scores, predictions and figures among them. Containers are opened (mappings, sequences, named tuples,
-dataclasses, attrs classes); what is in them is looked at, and never changed or called.
+A training function may return a model, ``(model, history)``, or a dictionary of both with scores, predictions
+and figures. Mappings, sequences, named tuples, dataclasses and attrs classes are opened; the items in them
+are inspected, and never changed or called.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _HISTORY_NAME = "history"
 _KERAS = "keras"  # the saver of Keras models
 _EVALUATION_NAME = "evaluation"
 _ESTIMATOR, _GLOBAL_STEP = "estimator", "global_step"
-_EVALUATIONS = "eval"  # the folder of an Estimator's evaluations, which its metrics in MLflow begin with
-_MAX_UNNAMED = 100  # a thousand predictions are data, and no metrics
-_MAX_OUTPUTS = 1000  # likewise: each is a request to MLflow
+_EVALUATIONS = "eval"  # the folder of an Estimator's evaluations, and the prefix of their metrics in MLflow
+_MAX_UNNAMED = 100  # more numbers, such as a thousand predictions, are data and not metrics
+_MAX_OUTPUTS = 1000  # each one is a request to MLflow
 _MAX_TAGS = 100
-_TAG = 250  # characters of a text that is a tag
-_NOT_TAGS = ("mlflow.", "mlwrap.")  # what begins so means something to others
-_TAKEN = ("params.json", "traceback.txt")  # artifacts that a run has of its own
-_NOT_IN_NAMES = re.compile(r"[^\w\- ]+")  # what the name of a model, and of its folder, is spared
+_MAX_TAG_LENGTH = 250  # characters; a longer text is an artifact
+_RESERVED_PREFIXES = ("mlflow.", "mlwrap.")  # of tags that MLflow and mlwrap set themselves
+_RESERVED_ARTIFACTS = ("params.json", "traceback.txt")  # mlwrap's own artifacts of a run
+_NOT_IN_NAMES = re.compile(r"[^\w\- ]+")  # replaced in the names of models and of their folders
 
 
 class FoundModel(NamedTuple):
     """A model in a returned value.
 
     Attributes:
-        name: From its key where it has one, else the saver's ``default_name``; distinct.
+        name: Its unique name: from its key if it has one, else the saver's ``default_name``.
         value: The model itself.
         saver: The saver that fits it.
     """
@@ -52,14 +52,14 @@ class FoundModel(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """What was in a returned value.
+    """The contents of a returned value.
 
     Attributes:
-        models: In the order in which they were found; the same object counts once.
-        metrics: Of the models' own training, of histories, and of numbers.
-        outputs: What becomes an artifact: arrays, tables, figures, texts, files, each with a path of its own.
+        models: The models, in the order in which they were found; the same object counts once.
+        metrics: The metrics of the models' training, of histories, and of numbers.
+        outputs: The artifacts: arrays, tables, figures, texts and files, each with its own path.
         tags: Texts of one line, by their keys.
-        unknown: Where something lies that nobody knows (``"['data'][0]"``) and its type; each type once.
+        unknown: The location (``"['data'][0]"``) and type of items that no saver knows; each type once.
     """
 
     models: list[FoundModel]
@@ -70,51 +70,56 @@ class Unpacked(NamedTuple):
 
 
 def unpack(value: object, *, since: float = 0.0, fits: FitLog | None = None) -> Unpacked:
-    """Take ``value`` apart; never raises for what it can't make sense of, and writes nothing.
+    """Unpack ``value``; never raises for items that it does not know, and writes nothing.
 
-    * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); one without
-      a key is ``result``. They belong to step 0. A list of nothing but numbers is one metric with a
-      step for each; side by side in a tuple they are metrics of their own.
-      What has the name of a training's metric is an evaluation after it: ``evaluation/loss``. What an
-      Estimator's ``evaluate`` gives, beside the Estimator, is ``eval/loss`` at its global step. More than
-      a hundred without a key are data, and not known.
-    * A history becomes one record for each epoch. Where there is only one training its metrics keep
-      their names; of several, each has its model's name before it (``generator/loss``).
-    * Histories of one model, with no model beside them, bring their model.
-    * Where a returned Keras model was never fitted, as one that was read from a file, the fits of the run
-      that are of no returned model are its trainings.
+    * Numbers become metrics named by their keys (``{"test": {"loss": 0.1}}`` is ``test/loss``); a number
+      without a key is ``result``. They belong to step 0. A list of only numbers is one metric with one step
+      per number; numbers in a tuple are separate metrics.
+      A number with the name of a training metric is an evaluation after the training: ``evaluation/loss``.
+      The result of an Estimator's ``evaluate``, returned with the Estimator, is ``eval/loss`` at its global
+      step. More than a hundred numbers without keys are data: they are reported as unknown.
+    * A history becomes one record for each epoch. The metrics of a single training keep their names; with
+      several trainings, the model's name is the prefix (``generator/loss``).
+    * If only histories are returned, and all are of one model, that model is logged, too.
+    * If a returned Keras model was never fitted, such as one read from a file, the run's fits that belong to
+      no returned model count as its trainings.
     * Arrays, tensors, tables, figures, images, bytes and paths become outputs, at most a thousand.
-    * Text of one line with a key is a tag; a longer one is an output; one line without a key is a note to
-      the caller, and passed over like booleans and ``None``. A list of nothing but text is one text.
+    * Text of one line with a key is a tag; longer text is an output. One line without a key is a note to the
+      caller, and is ignored like booleans and ``None``. A list of only text is one text.
 
     Args:
-        value: What the training body returned.
-        since: When the run began, in seconds since the epoch: a text is a path only to what is newer.
-        fits: What was seen of the run's fits.
+        value: What the training function returned.
+        since: Start of the run, in seconds since the epoch. A text counts as a path only if it leads to
+            something newer.
+        fits: The fits that were observed in the run.
     """
     leaves = leaves_of(value, since)
     if not leaves.models:
         leaves.models.extend(_models_of(leaves.histories))
     models = _named_models(leaves.models)
     trainings = list(_trainings(models, leaves.histories, fits or FitLog()))
-    trained = {name for record in trainings for name in record.values}
+    trained_names = {name for record in trainings for name in record.values}
     evaluations: list[Metrics] = []
     if any(model.saver.name == _ESTIMATOR for model in models):
         evaluations, leaves.numbers[:] = _evaluations(leaves.numbers, trainings)
     unnamed = [path for path, _ in leaves.numbers if not _keys(path)]
-    numbers = leaves.numbers if len(unnamed) <= _MAX_UNNAMED else [n for n in leaves.numbers if _keys(n[0])]
+    numbers = (
+        leaves.numbers
+        if len(unnamed) <= _MAX_UNNAMED
+        else [named_number for named_number in leaves.numbers if _keys(named_number[0])]
+    )
     unknown = _unknown(leaves.unknown)
     if len(unnamed) > _MAX_UNNAMED:
         unknown.append(("the returned value", f"a collection of {len(unnamed)} numbers without names"))
     outputs, tags = _artifacts_and_tags(leaves, models)
-    for found, most, what in ((outputs, _MAX_OUTPUTS, "results"), (tags, _MAX_TAGS, "texts")):
-        if len(found) > most:
+    for items, limit, plural in ((outputs, _MAX_OUTPUTS, "results"), (tags, _MAX_TAGS, "texts")):
+        if len(items) > limit:
             unknown.append(
-                ("the returned value", f"{len(found) - most:,} more {what} than the first {most:,}")
+                ("the returned value", f"{len(items) - limit:,} more {plural} than the first {limit:,}")
             )
     return Unpacked(
         models=models,
-        metrics=[*trainings, *evaluations, *_results(numbers, trained)],
+        metrics=[*trainings, *evaluations, *_results(numbers, trained_names)],
         outputs=outputs[:_MAX_OUTPUTS],
         tags=dict(list(tags.items())[:_MAX_TAGS]),
         unknown=unknown,
@@ -135,7 +140,7 @@ def _named_models(models: list[tuple[KeyPath, Any, Saver]]) -> list[FoundModel]:
 
 
 def _models_of(histories: list[tuple[KeyPath, Any]]) -> list[tuple[KeyPath, Any, Saver]]:
-    """The model of histories that all are of one."""
+    """Return the model of the histories, with its saver, if all of them belong to one model."""
     models = {id(model): model for _, history in histories if (model := getattr(history, "model", None))}
     model = next(iter(models.values())) if len(models) == 1 else None
     saver = None if model is None else find(model)
@@ -145,44 +150,48 @@ def _models_of(histories: list[tuple[KeyPath, Any]]) -> list[tuple[KeyPath, Any,
 def _trainings(
     models: list[FoundModel], histories: list[tuple[KeyPath, Any]], log: FitLog
 ) -> Iterator[Metrics]:
-    """Metrics of every training found, each once: a History is often returned beside its own model.
+    """Yield the metrics of every training once, because a History is often returned with its own model.
 
-    Several fits of one model are one training, whose epochs go on; a History with a key is its own.
+    Several fits of one model are one training with consecutive epochs; a History with a key is a training of
+    its own.
     """
-    own = {model.name: _own_fits(model, log) for model in models}
-    claimed = {id(fit) for fits in own.values() for fit in fits}
-    found = [(path, fit_of(history)) for path, history in histories]
-    found = [(path, fit) for path, fit in found if id(fit) not in claimed]
-    if any(model.saver.name == _KERAS and not own[model.name] for model in models):
-        claimed |= {id(fit) for _, fit in found}
-        found += [((), fit) for fit in log.fits if id(fit) not in claimed]
-    _in_line(
-        [*(fit for path, fit in found if not _keys(path)), *(fit for fits in own.values() for fit in fits)]
+    fits_by_model = {model.name: _fits_of_model(model, log) for model in models}
+    claimed = {id(fit) for fits in fits_by_model.values() for fit in fits}
+    other_fits = [(path, fit_of(history)) for path, history in histories]
+    other_fits = [(path, fit) for path, fit in other_fits if id(fit) not in claimed]
+    if any(model.saver.name == _KERAS and not fits_by_model[model.name] for model in models):
+        claimed |= {id(fit) for _, fit in other_fits}
+        other_fits += [((), fit) for fit in log.fits if id(fit) not in claimed]
+    _make_consecutive(
+        [
+            *(fit for path, fit in other_fits if not _keys(path)),
+            *(fit for fits in fits_by_model.values() for fit in fits),
+        ]
     )
-    names = UniqueNames(model.name for model in models)
-    called = {id(identity_of(model.value)): model.name for model in models}
+    unique_names = UniqueNames(model.name for model in models)
+    names_by_id = {id(identity_of(model.value)): model.name for model in models}
     trainings: dict[str, list[tuple[bool, list[Metrics]]]] = {}
     for model in models:
-        fits = own[model.name]
+        fits = fits_by_model[model.name]
         trainings[model.name] = [(is_live(fit), list(history_metrics(fit))) for fit in fits] or [
             (False, training_metrics(model.saver, model.value))
         ]
-    for path, fit in found:
+    for path, fit in other_fits:
         keys = "/".join(_keys(path))
         model_id = id(fit if keys else _model_of(fit))
-        if model_id not in called:
-            called[model_id] = names.distinct(keys or _HISTORY_NAME)
-        trainings.setdefault(called[model_id], []).append((is_live(fit), list(history_metrics(fit))))
+        if model_id not in names_by_id:
+            names_by_id[model_id] = unique_names.distinct(keys or _HISTORY_NAME)
+        trainings.setdefault(names_by_id[model_id], []).append((is_live(fit), list(history_metrics(fit))))
     trainings = {name: fits for name, fits in trainings.items() if any(records for _, records in fits)}
     for name, training in trainings.items():
         for live, records in training:
             for record in records:
-                # What was logged live has its names already.
+                # Metrics that were logged live have their final names already.
                 yield record if live or len(trainings) == 1 else _prefixed(record, name)
 
 
-def _own_fits(model: FoundModel, log: FitLog) -> list[Any]:
-    """The fits of a model: those of the run, else the one that a Keras model remembers."""
+def _fits_of_model(model: FoundModel, log: FitLog) -> list[Any]:
+    """Return the fits of a model: those of the run, else the latest one that a Keras model keeps."""
     try:
         if model.saver.name != _KERAS:
             return []
@@ -192,12 +201,12 @@ def _own_fits(model: FoundModel, log: FitLog) -> list[Any]:
 
 
 def _model_of(fit: Any) -> Any:
-    """What stands for the model of a fit; it may be gone already."""
+    """Return the object that identifies a fit's model; the model itself may no longer exist."""
     return fit.identity if isinstance(fit, Fit) else identity_of(getattr(fit, "model", None) or fit)
 
 
-def _in_line(fits: list[Any]) -> None:
-    """Put the fits of each model one after another, in the order in which they are given."""
+def _make_consecutive(fits: list[Any]) -> None:
+    """Make the epochs of each model's fits consecutive, in the given order of the fits."""
     ends: dict[int, int] = {}
     for fit in dict.fromkeys(fit for fit in fits if isinstance(fit, Fit) or is_history(fit)):
         model = id(_model_of(fit))
@@ -212,9 +221,9 @@ def _prefixed(record: Metrics, name: str) -> Metrics:
 def _evaluations(
     numbers: list[tuple[KeyPath, list[float]]], trainings: list[Metrics]
 ) -> tuple[list[Metrics], list[tuple[KeyPath, list[float]]]]:
-    """What ``Estimator.evaluate`` returned, named as in its event files; and the other numbers.
+    """Return the results of ``Estimator.evaluate``, named as in its event files, and the other numbers.
 
-    It has a ``global_step``, which is the step. What the event files told already is not told again.
+    A result has a ``global_step``, which is its step. Values that the event files contain are not repeated.
     """
     groups: dict[KeyPath, dict[str, float]] = {}
     for path, series in numbers:
@@ -222,52 +231,61 @@ def _evaluations(
             groups.setdefault(path[:-1], {})[path[-1]] = series[0]
     groups = {path: values for path, values in groups.items() if _GLOBAL_STEP in values}
     rest = [(path, series) for path, series in numbers if path[:-1] not in groups or not path]
-    found = []
+    records = []
     for values in groups.values():
         step = int(values.pop(_GLOBAL_STEP))
-        told = (_is_part(values, record) for record in trainings if record.step == step)
-        if values and not any(told):
+        already_logged = (_contains(values, record) for record in trainings if record.step == step)
+        if values and not any(already_logged):
             named = {f"{_EVALUATIONS}/{name}": value for name, value in values.items()}
-            found.append(Metrics.of(named, step=step, time=now()))
-    return found, rest
+            records.append(Metrics.of(named, step=step, time=now()))
+    return records, rest
 
 
-def _is_part(values: dict[str, float], record: Metrics) -> bool:
-    """Whether a record has all of these, under one name before them."""
-    known = {name.rpartition("/")[::2]: value for name, value in record.values.items()}
-    return any(all(known.get((before, n)) == v for n, v in values.items()) for before, _ in known)
+def _contains(values: dict[str, float], record: Metrics) -> bool:
+    """Return whether a record contains all of these values under one common prefix."""
+    logged = {name.rpartition("/")[::2]: value for name, value in record.values.items()}
+    return any(
+        all(logged.get((prefix, name)) == value for name, value in values.items()) for prefix, _ in logged
+    )
 
 
 def _results(numbers: list[tuple[KeyPath, list[float]]], trained: set[str]) -> Iterator[Metrics]:
-    """One record for each step, of all numbers that belong to it.
+    """Yield one record for each step, with all numbers that belong to it.
 
     Args:
-        numbers: Where they were found.
-        trained: Names of metrics of the training: a number of that name is of an evaluation after it.
+        numbers: The numbers, each with its key path.
+        trained: Names of the training's metrics: a number with such a name is from an evaluation after it.
     """
     names = UniqueNames()
     steps: dict[int, dict[str, float]] = {}
     for path, series in numbers:
-        own = "/".join(_keys(path)) or _NUMBER_NAME
-        name = names.distinct(f"{_EVALUATION_NAME}/{own}" if own in trained else own)
+        raw_name = "/".join(_keys(path)) or _NUMBER_NAME
+        name = names.distinct(f"{_EVALUATION_NAME}/{raw_name}" if raw_name in trained else raw_name)
         for step, value in enumerate(series):
             steps.setdefault(step, {})[name] = value
-    when = now()
+    time_ms = now()
     for step, values in sorted(steps.items()):
-        yield Metrics.of(values, step=step, time=when)
+        yield Metrics.of(values, step=step, time=time_ms)
 
 
 def _artifacts_and_tags(leaves: Leaves, models: list[FoundModel]) -> tuple[list[Output], dict[str, str]]:
-    """Artifacts, and tags. No artifact has the name of a model: on some servers models are artifacts, too."""
-    paths, names = ArtifactPaths((*_TAKEN, *(model.name for model in models))), UniqueNames()
+    """Return the artifacts and tags.
+
+    No artifact has the name of a model, because some servers store models among a run's artifacts.
+    """
+    paths, names = ArtifactPaths((*_RESERVED_ARTIFACTS, *(model.name for model in models))), UniqueNames()
     outputs, tags = [], {}
     for path, value, kind in leaves.results:
-        called = "/".join(_keys(path)) or kind.called(value)
-        place = paths.distinct(called, kind.suffix(value))
-        outputs.append(Output(place, functools.partial(kind.write, value)))
+        name = "/".join(_keys(path)) or kind.called(value)
+        artifact_path = paths.distinct(name, kind.suffix(value))
+        outputs.append(Output(artifact_path, functools.partial(kind.write, value)))
     for path, text in leaves.texts:
         key = "/".join(_keys(path))
-        if len(text) > _TAG or len(text.splitlines()) > 1 or (key.startswith(_NOT_TAGS) and text):
+        if (
+            len(text) > _MAX_TAG_LENGTH
+            or len(text.splitlines()) > 1
+            or (key.startswith(_RESERVED_PREFIXES) and text)
+        ):
             outputs.append(Output(paths.distinct(key or "text", ".txt"), text))
         elif key:
             tags[names.distinct(key)] = text

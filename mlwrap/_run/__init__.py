@@ -1,5 +1,5 @@
-"""What is a run to its user: entered, spoken to, ended, waited for?
+"""How does user code start a run, log to it, end it, and wait for its delivery?
 
 May import: _capture, _delivery, _journal, _process, _recording, _returned, _savers, _spool, config, errors.
-Never lets an error of mlwrap's own end the training.
+Never lets an internal error of mlwrap end the training.
 """

@@ -1,7 +1,7 @@
-"""MLflow's autologging of Keras stands back while a run of ours is open: what it logs would be there twice.
+"""Suspend MLflow's Keras autologging while an mlwrap run is open, because it would log everything twice.
 
-Autologging of other frameworks goes on, and so does Keras's outside our runs. Where autologging is
-``exclusive``, MLflow leaves a ``fit`` within an active run alone; so that option is made true in ours.
+Autologging of other frameworks continues, and so does Keras autologging outside mlwrap's runs. If autologging
+is ``exclusive``, MLflow does not log a ``fit`` within an active run; so that option is true in mlwrap's runs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Say = Callable[[str], None]
 
 
 def stand_back(run_here: Callable[[], Say | None], say: Say) -> None:
-    """Let Keras's autologging leave alone what runs of ours log, be it on now or turned on in the body.
+    """Suspend Keras autologging in mlwrap's runs, whether it is on now or turned on inside a run.
 
     Args:
-        run_here: What warns of the run of ours around the calling code; ``None`` where there is none.
-        say: The same for a run that begins.
+        run_here: Returns the function that warns for the current mlwrap run; ``None`` if there is none.
+        say: The function that warns for the run that begins.
     """
     utils: Any = sys.modules.get(_MODULE)
     logger = getattr(utils, "AutologgingEventLogger", None)
@@ -36,17 +36,17 @@ def stand_back(run_here: Callable[[], Say | None], say: Say) -> None:
 
 
 class _Exclusive:
-    """The option ``exclusive=``: as the user set it, and true within our runs."""
+    """The option ``exclusive=``: true within mlwrap's runs, elsewhere as the user set it."""
 
-    def __init__(self, own: Any, run_here: Callable[[], Say | None]) -> None:
-        self._own, self._run_here = own, run_here
+    def __init__(self, users_value: Any, run_here: Callable[[], Say | None]) -> None:
+        self._own, self._run_here = users_value, run_here
 
     def __bool__(self) -> bool:
         return bool(self._own) or self._run_here() is not None
 
 
 class _Logger:
-    """Learns from MLflow when autologging is turned on, and passes everything on to the logger before it."""
+    """Observes when autologging is turned on, and forwards everything to MLflow's previous logger."""
 
     def __init__(self, before: Any, run_here: Callable[[], Say | None]) -> None:
         self._before, self._run_here = before, run_here
@@ -55,7 +55,7 @@ class _Logger:
         return getattr(self._before, name)
 
     def log_autolog_called(self, integration: str, call_args: Any, call_kwargs: Any) -> None:
-        """MLflow hands over the very configuration that it goes by."""
+        """Edit the configuration: ``call_kwargs`` is the same object that MLflow reads later."""
         self._before.log_autolog_called(integration, call_args, call_kwargs)
         if integration in _FLAVORS:
             _exclude({integration: call_kwargs}, self._run_here, self._run_here())
@@ -64,12 +64,16 @@ class _Logger:
 def _exclude(
     configurations: dict[str, dict[str, Any]], run_here: Callable[[], Say | None], say: Say | None
 ) -> None:
-    on = {name: each for name, each in configurations.items() if not each.get("disable", True)}
-    for each in on.values():
-        if not isinstance(each.get("exclusive"), _Exclusive):
-            each["exclusive"] = _Exclusive(each.get("exclusive"), run_here)
-    if on and say is not None:
-        say(_sentence("tensorflow" in on))
+    enabled = {
+        name: configuration
+        for name, configuration in configurations.items()
+        if not configuration.get("disable", True)
+    }
+    for configuration in enabled.values():
+        if not isinstance(configuration.get("exclusive"), _Exclusive):
+            configuration["exclusive"] = _Exclusive(configuration.get("exclusive"), run_here)
+    if enabled and say is not None:
+        say(_sentence("tensorflow" in enabled))
 
 
 def _sentence(tensorflow: bool) -> str:

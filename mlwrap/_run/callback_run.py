@@ -1,4 +1,4 @@
-"""Which run a framework's callback logs to."""
+"""Choose the run that a framework's callback logs to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from mlwrap.errors import warn
 
 
 def run_of_callback(given: Run | None, callback: str, how: str) -> Run | None:
-    """Return the run that a callback logs to; ``None``, with a warning, where there is none.
+    """Return the run that a callback logs to; ``None``, with a warning, if there is none.
 
     Args:
-        given: The run that the callback was made with; by default the current one.
+        given: The run that was passed to the callback; by default the current one.
         callback: The callback's name.
-        how: What to do where there is no run, as the start of a sentence.
+        how: What to do if there is no run, as the start of a sentence.
     """
     run = given or current_run()
     if run is None:

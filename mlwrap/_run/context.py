@@ -1,4 +1,4 @@
-"""A run's life from start to end: ``model_run``, which the decorator is, too."""
+"""Start, end and deliver a run: the context manager behind ``model_run`` and the decorator."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 class RunContext:
-    """Starts a run when it is entered and ends it when it is left; the decorator's and ``model_run``'s.
+    """Context manager that starts a run when it is entered and ends the run when it is left.
 
     Args:
         name: The run's name in MLflow.
         chosen: The settings for this run.
-        capture: Gives the parameters to log at the start, with a redactor to take secrets out.
+        capture: Returns the parameters to log at the start; receives a redactor that removes secrets.
         tags: Tags for MLflow.
-        function: The function that is the run's body, if it is one.
-        run_id: MLflow's id of a run that is to be written on.
-        own_experiment: Whether the call itself says which experiment it belongs to.
-        verify: How the models that it logs are verified.
+        function: The training function, if the decorator opens the run.
+        run_id: MLflow's id of an existing run to continue.
+        own_experiment: Whether the call itself names the experiment.
+        verify: How the run's models are verified; see :func:`model_run`.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class RunContext:
         """Start the run.
 
         Raises:
-            SpoolError: The spool can't be written; nothing has started.
-            RunStateError: It was entered before.
+            SpoolError: The spool can't be written; the run has not started.
+            RunStateError: This context manager was entered before.
         """
         if self._entered:
             raise RunStateError("a model_run() can be entered once. Call model_run() again for another run.")
@@ -93,7 +93,7 @@ class RunContext:
                 watch_fits(current_fits)
             run = self._run = Run(self._recorder, current_run(), self._delivery)
             current.set(run)
-        except BaseException as error:  # Ctrl-C among them: what was opened is closed again
+        except BaseException as error:  # also Ctrl-C: close what was opened
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return run
@@ -101,7 +101,7 @@ class RunContext:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run as ``error`` says; the error goes on to the caller."""
+        """End the run with the status that ``error`` implies; the error propagates to the caller."""
         unsaved = self._recorder.finish_saves(error)
         if self._end(error or unsaved):
             self._deliver()
@@ -115,12 +115,12 @@ class RunContext:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run likewise; other tasks go on while it waits for delivery."""
+        """End the run; other tasks continue while it waits for delivery. See :meth:`__exit__`."""
         unsaved = None
         try:
             if self._recorder.is_saving:
                 await run_in_thread(self._recorder.models.wait, error)
-        except BaseException as cancelled:  # noqa: BLE001 - it is raised when the run is closed
+        except BaseException as cancelled:  # noqa: BLE001 - raised below, after the run is closed
             self._recorder.models.abandon_all(f"cut short by {describe_error(cancelled)}")
             unsaved = cancelled
         unsaved = unsaved or self._recorder.finish_saves(error)
@@ -133,7 +133,7 @@ class RunContext:
             raise unsaved
 
     def _end(self, error: BaseException | None) -> bool:
-        """End the run, and say whether it is to be delivered now."""
+        """End the run, and return whether it is to be delivered now."""
         if self._run is not None and current.get() is self._run:
             current.set(self._run.parent)
         self._exported.close()
@@ -141,7 +141,7 @@ class RunContext:
         if not self._recorder.recording:
             self._recorder.status = outcome.status
             return False
-        if self._recorder.status != "RUNNING":  # one signal ended the run, another the waiting for delivery
+        if self._recorder.status != "RUNNING":  # on_exit() closed it already
             shutdown.unlisten(self)
             return False
         try:
@@ -155,19 +155,18 @@ class RunContext:
         return True
 
     def on_signal(self, signal_name: str) -> None:
-        """A signal came that a handler of the user's deals with."""
+        """Note a signal that the user's own handler deals with."""
         self._recorder.signal = signal_name
 
     def on_preemption(self, signal_name: str) -> None:
-        """The process will be ended soon; the body finds out by ``run.preempted``."""
+        """Note that the process will be ended soon; the training function reads ``run.preempted``."""
         self._recorder.preempted = True
         self._recorder.tags({TagName.PREEMPTED: signal_name})
 
     def on_exit(self, signal_name: str | None) -> None:
-        """The process ends, by a signal or by itself: close the run while there is time."""
-        if (
-            not self._is_delivering
-        ):  # else the run has ended, and what is not delivered yet waits in the spool
+        """Close and deliver the run, because the process ends, by a signal or by itself."""
+        # While it is delivered, the run has ended already, and the spool keeps what is not delivered yet.
+        if not self._is_delivering:
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
             self._recorder.close(outcome_of_exit(signal_name))
@@ -177,25 +176,27 @@ class RunContext:
         worker = role() if self._settings.chief is None else Role(chief=self._settings.chief)
         recorder, run_id = self._recorder, self._run_id or existing_run()
         if not worker.chief and not worker.saves:
-            recorder.run_id = run_id  # the chief's, where its launcher names one for all
+            recorder.run_id = run_id  # the chief's run, if the launcher sets one run id for all workers
             return
-        around = parent_in_context()
-        where, parent_key, parent_run_id = resolve_destination(
-            self._settings, around, run_id, own_experiment=self._has_own_experiment
+        parent_run = parent_in_context()
+        destination, parent_key, parent_run_id = resolve_destination(
+            self._settings, parent_run, run_id, own_experiment=self._has_own_experiment
         )
         tags = dict(self._tags)
-        if around is not None:
-            self._offline = self._offline or around.offline
-            self._on_end = around.on_end
-            tags |= around.tags
-        captured = self._captured()  # before any text is written: from now on the secrets in it are known
+        if parent_run is not None:
+            self._offline = self._offline or parent_run.offline
+            self._on_end = parent_run.on_end
+            tags |= parent_run.tags
+        captured = (
+            self._captured()
+        )  # before any text is written, so that the redactor knows the secrets in it
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,
             time=now(),
-            tracking_uri=where.tracking_uri,
-            experiment=where.experiment,
-            experiment_id=where.experiment_id,
+            tracking_uri=destination.tracking_uri,
+            experiment=destination.experiment,
+            experiment_id=destination.experiment_id,
             parent_key=parent_key,
             parent_run_id=parent_run_id,
             run_id=run_id,
@@ -219,13 +220,16 @@ class RunContext:
             self._active_run_bridge = ActiveRunBridge(recorder, first.tracking_uri)
         if not self._settings.quiet:
             console.started(
-                recorder.name, where.experiment or where.experiment_id, where.tracking_uri, run_id
+                recorder.name,
+                destination.experiment or destination.experiment_id,
+                destination.tracking_uri,
+                run_id,
             )
 
     def _captured(self) -> Captured | None:
         try:
             return self._capture(self._recorder.redactor)
-        except Exception as error:  # noqa: BLE001 - nothing of ours may end the training
+        except Exception as error:  # noqa: BLE001 - an error of mlwrap's may not end the training
             self._recorder.warn(
                 f"its parameters could not be read, and training goes on: {describe_error(error)}"
             )
@@ -234,7 +238,7 @@ class RunContext:
     def _write_params(self, captured: Captured) -> None:
         try:
             self._recorder.params.log(captured)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - as above
             self._recorder.warn(
                 f"its parameters could not be written, and training goes on: {describe_error(error)}"
             )

@@ -1,8 +1,8 @@
-"""What becomes of a run that has ended: MLflow is told of it, and somebody may wait for that.
+"""Deliver a run that has ended, and wait until MLflow has it.
 
-By default the end of a run waits. With ``wait=False`` it only hangs up, which tells the sender that the run
-is over. Whoever wants to know asks later; and the end of the process waits for the runs that nobody has
-asked for, for all of them together no longer than for one.
+By default the end of a run waits. With ``wait=False`` it only closes the connection, which tells the sender
+that the run is over; ``run.wait()`` can wait later. The end of the process waits for all remaining runs
+together, no longer than for a single one.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import DeliveryError, JournalError, describe_error, warn
 
-_GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer is there already
-_CHECKED_AT_ONCE = 2  # earlier runs, whenever one is left: so that those that are delivered do not pile up
+_GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer has arrived already
+_CHECKED_AT_ONCE = 2  # earlier runs that are checked when one is added, so that delivered ones don't pile up
 
 
 class RunDelivery:
-    """One run's way to MLflow, from its end on.
+    """Delivers one run after its end, or waits for the sender to deliver it.
 
     Args:
         recorder: The run.
-        wait: Whether its end waits until MLflow has all of it.
+        wait: Whether the end of the run waits until MLflow has all of it.
         deadline: Seconds without progress after which waiting ends.
     """
 
@@ -42,25 +42,25 @@ class RunDelivery:
         self._wait = wait
         self._deadline = deadline
         self._delivered = False
-        self._lock = threading.Lock()  # of threads that wait at once one asks
+        self._lock = threading.Lock()  # several threads may wait; one at a time asks the sender
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing to wait for, or no more."""
+        """Whether nothing is left to wait for."""
         return self._delivered or self._recorder.offline or self._recorder.lost
 
     @property
     def blocks(self) -> bool:
-        """Whether to :meth:`start` does: where no sender delivers it, this process has to."""
+        """Whether :meth:`start` blocks: waiting was requested, or this process delivers the run itself."""
         return not self.is_done and (self._wait or self._recorder.sender_link is None)
 
     @property
     def is_deferred(self) -> bool:
-        """Whether the end did not wait for it, and nobody has since."""
+        """Whether delivery continues in the background, and nothing has waited for it yet."""
         return not self.is_done and not self.blocks
 
     def start(self) -> None:
-        """The run's journal is closed: let MLflow have it."""
+        """Start delivery, after the run's journal was closed."""
         recorder = self._recorder
         with self._lock:
             try:
@@ -76,7 +76,7 @@ class RunDelivery:
                 )
 
     def wait(self, timeout: float | None) -> bool:
-        """See :meth:`mlwrap.Run.wait`."""
+        """Wait for delivery; see :meth:`mlwrap.Run.wait`."""
         recorder = self._recorder
         if not recorder.recording:  # in a child made by fork
             return True
@@ -102,17 +102,21 @@ class RunDelivery:
                     self._ask(recorder.sender_link, timeout)
                 self._delivered = True
                 return
-        except Exception as failure:  # noqa: BLE001 - the user's own result goes before any trouble of ours
+        except Exception as failure:  # noqa: BLE001 - the user's result comes before an error of mlwrap's
             if folder.exists():
-                with contextlib.suppress(JournalError, OSError):  # of what MLflow has so far
+                with contextlib.suppress(JournalError, OSError):  # report what MLflow has so far
                     recorder.delivered(folder.progress())
-                recorder.warn(_not_yet(describe_error(failure), folder))
+                recorder.warn(_undelivered_message(describe_error(failure), folder))
                 return
         self._delivered = not recorder.find_lost()
 
-    def _ask(self, line: SenderLink, timeout: float) -> None:
-        """Wait for the sender, which goes on without us if it takes too long."""
-        answer = line.wait(self._deadline, timeout)
+    def _ask(self, sender_link: SenderLink, timeout: float) -> None:
+        """Wait for the sender; if it takes too long, it continues in the background.
+
+        Raises:
+            DeliveryError: The run is not completely delivered.
+        """
+        answer = sender_link.wait(self._deadline, timeout)
         if answer is not None:
             self._recorder.delivered(answer.progress)
         if answer is None or not answer.progress.ended:
@@ -122,10 +126,10 @@ class RunDelivery:
 _STILL_DELIVERING = "the sender is still at it."
 
 
-def _not_yet(why: str, folder: RunFolder) -> str:
+def _undelivered_message(why: str, folder: RunFolder) -> str:
     with contextlib.suppress(JournalError, OSError):
         progress = folder.progress()
-        if progress.held and progress.refused_tag:  # all else is delivered, and this may never be
+        if progress.held and progress.refused_tag:  # the rest is delivered; MLflow may never accept this
             return (
                 f"{why} That stays in {folder.path}: 'mlwrap sync' tries it again, and "
                 f"'mlwrap clean {folder.key}' removes it."
@@ -134,7 +138,7 @@ def _not_yet(why: str, folder: RunFolder) -> str:
 
 
 class _PendingRun(NamedTuple):
-    """A run that has ended, and that nobody has waited for."""
+    """A run that has ended, and whose delivery was not waited for."""
 
     name: str
     folder: RunFolder
@@ -143,20 +147,20 @@ class _PendingRun(NamedTuple):
 
 
 _pending: dict[str, _PendingRun] = {}  # by key
-_changing = threading.RLock()  # a signal's handler may come in the middle
+_changing = threading.RLock()  # reentrant, because a signal handler may interrupt the holder
 
 
 def _add_pending(key: str, run: _PendingRun) -> None:
     with _changing:
         _pending[key] = run
-        for other in list(itertools.islice(_pending, _CHECKED_AT_ONCE)):
-            earlier = _pending.pop(other)
-            if _is_pending(earlier):
-                _pending[other] = earlier
+        for earlier_key in list(itertools.islice(_pending, _CHECKED_AT_ONCE)):
+            earlier_run = _pending.pop(earlier_key)
+            if _is_pending(earlier_run):
+                _pending[earlier_key] = earlier_run
 
 
 def _is_pending(run: _PendingRun) -> bool:
-    """Whether a run has not been delivered yet; one whose folder is lost will never be, which is said."""
+    """Return whether a run is still to be delivered; warn if its folder is lost, so that it never will be."""
     if run.folder.exists():
         return True
     if find_delivered(run.folder) is None:
@@ -166,34 +170,36 @@ def _is_pending(run: _PendingRun) -> bool:
 
 @shutdown.at_exit
 def _wait_for_pending() -> None:
-    """The process ends: wait for what the sender still delivers, as long as that makes progress."""
+    """Wait at the process's end for the runs that the sender still delivers, while it makes progress."""
     why = None
     try:
-        why = _ask_for_each()
+        why = _wait_for_each()
     except KeyboardInterrupt:
         why = "the waiting was interrupted."
-    except Exception as failure:  # noqa: BLE001 - nothing of ours may change how the process ends
+    except Exception as failure:  # noqa: BLE001 - an error of mlwrap's may not change how the process ends
         why = describe_error(failure)
-    waiting = [run for run in _pending.values() if _is_pending(run)]
-    if len(waiting) == 1:
+    runs = [run for run in _pending.values() if _is_pending(run)]
+    if len(runs) == 1:
         warn(
             Redactor().text(
-                f"run {waiting[0].name!r}: {_not_yet(why or _STILL_DELIVERING, waiting[0].folder)}"
+                f"run {runs[0].name!r}: {_undelivered_message(why or _STILL_DELIVERING, runs[0].folder)}"
             )
         )
-    elif waiting:
+    elif runs:
         warn(
             Redactor().text(
-                f"MLflow does not have all of {len(waiting)} runs yet: {why or _STILL_DELIVERING} "
-                f"They wait in {waiting[0].folder.path.parent}; 'mlwrap sync' delivers them."
+                f"MLflow does not have all of {len(runs)} runs yet: {why or _STILL_DELIVERING} "
+                f"They wait in {runs[0].folder.path.parent}; 'mlwrap sync' delivers them."
             )
         )
 
 
-def _ask_for_each() -> str | None:
-    """Wait for one after the other; why not all of them are delivered."""
+def _wait_for_each() -> str | None:
+    """Wait for one run after the other, and return why one was not delivered."""
     why = None
-    heard: dict[str, float] = {}  # until the sender has said a word it may take its time to start
+    patience_option: dict[
+        str, float
+    ] = {}  # until its first message, the sender gets the default time to start
     until = time.monotonic() + max((run.deadline for run in _pending.values()), default=0.0)
     for key, run in list(_pending.items()):
         seconds = until - time.monotonic()
@@ -201,7 +207,7 @@ def _ask_for_each() -> str | None:
             break
         seconds = max(seconds, _GRACE_SECONDS / 10)
         try:
-            answer = run.line.wait(seconds, **heard)
+            answer = run.line.wait(seconds, **patience_option)
         except DeliveryError:
             if _is_pending(run):
                 raise
@@ -212,16 +218,16 @@ def _ask_for_each() -> str | None:
         if (answer is not None and answer.progress.ended) or not _is_pending(run):
             _pending.pop(key, None)
             until = time.monotonic() + run.deadline
-        elif answer is None and not heard:
+        elif answer is None and not patience_option:
             break
-        heard = {"patience": 0.0}
+        patience_option = {"patience": 0.0}
         why = (answer and answer.error) or why
     return why
 
 
 def _forget_in_child() -> None:
-    """In a child made by ``fork``: the runs are the parent's to wait for."""
-    global _changing  # noqa: PLW0603 - another thread of the parent's may have held it
+    """Forget all runs in a child made by ``fork``: the parent waits for them."""
+    global _changing  # noqa: PLW0603 - another thread of the parent may have held the old lock
     _changing = threading.RLock()
     _pending.clear()
 

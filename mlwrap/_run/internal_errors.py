@@ -1,4 +1,4 @@
-"""What breaks in mlwrap must not end the user's training."""
+"""Keep errors inside mlwrap from ending the user's training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ S = TypeVar("S", bound=_Recording)
 
 
 def handle_internal_errors(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
-    """For the methods of a run: what goes wrong in one is said in a warning, a wrong call among it.
+    """Turn every error of a run's method, also of a wrong call, into a warning.
 
-    Where nothing is recorded it does nothing, and after the run's end it raises ``RunStateError``.
+    If nothing is recorded, the method does nothing; after the run's end it raises ``RunStateError``.
     """
 
     @functools.wraps(method)
@@ -32,7 +32,7 @@ def handle_internal_errors(method: Callable[Concatenate[S, P], R]) -> Callable[C
             return None
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - see the docstring
             warn_or_reraise(self._recorder, method, error)
             return None
 
@@ -40,16 +40,16 @@ def handle_internal_errors(method: Callable[Concatenate[S, P], R]) -> Callable[C
 
 
 def never_raises(otherwise: Callable[..., Any], *args: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For the methods of a run that give something back: after a wrong call it is ``otherwise(*args)``."""
+    """Turn every error of a run's method into a warning; the method then returns ``otherwise(*args)``."""
 
     def decorate(method: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(method)
-        def call(*given: P.args, **named: P.kwargs) -> R:
+        def call(*call_args: P.args, **call_kwargs: P.kwargs) -> R:
             try:
-                return method(*given, **named)
-            except Exception as error:  # noqa: BLE001 - see above
-                run: Any = given[0]
-                warn(f"run {run.name!r}: {_what_failed(method, error)}")
+                return method(*call_args, **call_kwargs)
+            except Exception as error:  # noqa: BLE001 - see the docstring
+                run: Any = call_args[0]
+                warn(f"run {run.name!r}: {_failure_message(method, error)}")
                 return cast("R", otherwise(*args))
 
         return call
@@ -58,7 +58,7 @@ def never_raises(otherwise: Callable[..., Any], *args: Any) -> Callable[[Callabl
 
 
 def check_open(recorder: Recorder, method: str) -> bool:
-    """Whether a run's method has something to do, where the run is not :attr:`Recorder.ready`.
+    """Return whether a run's method has something to record, if the run is not :attr:`Recorder.ready`.
 
     Raises:
         RunStateError: The run has ended.
@@ -75,23 +75,23 @@ def check_open(recorder: Recorder, method: str) -> bool:
 
 
 def warn_or_reraise(recorder: Recorder, method: Callable[..., Any], error: Exception) -> None:
-    """Say that a run's method failed, and how it is called.
+    """Warn that a run's method failed, and how to call it; raise the errors that the user asked for.
 
     Raises:
-        SaveError: That is what it failed with, and the run is strict.
-        Diverged: Likewise, and the run's setting is ``nonfinite="stop"``.
+        SaveError: The method failed with it, because the run is strict.
+        Diverged: The method failed with it, because the run's setting is ``nonfinite="stop"``.
     """
     if isinstance(error, SaveError | Diverged):
         raise error
-    recorder.warn(_what_failed(method, error))
+    recorder.warn(_failure_message(method, error))
 
 
-def _what_failed(method: Callable[..., Any], error: Exception) -> str:
-    what = f"{method.__name__}() failed, and training goes on: {describe_error(error)}"
-    if isinstance(error, OSError):  # which does not come of how it was called
-        return what
-    _, *known = inspect.signature(method).parameters.values()  # without "self"
+def _failure_message(method: Callable[..., Any], error: Exception) -> str:
+    description = f"{method.__name__}() failed, and training goes on: {describe_error(error)}"
+    if isinstance(error, OSError):  # not caused by how the method was called
+        return description
+    _, *parameters = inspect.signature(method).parameters.values()  # without "self"
     signature = inspect.Signature(
-        [parameter.replace(annotation=inspect.Parameter.empty) for parameter in known]
+        [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
     )
-    return f"{what} Expected: {method.__name__}{signature}."
+    return f"{description} Expected: {method.__name__}{signature}."

@@ -1,4 +1,4 @@
-"""What is known of a run, while it is open and afterwards."""
+"""``RunInfo``: the properties of a run while it is open and after its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlwrap.errors import LoadError, warn
 
 
 class RunInfo:
-    """The part of a :class:`mlwrap.Run` that says what became of it."""
+    """The properties of a :class:`mlwrap.Run`: names, status, ids, models."""
 
     _recorder: Recorder
     _delivery: RunDelivery | None = None
@@ -23,11 +23,11 @@ class RunInfo:
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
 
-    if not TYPE_CHECKING:  # to a type checker it would say that there are all names
+    if not TYPE_CHECKING:  # a type checker would take it to mean that every name exists
 
         def __getattr__(self, name: str) -> object:
-            """Called for a name that is not there: Python's own error, with the nearest one that is."""
-            public = [known for known in dir(type(self)) if not known.startswith("_")]
+            """Raise Python's own error for a missing name, with the most similar existing name."""
+            public = [attribute for attribute in dir(type(self)) if not attribute.startswith("_")]
             nearest = () if name.startswith("_") else difflib.get_close_matches(name, public, n=1)
             hint = f". Did you mean: {nearest[0]!r}?" if nearest else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
@@ -39,59 +39,62 @@ class RunInfo:
 
     @property
     def key(self) -> str:
-        """The run's own id, known from the start; the tag ``mlwrap.key`` in MLflow."""
+        """The run's id in mlwrap, known from the start; it is the tag ``mlwrap.key`` in MLflow."""
         return self._recorder.key
 
     @property
     def status(self) -> str:
-        """``RUNNING``, then ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        """The run's status: ``RUNNING``, then ``FINISHED``, ``FAILED`` or ``KILLED``."""
         return self._recorder.status
 
     @property
     def preempted(self) -> bool:
-        """Whether the ``preemption_signal`` came: the process will be ended soon."""
+        """Whether the ``preemption_signal`` was received: the process will be ended soon."""
         return self._recorder.preempted
 
     @property
     def recording(self) -> bool:
-        """Whether this process records this run: not if disabled, no chief, or a child made by ``fork``."""
+        """Whether this process records the run.
+
+        It does not if tracking is disabled, if it is not the chief, or in a child made by ``fork``.
+        """
         return self._recorder.recording and not self._recorder.is_discarded
 
     @property
     def recorded(self) -> bool:
-        """Whether this run is written down at all, be it by another process."""
+        """Whether the run is recorded at all, by this process or another one."""
         return self._recorder.recorded
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow is, for this run."""
+        """The tracking URI of the MLflow that this run is delivered to."""
         return self._recorder.tracking_uri
 
     @property
     def offline(self) -> bool:
-        """Whether this run waits for ``mlwrap sync``."""
+        """Whether this run stays in the spool until ``mlwrap sync`` delivers it."""
         return self._recorder.offline
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run, once that is known here: see :meth:`wait`."""
+        """MLflow's id of the run; ``None`` until this process knows it. See :meth:`wait`."""
         return self._recorder.run_id
 
     @property
     def models(self) -> list[LoggedModel]:
-        """The models logged so far, in their order."""
+        """The models logged so far, in the order of logging."""
         return list(self._recorder.logged.values())
 
     @property
     def model_uri(self) -> str | None:
         """URI of the model that the training function returned, once MLflow has it.
 
-        Where it returned none, as in a ``with`` block, of the last one that was logged and is no checkpoint;
-        where there are only checkpoints, of the last of these. ``None`` while the run is open, where it waits
-        for ``mlwrap sync``, and where the model could not be saved: ``load_model(run)`` says why.
+        If no model was returned, as in a ``with`` block, it is the URI of the last logged model that is not a
+        checkpoint; if all are checkpoints, of the last one. It is ``None`` while the run is open, while the
+        run waits for ``mlwrap sync``, and if the model could not be saved: ``load_model(run)`` then says why.
 
         Raises:
-            LoadError: It returned several; the message lists their URIs.
+            LoadError: The function returned several models; the message lists their URIs.
         """
         if self.status == "RUNNING":
             return None
@@ -100,7 +103,7 @@ class RunInfo:
 
     @property
     def url(self) -> str | None:
-        """The run's page in MLflow's user interface; ``None`` where no server shows one."""
+        """URL of the run's page in MLflow's user interface; ``None`` without an MLflow server."""
         server = self.tracking_uri
         if self.run_id is None or not server.startswith(("http:", "https:")):
             return None
@@ -108,19 +111,20 @@ class RunInfo:
 
     @never_raises(bool)
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until MLflow has all of a run that has ended, and learn what it calls it.
+        """Wait until MLflow has all of a run that has ended, and update the run's ids.
 
-        By default the end of a run has waited already. A run that was told ``wait=False`` has not: until this
-        is called its ``run_id``, ``url`` and ``model_uri`` are ``None``, and its models ``STAGED``.
-        Any thread may call it, as often as it likes. In a coroutine: ``await asyncio.to_thread(run.wait)``.
+        By default the end of a run has waited already. With ``wait=False`` it has not: until you call this
+        method, ``run_id``, ``url`` and ``model_uri`` are ``None``, and the models are ``STAGED``.
+        Any thread may call it, any number of times. In a coroutine: ``await asyncio.to_thread(run.wait)``.
 
         Args:
-            timeout: Seconds at most. In any case waiting ends after ``deadline`` seconds without progress.
+            timeout: Maximum time to wait, in seconds; by default unlimited. In any case waiting ends after
+                ``deadline`` seconds without progress.
 
         Returns:
-            Whether there is nothing more to wait for: MLflow has all of it, or is not to be told
-            (``delivery="off"``, disabled). Else a warning says where it waits, and for which command. It is
-            false, with a warning, for a run that is still open.
+            ``True`` if nothing is left to wait for: MLflow has all of the run, or the run is not delivered
+            (``delivery="off"``, disabled). Otherwise ``False``, and a warning says where the run waits, and
+            which command delivers it. For a run that is still open, ``False`` with a warning.
         """
         if self.status == "RUNNING":
             warn(f"wait() was called on run {self.name!r}, which is open. Call it when it has ended.")
@@ -129,10 +133,10 @@ class RunInfo:
 
 
 def the_model(run: RunInfo) -> LoggedModel | None:
-    """The model that a run stands for; ``None`` where it has none.
+    """Return the model of a run; ``None`` if the run has no model.
 
     Raises:
-        LoadError: It has several, and one has to be named.
+        LoadError: The run has several models; the message says how to name one.
     """
     models = models_of_run([m for m in run.models if not (m.checkpoint and m.status == "FAILED")])
     if len(models) > 1:
@@ -141,5 +145,5 @@ def the_model(run: RunInfo) -> LoggedModel | None:
 
 
 def calls_to_load(run: RunInfo, models: Iterable[LoggedModel]) -> str:
-    """What to write to load one of these models."""
+    """Return the calls that load these models, as text for a message."""
     return " or ".join(f"load_model('runs:/{run.run_id or '<run id>'}/{model.label}')" for model in models)

@@ -1,8 +1,8 @@
-"""MLflow's own calls in the body of a run: where the process has imported MLflow, they go together with ours.
+"""Make the mlwrap run MLflow's active run, if the process has imported MLflow.
 
-``mlflow.log_metric`` and its kin go to MLflow's active run. So our run is made at once, and is the active one
-while the body runs: a few requests that a process without MLflow does not pay for. A run that the body starts
-itself is a run, as it was before, and ours is its parent.
+``mlflow.log_metric`` and similar calls log to MLflow's active run. So mlwrap creates the run in MLflow at
+once and makes it the active one until it ends. This takes a few requests, which a process without MLflow
+saves. A run that user code starts with ``mlflow.start_run`` stays a separate run, as a child of mlwrap's run.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _MODULE = "mlflow.tracking.fluent"
 
 
 class ActiveRunBridge:
-    """MLflow's idea of the active run, for as long as one run of ours is open.
+    """Keeps one mlwrap run on MLflow's stacks of active runs while it is open.
 
     Args:
-        recorder: The run, whose journal is open.
-        tracking_uri: Where it is delivered to.
+        recorder: The run, with an open journal.
+        tracking_uri: The MLflow that the run is delivered to.
     """
 
     def __init__(self, recorder: Recorder, tracking_uri: str) -> None:
         self._recorder = recorder
-        self._stacks: list[list[Any]] = []  # MLflow has one for each thread
+        self._stacks: list[list[Any]] = []  # MLflow has one stack for each thread
         self._started: set[str] = set()
         self._noted = False
         mlflow = sys.modules.get("mlflow")
@@ -43,15 +43,15 @@ class ActiveRunBridge:
             return
         ours = sys.modules.get("mlwrap._mlflow")
         if ours is not None and ours.IMPORTED_BY_MLWRAP:
-            return  # the body does not know of it
+            return  # mlwrap imported MLflow; user code does not use it
         if tracking_uri != without_password(mlflow.get_tracking_uri()):
-            return  # the body's own calls are meant for another MLflow
+            return  # user code logs to another MLflow
         try:
             from mlwrap._delivery.deliver import deliver  # noqa: PLC0415 - loads MLflow
 
             recorder.delivered(deliver(recorder.folder))
             _patch()
-            # Not by mlflow.start_run(run_id=…): that refuses a run of another experiment than the one that
+            # mlflow.start_run(run_id=…) would refuse a run in another experiment than the one that
             # mlflow.set_experiment() named.
             self._entry = mlflow.ActiveRun(mlflow.MlflowClient().get_run(recorder.run_id))
             self.join()
@@ -59,54 +59,57 @@ class ActiveRunBridge:
             recorder.warn(f"calls of MLflow's own in its body do not land in it: {describe_error(error)}")
         else:
             _bridges.append(self)
-            stand_back(_noting, self.note)
+            stand_back(_current_note, self.note)
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of our run."""
+        """MLflow's id of the mlwrap run."""
         return self._recorder.run_id
 
     @property
     def key(self) -> str:
-        """The key of our run."""
+        """The key of the mlwrap run."""
         return self._recorder.key
 
     def note(self, message: str) -> None:
-        """Warn of something, once in a run."""
+        """Warn once in a run; later messages are dropped."""
         if not self._noted:
             self._noted = True
             self._recorder.warn(message)
 
     def join(self) -> None:
-        """Make our run this thread's active one."""
+        """Make the mlwrap run this thread's active run."""
         stack = _stack()
         stack.append(self._entry)
         self._stacks.append(stack)
 
     def start(self, start_run: inspect.BoundArguments) -> Any:
-        """Start the run that the body asks MLflow for, as a child of ours."""
-        asked, stack = start_run.arguments, _stack()
-        asked["nested"] = True
-        if asked.get("run_id") is None and asked.get("experiment_id") is None:
-            asked["experiment_id"] = self._recorder.experiment_id  # MLflow shows children only there
-        ours, place = stack[-1], len(stack) - 1
-        if asked.get("parent_run_id") not in {None, self.run_id}:
-            stack.pop()  # MLflow takes no other parent than the active run
+        """Start the run that user code requests from MLflow, as a child of the mlwrap run."""
+        arguments, stack = start_run.arguments, _stack()
+        arguments["nested"] = True
+        if arguments.get("run_id") is None and arguments.get("experiment_id") is None:
+            # MLflow shows children only in the parent's experiment.
+            arguments["experiment_id"] = self._recorder.experiment_id
+        own_entry, own_position = stack[-1], len(stack) - 1
+        if arguments.get("parent_run_id") not in {None, self.run_id}:
+            stack.pop()  # MLflow accepts no parent but the active run
         try:
             run = _stock.start_run(*start_run.args, **start_run.kwargs)
         finally:
-            if not any(entry is ours for entry in stack):
-                stack.insert(place, ours)
-        if run.info.run_id == self.run_id:  # it was asked for by its id: that is what is active already
+            if not any(entry is own_entry for entry in stack):
+                stack.insert(own_position, own_entry)
+        if (
+            run.info.run_id == self.run_id
+        ):  # user code requested the mlwrap run by its id, and it is active already
             stack.pop()
         else:
             self._started.add(run.info.run_id)
         return run
 
     def leave(self, status: str) -> None:
-        """Take our run off MLflow's stacks; what was under it is active again.
+        """Take the mlwrap run off MLflow's stacks; the run below it is active again.
 
-        Runs that the body started and did not end would take the next one for their child: they end with it.
+        Runs that user code started and did not end are ended, too; the next run would become their child.
         """
         if self not in _bridges:
             return
@@ -115,7 +118,7 @@ class ActiveRunBridge:
             stack[:] = [entry for entry in stack if entry is not self._entry]
         mlflow = sys.modules["mlflow"]
         while (active := mlflow.active_run()) is not None and active.info.run_id in self._started:
-            # It is off the stack before MLflow is asked to end it.
+            # If end_run() fails, the loop still ends: MLflow takes the run off its stack first.
             with contextlib.suppress(Exception):
                 _stock.end_run(status)
         with contextlib.suppress(Exception):
@@ -126,49 +129,51 @@ _bridges: list[ActiveRunBridge] = []
 
 
 def without_own_active_run(where: Destination) -> Destination:
-    """``where`` a run belongs, without MLflow's active run if that is one that we put on its stack.
+    """Return ``where`` without its parent run if mlwrap made that run MLflow's active one.
 
-    All tasks of a thread share the stack: its active run does not say then which run is around them.
+    All tasks of a thread share MLflow's stack, so its active run does not tell which run a task belongs to.
     """
     return where._replace(parent_run_id=None) if _bridge_of_run(where.parent_run_id) is not None else where
 
 
 def _bridge_of_run(run_id: str | None) -> ActiveRunBridge | None:
-    """The open run of ours that has this id."""
-    return next((each for each in reversed(_bridges) if each.run_id == run_id), None) if run_id else None
+    """Return the bridge of the open mlwrap run that has this MLflow id."""
+    return (
+        next((bridge for bridge in reversed(_bridges) if bridge.run_id == run_id), None) if run_id else None
+    )
 
 
-def _active() -> ActiveRunBridge | None:
-    """MLflow's active run in this thread, if that is ours."""
+def _active_bridge() -> ActiveRunBridge | None:
+    """Return the bridge of MLflow's active run in this thread, if that is an mlwrap run."""
     active = sys.modules["mlflow"].active_run()
     return None if active is None else _bridge_of_run(active.info.run_id)
 
 
-def _here() -> ActiveRunBridge | None:
-    """The run of ours around this code, if MLflow's calls land in it."""
+def _current_bridge() -> ActiveRunBridge | None:
+    """Return the bridge of the current mlwrap run, if MLflow's calls log to it."""
     run = current_run()
-    return None if run is None else next((each for each in _bridges if each.key == run.key), None)
+    return None if run is None else next((bridge for bridge in _bridges if bridge.key == run.key), None)
 
 
-def _noting() -> Callable[[str], None] | None:
-    fluent = _here()
-    return None if fluent is None else fluent.note
+def _current_note() -> Callable[[str], None] | None:
+    bridge = _current_bridge()
+    return None if bridge is None else bridge.note
 
 
 def _stack() -> list[Any]:
-    """MLflow's active runs in this thread; it offers no other way to them."""
+    """Return MLflow's stack of active runs in this thread; MLflow has no public access to it."""
     stack: list[Any] = sys.modules[_MODULE]._active_run_stack.get()  # noqa: SLF001
     return stack
 
 
 def _join_in_thread() -> None:
-    """Where this thread has no active run but belongs to a run of ours, as one of ``asyncio.to_thread``."""
-    if sys.modules["mlflow"].active_run() is None and (fluent := _here()) is not None:
-        fluent.join()
+    """Activate the current mlwrap run in a thread that has none, such as one of ``asyncio.to_thread``."""
+    if sys.modules["mlflow"].active_run() is None and (bridge := _current_bridge()) is not None:
+        bridge.join()
 
 
 class _Stock(NamedTuple):
-    """MLflow's own functions."""
+    """MLflow's original functions."""
 
     start_run: Callable[..., Any]
     end_run: Callable[..., Any]
@@ -179,7 +184,7 @@ _stock: _Stock
 
 
 def _patch() -> None:
-    """Let MLflow's functions know of our runs, for good: without an open one they do what they did."""
+    """Patch MLflow's functions permanently; without an open mlwrap run they behave as before."""
     global _stock  # noqa: PLW0603 - there is one MLflow in a process
     fluent: Any = sys.modules[_MODULE]
     if hasattr(fluent.start_run, "mlwrap_stock"):
@@ -190,14 +195,18 @@ def _patch() -> None:
     @functools.wraps(_stock.start_run)
     def start_run(*args: Any, **kwargs: Any) -> Any:
         _join_in_thread()
-        ours = _active()
+        bridge = _active_bridge()
         return (
-            _stock.start_run(*args, **kwargs) if ours is None else ours.start(signature.bind(*args, **kwargs))
+            _stock.start_run(*args, **kwargs)
+            if bridge is None
+            else bridge.start(signature.bind(*args, **kwargs))
         )
 
     @functools.wraps(_stock.end_run)
     def end_run(*args: Any, **kwargs: Any) -> Any:
-        return _stock.end_run(*args, **kwargs) if _active() is None else None  # ours ends with its body
+        return (
+            _stock.end_run(*args, **kwargs) if _active_bridge() is None else None
+        )  # mlwrap ends its own run
 
     @functools.wraps(_stock.get_or_start_run)
     def get_or_start_run() -> Any:
@@ -206,13 +215,13 @@ def _patch() -> None:
 
     start_run.mlwrap_stock = _stock  # type: ignore[attr-defined]
     fluent._get_or_start_run = get_or_start_run  # noqa: SLF001
-    for name, stock, own in (
+    for name, original, patched in (
         ("start_run", _stock.start_run, start_run),
         ("end_run", _stock.end_run, end_run),
     ):
-        # `from mlflow import start_run` has made names of them before.
+        # `from mlflow import start_run` has bound them to names in other modules.
         for module in list(sys.modules.values()):
-            if issubclass(type(module), ModuleType):  # some only say that they are one
-                names = object.__getattribute__(module, "__dict__")  # which loads no lazy module
-                if names.get(name) is stock:
-                    names[name] = own
+            if issubclass(type(module), ModuleType):  # some entries only claim to be modules
+                namespace = object.__getattribute__(module, "__dict__")  # this way no lazy module is loaded
+                if namespace.get(name) is original:
+                    namespace[name] = patched

@@ -29,31 +29,31 @@ def model_run(
         name: The run's name in MLflow.
         params: Parameters to log at the start; nested values are flattened.
         tags: Tags for MLflow.
-        run_id: MLflow's id of an existing run, which is opened again and written on. Its name, experiment
-            and parent stay. By default ``MLFLOW_RUN_ID``, which ``mlflow run`` sets, for the first run.
-        verify: ``"load"``: a process of its own loads every model that the run logs, each of its forms;
-            checkpoints only where :meth:`Run.log_model` says so. The run's end waits for that.
-        **options: Any of :class:`mlwrap.config.Settings`, for this run alone: ``experiment``,
+        run_id: MLflow's id of an existing run to continue; its name, experiment and parent stay the same.
+            By default, the first run of the process takes ``MLFLOW_RUN_ID``, which ``mlflow run`` sets.
+        verify: With ``"load"``, a separate process loads every model that the run logs, in each of its forms;
+            checkpoints only if :meth:`Run.log_model` requests it. The end of the run waits for that.
+        **options: Any of :class:`mlwrap.config.Settings`, for this run only: ``experiment``,
             ``tracking_uri``, ``delivery``, ``wait``, ``spool``, ``strict``, ``quiet``, ``disabled``.
 
     Returns:
-        A context manager; entering it starts the run and gives the :class:`Run`.
+        A context manager; entering it starts the run and returns the :class:`Run`.
 
     Raises:
-        OptionError: An option that there is not, or one of the wrong type or value.
-        SpoolError: On entering: the spool can't be written.
+        OptionError: An option does not exist, or has a wrong type or value.
+        SpoolError: The spool can't be written; raised on entering.
     """
     check_type("name", name, str)
     for option, value in (("params", params), ("tags", tags)):
         if value is not None:
             check_type(option, value, Mapping)
     check_type("run_id", "" if run_id is None else run_id, str)
-    SaveOptions(verify=verify)  # says what is wrong with it
-    given = dict(params or {})
+    SaveOptions(verify=verify)  # raises OptionError for a wrong value
+    given_params = dict(params or {})
     return RunContext(
         name,
         settings(**options),
-        capture=lambda redactor: capture_params(given, redactor=redactor),
+        capture=lambda redactor: capture_params(given_params, redactor=redactor),
         tags=tags,
         run_id=run_id,
         own_experiment=is_own_option("experiment", options),

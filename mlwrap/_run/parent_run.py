@@ -1,7 +1,8 @@
-"""Which run is around a process?
+"""Find the parent of a new run, and the experiment it belongs to.
 
-Said in the environment, for the children that ``spawn`` and loky make; and handed over to whoever runs a
-point of a sweep, be it on another machine.
+The parent is a run that is open in this process or in another one. An environment variable names it for child
+processes, also for those of ``spawn`` and loky. A worker of a sweep receives it with each trial, also on
+another machine.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ _VARIABLE = "MLWRAP_PARENT"
 
 
 class ParentRun(NamedTuple):
-    """A run that is open around another.
+    """The parent of a run: a run that is open when the other one, its child, starts.
 
     Attributes:
-        key: Its key.
-        tracking_uri: Where it is delivered.
-        offline: Whether it waits for ``mlwrap sync``.
-        run_id: MLflow's id of it, where that is known.
-        experiment: Name of its experiment, which the other shares if nothing else is said.
-        experiment_id: MLflow's id of that, where it is known; goes before ``experiment``.
-        tags: What the other is to be tagged with.
-        ending: Called when the other's journal is all but closed.
+        key: The parent's key.
+        tracking_uri: The MLflow that the parent is delivered to.
+        offline: Whether the parent waits for ``mlwrap sync``.
+        run_id: MLflow's id of the parent, if it is known.
+        experiment: Name of the parent's experiment, which the child shares by default.
+        experiment_id: MLflow's id of that experiment, if it is known; it overrides ``experiment``.
+        tags: Tags for the child.
+        on_end: Called at the child's end with its recorder, before its journal is closed.
     """
 
     key: str
@@ -55,7 +56,7 @@ _parent_given: ContextVar[ParentRun | None] = ContextVar("mlwrap_handed", defaul
 
 @contextlib.contextmanager
 def parent_scope(around: ParentRun | None) -> Iterator[None]:
-    """Let a run be around those that start within the block; it is open, whatever can be seen of it here."""
+    """Make a run the parent of those that start in the block; whether it is open is not checked."""
     token = _parent_given.set(around)
     try:
         yield
@@ -65,51 +66,51 @@ def parent_scope(around: ParentRun | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def export_parent(folder: RunFolder) -> Iterator[None]:
-    """Let the processes that this one starts know of a run, if it is the main thread's."""
-    if threading.current_thread() is not threading.main_thread():  # the environment is the whole process's
+    """Export a run to child processes as their parent run, if the main thread opened it."""
+    if threading.current_thread() is not threading.main_thread():  # all threads share the environment
         yield
         return
-    before = os.environ.get(_VARIABLE)
-    own = os.environ[_VARIABLE] = f"{os.getpid()}:{folder.path}"
+    previous_value = os.environ.get(_VARIABLE)
+    own_value = os.environ[_VARIABLE] = f"{os.getpid()}:{folder.path}"
     try:
         yield
     finally:
-        if os.environ.get(_VARIABLE) == own:
-            if before is None:
+        if os.environ.get(_VARIABLE) == own_value:
+            if previous_value is None:
                 del os.environ[_VARIABLE]
             else:
-                os.environ[_VARIABLE] = before
+                os.environ[_VARIABLE] = previous_value
 
 
 def parent_from_environment() -> ParentRun | None:
-    """The run that was handed over, else one that is still open in the process that started this one."""
-    if (around := _parent_given.get()) is not None:
-        return around
+    """Return the parent from :func:`parent_scope`, else the open run of the process that started this one."""
+    if (parent := _parent_given.get()) is not None:
+        return parent
     process, _, path = os.environ.get(_VARIABLE, "").partition(":")
     if not path or process == str(os.getpid()) or not (folder := RunFolder(Path(path))).is_open():
         return None
     try:
         first = header(folder.journal)
-        known = folder.progress()
+        progress = folder.progress()
         return ParentRun(
             first.key,
             first.tracking_uri,
             first.offline,
-            first.run_id or known.run_id,
+            first.run_id or progress.run_id,
             first.experiment,
-            known.experiment_id or first.experiment_id,
+            progress.experiment_id or first.experiment_id,
         )
-    except (JournalError, OSError):  # it ended in this very moment
+    except (JournalError, OSError):  # it ended at this moment
         return None
 
 
 class RunDestination(NamedTuple):
-    """Where a new run belongs.
+    """The destination of a new run.
 
     Attributes:
         where: The MLflow and the experiment.
-        parent_key: Key of the run around it, if that is ours.
-        parent_run_id: MLflow's id of the run around it, where that is known.
+        parent_key: Key of the parent, if that is an mlwrap run.
+        parent_run_id: MLflow's id of the parent, if it is known.
     """
 
     where: Destination
@@ -120,14 +121,14 @@ class RunDestination(NamedTuple):
 def resolve_destination(
     settings: Settings, around: ParentRun | None, run_id: str | None, *, own_experiment: bool
 ) -> RunDestination:
-    """Where a new run belongs: with the one around it, as far as nothing else is said.
+    """Return the destination of a new run: that of its parent, unless the settings name another one.
 
     Args:
-        settings: What the run was told.
-        around: The run of ours around it.
-        run_id: MLflow's id of the run that is to be written on; that is in an experiment already.
-        own_experiment: Whether the call itself names an experiment. If not, the run goes to its parent's,
-            which goes before ``configure()`` and the environment: MLflow shows a child only there.
+        settings: The settings of the new run.
+        around: The mlwrap run that is its parent.
+        run_id: MLflow's id of an existing run to continue, which is in an experiment already.
+        own_experiment: Whether the call itself names an experiment. If not, the run goes to its parent's
+            experiment, which overrides ``configure()`` and the environment: MLflow shows a child only there.
     """
     where = without_own_active_run(destination(settings, around.tracking_uri if around is not None else None))
     key, parent = _parent(around, where)
@@ -140,28 +141,28 @@ def resolve_destination(
     return RunDestination(where, key, parent)
 
 
-def _parent(around: ParentRun | None, where: Destination) -> tuple[str | None, str | None]:
-    """Key of the run around a new one if it is ours, and MLflow's id of it where that is known."""
+def _parent(parent: ParentRun | None, where: Destination) -> tuple[str | None, str | None]:
+    """Return the parent's key if it is an mlwrap run, and MLflow's id of the parent if it is known."""
     active = where.parent_run_id
-    if around is None or around.tracking_uri != where.tracking_uri:
-        return None, active if around is None else None
-    if active is not None and around.run_id is not None and active != around.run_id:
-        return None, active  # one of MLflow's own, started inside ours
-    return around.key, around.run_id
+    if parent is None or parent.tracking_uri != where.tracking_uri:
+        return None, active if parent is None else None
+    if active is not None and parent.run_id is not None and active != parent.run_id:
+        return None, active  # a run that user code started with MLflow inside the mlwrap run
+    return parent.key, parent.run_id
 
 
 def existing_run() -> str | None:
-    """MLflow's id of a run that the environment names, which is the outermost one of this process."""
+    """Return the MLflow run id that the environment names; only the outermost run of the process takes it."""
     return take_run_id() if current_run() is None else None
 
 
 def parent_in_context() -> ParentRun | None:
-    """The run around this code, in this process or the one that started it."""
+    """Return the run that contains this code, in this process or in the one that started it."""
     run = current_run()
     if run is None:
         return parent_from_environment()
     if not run.recorded:
         return None
     recorder = recorder_of(run)
-    place = recorder.experiment, recorder.experiment_id
-    return ParentRun(run.key, run.tracking_uri, run.offline, run.run_id, *place)
+    experiment = recorder.experiment, recorder.experiment_id
+    return ParentRun(run.key, run.tracking_uri, run.offline, run.run_id, *experiment)

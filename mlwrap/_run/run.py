@@ -1,4 +1,4 @@
-"""``Run``: what a training body holds, to say things of its run."""
+"""``Run``: the object with which a training function logs to its run."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 
 
 def current_run() -> Run | None:
-    """The run around this code, or ``None``."""
+    """Return the innermost open run that contains this code; ``None`` outside of runs."""
     run = current.get()
-    while run is not None and run.status != "RUNNING":  # ended out of order, as generators do, or elsewhere
+    while (
+        run is not None and run.status != "RUNNING"
+    ):  # ended out of order, as in generators, or by another thread
         run = run.parent
     return run
 
 
 def current_fits() -> FitLog | None:
-    """What was seen of the fits of the current run."""
+    """Return the log of the current run's fits."""
     run = current.get()
     return None if run is None else recorder_of(run).fits
 
@@ -53,7 +55,7 @@ def recorder_of(run: Run) -> Recorder:
 
 
 def check_run(run: object) -> None:
-    """Make sure that it is a run, or ``None``.
+    """Check that ``run`` is a run or ``None``.
 
     Raises:
         OptionError: It is neither.
@@ -65,14 +67,14 @@ def check_run(run: object) -> None:
 
 
 class Run(TrainingMethods, RunInfo):
-    """What a training body holds: everything that can be said of it while it runs.
+    """A run: log parameters, metrics, artifacts, tags and models to it while it is open.
 
-    Made by :func:`model_run` and by the decorator, not by hand. Its methods never end the training: what
-    goes wrong in them, a wrong call among it, is said in a :class:`~mlwrap.errors.MlwrapWarning`. Called
-    after the run has ended, those that log raise :class:`~mlwrap.errors.RunStateError`.
+    :func:`model_run` and the decorator create it; do not create one yourself. Its methods never end the
+    training: an error in them, also a wrong call, becomes a :class:`~mlwrap.errors.MlwrapWarning`. After the
+    run has ended, the methods that log raise :class:`~mlwrap.errors.RunStateError`.
 
     Attributes:
-        parent: The run that was open around this one, in the same thread or task, when it began.
+        parent: The run that was open in the same thread or task when this one began; ``None`` without one.
     """
 
     def __init__(
@@ -84,39 +86,41 @@ class Run(TrainingMethods, RunInfo):
 
     @property
     def around(self) -> Run | None:
-        """Deprecated name of ``parent``."""
+        """Return ``parent``; deprecated name."""
         warnings.warn("Run.around is deprecated: use Run.parent.", DeprecationWarning, stacklevel=2)
         return self.parent
 
     @handle_internal_errors
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters: nested values are flattened, secrets left out, long values cut and kept whole.
+        """Log parameters.
 
-        MLflow never changes a parameter: a second, different value is logged as ``<name>.2``, with a warning.
+        Nested values are flattened, and secrets are removed. Values that are too long for MLflow are
+        truncated; their full text is in the artifact ``params.json``. MLflow never changes a parameter: a
+        second, different value is logged as ``<name>.2``, with a warning.
         """
         self._recorder.params.log(capture_params(params, redactor=self._recorder.redactor))
 
     @handle_internal_errors
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags; values become text, without secrets."""
+        """Set tags; values are converted to text, and secrets are removed."""
         self._recorder.tags(tags)
 
     @handle_internal_errors
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
-        """Log a file or folder as it is now, under its own name, in the artifact folder ``artifact_path``."""
+        """Log a copy of a file or folder, under its own name, in the artifact folder ``artifact_path``."""
         self._recorder.artifacts.copy(Path(path), artifact_path)
 
     @handle_internal_errors
     def log_text(self, text: str, artifact_file: str) -> None:
-        """Log text as the file ``artifact_file``, secrets left out."""
+        """Log text as the file ``artifact_file``; secrets are removed."""
         self._recorder.artifacts.text(text, artifact_file)
 
     @handle_internal_errors
     def log_figure(self, figure: Any, artifact_file: str) -> None:
-        """Log a figure as the file ``artifact_file``, in the format that its ending names.
+        """Log a figure as the file ``artifact_file``, in the format of its suffix.
 
-        Figures are those of matplotlib, plotly (``.html``; pictures need its kaleido), Altair and Bokeh
-        (``.html``), images of Pillow, and whatever has a ``savefig``.
+        Supported are figures of matplotlib, plotly (``.html``; images need the package kaleido), Altair and
+        Bokeh (``.html``), images of Pillow, and any object with a method ``savefig``.
         """
         self._recorder.artifacts.file(artifact_file, functools.partial(write_figure, figure))
 
@@ -139,33 +143,34 @@ class Run(TrainingMethods, RunInfo):
         """Save a model and log it.
 
         Args:
-            model: Anything that a saver knows: see ``docs/reference/savers.md``.
-            name: Its name in MLflow; by default that of its kind, such as ``keras_model``.
-            step: The training step that it belongs to.
-            metrics: Numbers that tell how good it is: logged at that step, and shown beside the model; by
-                default the newest of each metric of the run, without those that tell how fast it went.
-            serving_input_receiver_fn: For an Estimator: how it is fed when served; with it, a SavedModel is
-                exported beside the checkpoint.
-            trust: Whether a model may be pickled that has no safe format, as some frameworks' have none.
-                Loading it needs ``trust=True``, too.
-            input_example: What the model can be fed: an array, a mapping of names to arrays, a pandas frame
-                or a list. It is stored as MLflow stores it, and tells the signature where the model does not.
-            register_as: ``name`` or ``name@alias``: makes a version in MLflow's registry, and sets the alias.
-            verify: ``"load"``: once it is logged a process of its own loads it, and with an
-                ``input_example`` compares a prediction; the run's end waits for that. By default as the
-                run was told, for a checkpoint ``"static"``.
-            background: Where its framework allows it, return at once and save the model, as it is now, while
-                the training goes on; the run's end waits for that. One of the same name that still waits to
-                be saved then is left out. See ``docs/how-to/metrics-while-training.md``.
-            checkpoint: It is a state on the way, as :class:`mlwrap.keras.MetricsCallback` logs them: neither
-                ``run.model_uri`` nor ``load_model(run)`` means it where the run has any other model.
+            model: A model of any supported kind: see ``docs/reference/savers.md``.
+            name: The model's name in MLflow; by default that of its kind, such as ``keras_model``.
+            step: The training step that the model belongs to; by default 0.
+            metrics: Metrics of the model, name to number, logged at that step and shown with the model. By
+                default the newest value of each metric of the run, without those of training speed.
+            serving_input_receiver_fn: For an Estimator: builds the inputs for serving; with it, a SavedModel
+                is exported in addition to the checkpoint.
+            trust: Whether the model may be pickled if its framework has no safe format. Loading it then needs
+                ``trust=True``, too.
+            input_example: An example input: an array, a mapping of names to arrays, a pandas frame or a list.
+                It is stored in MLflow's format, and gives the signature if the model has none.
+            register_as: ``name`` or ``name@alias``: creates a version in MLflow's registry, with the alias.
+            verify: With ``"load"``, a separate process loads the logged model, and with an ``input_example``
+                compares a prediction; the end of the run waits for that. The default is the run's own
+                setting; for a checkpoint it is ``"static"``.
+            background: If the framework allows it, return at once and save the model's present state while
+                the training continues; the end of the run waits for that. A newer model replaces one of the
+                same name that still waits to be saved. See ``docs/how-to/metrics-while-training.md``.
+            checkpoint: Whether the model is an intermediate state, as :class:`mlwrap.keras.MetricsCallback`
+                logs them. ``run.model_uri`` and ``load_model(run)`` never mean a checkpoint if the run has
+                any other model.
 
         Returns:
-            The logged model; ``None`` where nothing is recorded, or no saver knows it (with a warning).
+            The logged model; ``None`` if nothing is recorded, or, with a warning, if no saver knows it.
 
         Raises:
-            SaveError: It, or one that was saved in the background before, could not be saved and the run is
-                strict; carries the model.
+            SaveError: The run is strict, and this model, or an earlier one that was saved in the background,
+                could not be saved; carries the model.
         """
         saver = registry.find(model)
         if saver is None:
@@ -184,9 +189,9 @@ class Run(TrainingMethods, RunInfo):
             register_as=register_as,
             verify=verify or ("static" if checkpoint else self._recorder.verify),
         )
-        (options,), troubles = per_model(options, [name])
-        for trouble in troubles:
-            self._recorder.warn(trouble)
+        (options,), problems = per_model(options, [name])
+        for problem in problems:
+            self._recorder.warn(problem)
         if metrics is not None and not isinstance(metrics, Metrics):
             metrics = self._recorder.metrics.log(metrics, step)
         return self._recorder.save_model(
@@ -211,53 +216,53 @@ class Run(TrainingMethods, RunInfo):
         register_as: str | Mapping[str, str] | None = None,
         verify: Literal["static", "load"] | None = None,
     ) -> None:
-        """Do for any value what the decorator does for a returned one: log what is in it.
+        """Log everything in a value, as the decorator does with a returned value.
 
-        What becomes of what is told in ``docs/reference/savers.md``. One thing that can't be logged costs a
-        warning, and none of the others.
+        ``docs/reference/savers.md`` lists what is logged as what. An item that can't be logged causes a
+        warning; all other items are logged.
 
         Args:
-            value: A model, ``(model, history)``, a dict of models, numbers, tables and figures, …; ``None``
-                is nothing.
-            serving_input_receiver_fn: As for :meth:`log_model`.
-            trust: Likewise.
-            input_example: Likewise; for several models, a mapping of their names to examples.
-            register_as: Likewise; for several models, a mapping of their names to those in the registry.
-            verify: As for :meth:`log_model`.
+            value: A model, ``(model, history)``, a dict of models, numbers, tables and figures, …; for
+                ``None`` nothing is logged.
+            serving_input_receiver_fn: As in :meth:`log_model`.
+            trust: As in :meth:`log_model`.
+            input_example: As in :meth:`log_model`; for several models, a mapping of their names to examples.
+            register_as: As in :meth:`log_model`; for several models, a mapping of their names to such names.
+            verify: As in :meth:`log_model`.
 
         Raises:
-            SaveError: A model could not be saved and the run is strict; carries ``value``.
+            SaveError: The run is strict, and a model could not be saved; carries ``value``.
         """
         recorder, failed = self._recorder, None
         began = recorder.folder.began() / 1e9 - _CLOCK_SKEW
-        found = unpack(value, since=began, fits=recorder.fits)
-        recorder.metrics.log_found(found.metrics)
-        if found.tags:
-            recorder.tags(found.tags)
-        for output in found.outputs:
+        unpacked = unpack(value, since=began, fits=recorder.fits)
+        recorder.metrics.log_found(unpacked.metrics)
+        if unpacked.tags:
+            recorder.tags(unpacked.tags)
+        for output in unpacked.outputs:
             self._write(output)
-        asked = self._save_options(
+        save_options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,
             trust=trust,
             input_example=input_example,
             register_as=register_as,
             verify=verify or self._recorder.verify,
         )
-        each, troubles = per_model(asked, [name for name, _, _ in found.models])
-        for trouble in troubles:
-            recorder.warn(trouble)
-        if found.models:
-            with contextlib.suppress(Diverged):  # what has come back was trained already
-                recorder.metrics.flush_pending()  # for it carries the newest metrics
-        call, names = recorder.models.next_call(), {name for name, _, _ in found.models}
-        for (name, model, saver), options in zip(found.models, each, strict=True):
+        options_by_model, problems = per_model(save_options, [name for name, _, _ in unpacked.models])
+        for problem in problems:
+            recorder.warn(problem)
+        if unpacked.models:
+            with contextlib.suppress(Diverged):  # the training is over already
+                recorder.metrics.flush_pending()  # each model gets the newest metrics
+        call, names = recorder.models.next_call(), {name for name, _, _ in unpacked.models}
+        for (name, model, saver), options in zip(unpacked.models, options_by_model, strict=True):
             self._log_params_of(model, name, saver)
             try:
                 recorder.save_model(model, name, saver, options, call=call, others=names - {name})
             except SaveError as error:
                 failed = failed or error
-        if found.unknown:
-            recorder.warn_unknown(found.unknown)
+        if unpacked.unknown:
+            recorder.warn_unknown(unpacked.unknown)
         if failed is not None:
             failed.value = value
             raise failed
@@ -269,21 +274,27 @@ class Run(TrainingMethods, RunInfo):
                 self._recorder.artifacts.text(content, path)
             else:
                 self._recorder.artifacts.file(path, content)
-        except Exception as error:  # noqa: BLE001 - one result that can't be written costs no other
+        except Exception as error:  # noqa: BLE001 - the other results are still written
             self._recorder.warn(f"{path!r} is not logged: {describe_error(error)}")
 
-    def _save_options(self, **asked: Any) -> SaveOptions:
-        """Options that there are not cost a warning and not the model."""
+    def _save_options(self, **options: Any) -> SaveOptions:
+        """Return the options for saving; if one is wrong, warn and log the model without it."""
         try:
-            return SaveOptions(**asked)
+            return SaveOptions(**options)
         except OptionError as error:
             self._recorder.warn(f"{error} The model is logged without that.")
-            return SaveOptions(**{k: v for k, v in asked.items() if k not in {"register_as", "verify"}})
+            return SaveOptions(
+                **{
+                    option: value
+                    for option, value in options.items()
+                    if option not in {"register_as", "verify"}
+                }
+            )
 
     @handle_internal_errors
     def _log_params_of(self, model: Any, name: str, saver: Saver) -> None:
-        """Log the parameters that a model was made with, where its saver tells them."""
-        tell = getattr(saver, "params", None)
-        if tell is not None and (params := tell(model)):
-            own = "params" if name == saver.default_name else f"{name}.params"
-            self._recorder.params.log(capture_params({own: params}, redactor=self._recorder.redactor))
+        """Log the parameters that a model was created with, if its saver provides them."""
+        read_params = getattr(saver, "params", None)
+        if read_params is not None and (params := read_params(model)):
+            prefix = "params" if name == saver.default_name else f"{name}.params"
+            self._recorder.params.log(capture_params({prefix: params}, redactor=self._recorder.redactor))

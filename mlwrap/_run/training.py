@@ -1,4 +1,4 @@
-"""What a run is told at every step of a training: metrics, and how fast it goes."""
+"""``TrainingMethods``: the methods of a run that log metrics and training speed at every step."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TrainingMethods:
         """Log the metrics of one step. The rules are in ``docs/reference/metrics.md``.
 
         Args:
-            metrics: Name to a number: Python's, numpy's, or an array, tensor or variable that holds one. A
-                tensor that its device is still busy with is not waited for; it is logged by a later call, or
-                at the run's end.
-            step: By default the one after the highest that any of these metrics has.
+            metrics: Name to number: a Python or numpy number, or an array, tensor or variable with one
+                element. The call never blocks on a device: a tensor that is not ready is logged by a later
+                call, or at the end of the run.
+            step: The step; by default the highest step of any of these metrics plus one.
             timestamp: Milliseconds since the epoch; by default now.
 
         Raises:
-            Diverged: One is NaN or infinite, and the run's setting is ``nonfinite="stop"``.
+            Diverged: A value is NaN or infinite, and the run's setting is ``nonfinite="stop"``.
         """
         if not isinstance(metrics, Mapping):  # an iterator may have no end
             raise TypeError(f"expected a mapping of names to numbers, not {type(metrics).__name__}.")
@@ -55,12 +55,13 @@ class TrainingMethods:
 
     @handle_internal_errors
     def log_event_files(self, path: str | os.PathLike[str], *, prefix: str = "") -> None:
-        """Log the scalars of TensorBoard event files, with their own steps and times; a point counts once.
+        """Log the scalars of TensorBoard event files, with their own steps and times.
+
+        A data point that is found more than once is logged once. Reading event files imports TensorFlow.
 
         Args:
-            path: An event file, or a folder: of a folder within it the names have its name before them, as
-                ``train/epoch_loss``. Reading takes TensorFlow, which is imported for it.
-            prefix: What stands before all names.
+            path: An event file or a folder. The name of a subfolder is a prefix, as in ``train/epoch_loss``.
+            prefix: Text to put before all names; by default none.
         """
         records = folder_metrics(Path(path))
         self._recorder.metrics.log_found(
@@ -70,40 +71,41 @@ class TrainingMethods:
 
     @never_raises(iter, ())
     def steps(self, n: int | None = None, *, every: float = 1.0) -> Iterator[int]:
-        """The numbers of the next ``n`` steps of a training loop; logs how fast it goes.
+        """Yield the numbers of the next ``n`` steps of a training loop, and log its speed.
 
-        They go on from loop to loop: two loops of ten are steps 0 to 19. While the loop runs, and when it is
-        through, ``steps_per_second`` (since it was last logged) and ``seconds_left`` (at the pace
-        since the first step) are logged.
+        The numbers continue from loop to loop: two loops of ten are steps 0 to 19. During the loop and at its
+        end, two metrics are logged: ``steps_per_second`` (since it was last logged) and ``seconds_left`` (at
+        the average speed since the first step).
 
         Args:
-            n: How many; ``None`` for no end, and no time left. For what is no number there is a warning, and
-                no step.
-            every: Seconds between two points.
+            n: Number of steps; ``None`` for an endless loop, without ``seconds_left``. Any other value that
+                is not a number causes a warning, and no step.
+            every: Seconds between two data points; by default 1.
         """
         endless = n is None or n == math.inf
         try:
             seconds = float(every)
-        except Exception as error:  # noqa: BLE001 - how often it is logged ends no training
+        except Exception as error:  # noqa: BLE001 - a wrong interval may not end the training
             warn(
                 f"run {self._recorder.name!r}: steps() logs every second, not every={every!r}: "
                 f"{describe_error(error)}"
             )
             seconds = 1.0
-        return self._steps(None if endless else int(n), seconds)  # type: ignore[arg-type] # then it is no None
+        return self._steps(None if endless else int(n), seconds)  # type: ignore[arg-type] # n is not None here
 
     def _steps(self, n: int | None, every: float) -> Iterator[int]:
-        pace = Throughput(n)
-        while n is None or pace.done < n:
+        throughput = Throughput(n)
+        while n is None or throughput.done < n:
             step, self._step = self._step, self._step + 1
             yield step
-            pace.advance(1)
-            if (pace.done == n or pace.elapsed(every)) and self._recorder.status == "RUNNING":
-                self.log_metrics(pace.metrics("steps_per_second"), step=self._step - 1)
+            throughput.advance(1)
+            if (throughput.done == n or throughput.elapsed(every)) and self._recorder.status == "RUNNING":
+                self.log_metrics(throughput.metrics("steps_per_second"), step=self._step - 1)
 
 
-# What a loop calls at every step. It is what harmless() does, spelled out: to pass any arguments on costs a
-# tenth of the time of a call. Whoever names the first arguments, or makes a mistake, goes the long way.
+# Fast versions of log_metric() and log_metrics(), which a loop calls at every step. They inline
+# handle_internal_errors(), because passing on arbitrary arguments takes a tenth of the time of a call. Calls
+# with the first arguments as keywords, and wrong calls, take the slow path.
 
 
 def _log_metric(
@@ -123,7 +125,7 @@ def _log_metric(
     if recorder.ready or check_open(recorder, "log_metric"):
         try:
             recorder.metrics.log({name: value}, step, timestamp)
-        except Exception as error:  # noqa: BLE001 - see harmless()
+        except Exception as error:  # noqa: BLE001 - see handle_internal_errors()
             warn_or_reraise(recorder, _log_metric, error)
 
 
@@ -143,7 +145,7 @@ def _log_metrics(
     if recorder.ready or check_open(recorder, "log_metrics"):
         try:
             recorder.metrics.log(metrics, step, timestamp)
-        except Exception as error:  # noqa: BLE001 - see harmless()
+        except Exception as error:  # noqa: BLE001 - see handle_internal_errors()
             warn_or_reraise(recorder, _log_metrics, error)
 
 

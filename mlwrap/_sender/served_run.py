@@ -295,7 +295,6 @@ class ServedRun:
 
 
 def _progress(folder: RunFolder) -> Progress:
-    try:
+    with contextlib.suppress(JournalError, OSError):
         return folder.progress()
-    except (JournalError, OSError):
-        return Progress()
+    return Progress()

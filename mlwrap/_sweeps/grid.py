@@ -29,10 +29,10 @@ def expand_grid(points: SweepInput, function: Callable[..., Any], name: str) -> 
     """
     trials = _trials_of_grid(points, name) if isinstance(points, Mapping) else _listed_trials(points, name)
     if not trials:
-        raise OptionError(f"{name}.sweep() got no points at all. Give it a grid, as {{'units': [8, 16]}}.")
+        raise OptionError(f"{name}.sweep() got no trials at all. Give it a grid, as {{'units': [8, 16]}}.")
     parameters = inspect.signature(function).parameters
     for number, trial in enumerate(trials):
-        _check_trial(trial, parameters, name, f"point {number}")
+        _check_trial(trial, parameters, name, f"trial {number}")
     return trials
 
 
@@ -58,7 +58,7 @@ def _trials_of_grid(grid: Mapping[str, Iterable[Any]], name: str) -> list[dict[s
                 f"{{{parameter!r}: [value]}}."
             ) from None
         if not values[parameter]:
-            raise OptionError(f"{name}.sweep() got an empty list of values for {parameter!r}, so no points.")
+            raise OptionError(f"{name}.sweep() got an empty list of values for {parameter!r}, so no trials.")
     if not values:
         return []
     return [dict(zip(values, trial, strict=True)) for trial in itertools.product(*values.values())]
@@ -72,7 +72,7 @@ def _listed_trials(points: Iterable[Mapping[str, Any]], name: str) -> list[dict[
         raise OptionError(f"{name}.sweep() got {_type_name(points)}: {expected}.") from None
     for trial in trials:
         if not isinstance(trial, Mapping):
-            raise OptionError(f"{name}.sweep() got {_type_name(trial)} for a point: {expected}.")
+            raise OptionError(f"{name}.sweep() got {_type_name(trial)} for a trial: {expected}.")
     return [dict(trial) for trial in trials]
 
 

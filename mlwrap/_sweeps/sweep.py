@@ -32,7 +32,7 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
 from mlwrap._spool.sweep_trials import FinishedTrial, waiting_trials
 from mlwrap._sweeps.grid import SweepInput, expand_grid, values_by_parameter
-from mlwrap._sweeps.table import SweepPoint, SweepTable
+from mlwrap._sweeps.table import SweepTrial, SweepTable
 from mlwrap._sweeps.worker import SweepWorker
 from mlwrap.config import EffectiveSettings, Settings
 from mlwrap.errors import DeliveryError, JournalError, OptionError, describe_error, warn
@@ -69,11 +69,11 @@ def sweep(target: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume
     texts = [target.arguments.capture(target.instance, (), trial, Redactor()).values for trial in trials]
     digests = _digests(target, texts)
     sweep_id, finished = _finished_before(resume, chosen)
-    rows: dict[int, SweepPoint] = {}
+    rows: dict[int, SweepTrial] = {}
     for number, digest in enumerate(digests):
         if earlier_runs := finished.get(digest):
             key, run_id, metrics = earlier_runs.pop(0)
-            rows[number] = SweepPoint(trials[number], metrics, "FINISHED", run_id, key or None, None)
+            rows[number] = SweepTrial(trials[number], metrics, "FINISHED", run_id, key or None, None)
     context = RunContext(
         f"{target.name} sweep",
         chosen,
@@ -95,7 +95,7 @@ def sweep(target: SweepTarget, points: SweepInput, *, n_jobs: int | None, resume
                 print_line(f"{_trial_line(row, texts[number])}  (in an earlier sweep)")
             try:
                 for number, outcome in _outcomes(parallel, worker, todo):
-                    rows[number] = SweepPoint(trials[number], *outcome)
+                    rows[number] = SweepTrial(trials[number], *outcome)
                     print_line(_trial_line(rows[number], texts[number]))
             except BaseException:  # including Ctrl-C
                 _warn_how_to_resume(run, len(rows), len(trials))
@@ -238,7 +238,7 @@ def _report_progress(chosen: Settings, name: str, total: int) -> Iterator[Callab
             yield print_line
 
 
-def _trial_line(row: SweepPoint, texts: Mapping[str, str]) -> str:
+def _trial_line(row: SweepTrial, texts: Mapping[str, str]) -> str:
     """Format a finished trial; its arguments are shown as logged, so without secrets."""
     params = ", ".join(f"{name}={texts[name][:20]}" for name in row.params if name in texts)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
@@ -248,6 +248,6 @@ def _trial_line(row: SweepPoint, texts: Mapping[str, str]) -> str:
 def _warn_how_to_resume(run: Run, done: int, total: int) -> None:
     if run.recorded:
         warn(
-            f"the sweep {run.name!r} ends with {done} of {total} points done. To run the others, sweep again "
+            f"the sweep {run.name!r} ends with {done} of {total} trials done. To run the others, sweep again "
             f"with resume={run.key!r}."
         )

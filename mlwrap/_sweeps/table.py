@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 
-class SweepPoint(NamedTuple):
+class SweepTrial(NamedTuple):
     """One trial of a sweep and its outcome.
 
     Attributes:
@@ -26,7 +26,7 @@ class SweepPoint(NamedTuple):
     error: str | None
 
 
-class SweepTable(Sequence[SweepPoint]):
+class SweepTable(Sequence[SweepTrial]):
     """The trials of a sweep, in the order in which they were given.
 
     Attributes:
@@ -34,26 +34,26 @@ class SweepTable(Sequence[SweepPoint]):
         key: mlwrap's id of that run; ``None`` if nothing was recorded.
     """
 
-    def __init__(self, points: Sequence[SweepPoint], *, run_id: str | None, key: str | None) -> None:
-        self._points = tuple(points)
+    def __init__(self, trials: Sequence[SweepTrial], *, run_id: str | None, key: str | None) -> None:
+        self._trials = tuple(trials)
         self.run_id = run_id
         self.key = key
 
     @overload
-    def __getitem__(self, index: int) -> SweepPoint: ...
+    def __getitem__(self, index: int) -> SweepTrial: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[SweepPoint]: ...
+    def __getitem__(self, index: slice) -> Sequence[SweepTrial]: ...
 
-    def __getitem__(self, index: int | slice) -> SweepPoint | Sequence[SweepPoint]:
-        return self._points[index]
+    def __getitem__(self, index: int | slice) -> SweepTrial | Sequence[SweepTrial]:
+        return self._trials[index]
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self._trials)
 
     def __repr__(self) -> str:
         finished = sum(trial.status == "FINISHED" for trial in self)
-        return f"<SweepTable of {len(self)} points, {finished} FINISHED, run {self.run_id or self.key}>"
+        return f"<SweepTable of {len(self)} trials, {finished} FINISHED, run {self.run_id or self.key}>"
 
     def frame(self) -> Any:
         """Return the table as a pandas frame.

@@ -28,7 +28,7 @@ class SweepWorker:
         self._parent = parent
 
     def __call__(self, number: int, point: Mapping[str, Any], digest: str) -> tuple[int, tuple[Any, ...]]:
-        """Run one trial; return its number and the :class:`SweepPoint` fields that follow ``params``."""
+        """Run one trial; return its number and the :class:`SweepTrial` fields that follow ``params``."""
         import asyncio  # noqa: PLC0415 - its CancelledError is not an Exception
 
         reader = _OutcomeReader()

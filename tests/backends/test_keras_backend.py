@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from mlwrap import load_model, model_run, tracked_training
+from mlwrap._run.run import recorder_of
 from mlwrap._savers.keras import snapshot
 from mlwrap._savers.keras.optimizers import name_publicly
 from mlwrap.errors import LoadError
 from mlwrap.keras import MetricsCallback
 from mlwrap.testing import capture_runs
 from tests.snapshots import hashes, saved
+from tests.spools import folder_of
 
 if importlib.util.find_spec("tensorflow") is not None:
     pytest.skip(".venv-jax and .venv-torch run these; here is TensorFlow", allow_module_level=True)
@@ -350,8 +352,8 @@ def test_what_is_saved_while_it_trains_is_what_was(
     with model_run("r", delivery="off") as run:
         callbacks = [Keep(), MetricsCallback(checkpoint_every=1)]
         model.fit(X, Y, batch_size=2, epochs=2, verbose=0, callbacks=callbacks)
-    logged = run._recorder.models.logged
+    logged = recorder_of(run).models.logged
     assert [made.status for made in logged.values()] == ["STAGED", "STAGED"]
-    folder = run._recorder.journal.folder.path
+    folder = folder_of(run).path
     assert [hashes(folder / staged / "data/model.unzipped") for staged in logged] == expected
     assert expected[0] != expected[1]

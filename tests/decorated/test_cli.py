@@ -11,7 +11,7 @@ import mlwrap
 from mlwrap import model_run
 from mlwrap._cli.commands import cli
 from mlwrap._process import shutdown
-from mlwrap._run.run import current
+from mlwrap._run.run import current, recorder_of
 from tests.spools import waiting_in
 
 
@@ -61,14 +61,15 @@ def test_sync_says_what_it_could_not_deliver_and_why(command, runs, spool: Path)
 def test_sync_closes_the_run_of_a_dead_process(command, runs, spool: Path):
     """KILLED, with what it had logged."""
     context = model_run("dead", delivery="off")
-    context.__enter__().log_metric("loss", 0.5)
-    context._recorder.journal.release()  # as the kernel does for a process that dies
+    run = context.__enter__()
+    run.log_metric("loss", 0.5)
+    recorder_of(run).journal.release()  # as the kernel does for a process that dies
     shutdown.unlisten(context)
     current.set(None)
     assert command("sync")[0] == 0
-    run = runs()["dead"]
-    assert run.info.status == "KILLED"
-    assert run.data.metrics == {"loss": 0.5}
+    delivered = runs()["dead"]
+    assert delivered.info.status == "KILLED"
+    assert delivered.data.metrics == {"loss": 0.5}
     assert waiting_in(spool) == []
 
 

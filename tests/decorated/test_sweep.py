@@ -206,7 +206,7 @@ def test_ctrl_c_ends_the_sweep(all_runs):
         if units == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(MlwrapWarning, match="1 of 3 points done"), pytest.raises(KeyboardInterrupt):
+    with pytest.warns(MlwrapWarning, match="1 of 3 trials done"), pytest.raises(KeyboardInterrupt):
         train.sweep({"units": [1, 2, 3]})
     assert [(run.info.run_name, run.info.status) for run in all_runs()] == [
         ("train sweep", "KILLED"),
@@ -344,17 +344,17 @@ def test_a_name_that_is_no_sweep(store):
 @pytest.mark.parametrize(
     ("points", "options", "told"),
     [
-        ({}, {}, "no points at all"),
-        ([], {}, "no points at all"),
+        ({}, {}, "no trials at all"),
+        ([], {}, "no trials at all"),
         ({"units": []}, {}, "empty list of values for 'units'"),
         ({"units": 8}, {}, r"got a value of type int for 'units': expected a list"),
         ({"units": "abc"}, {}, r"got a value of type str for 'units'"),
-        ({"unit": [8]}, {}, r"point 0: train\(\) has no parameter 'unit'.*It has: x, units, rate"),
-        ([{"x": 1}, {"x": 1, "lr": 2}], {}, r"point 1: train\(\) has no parameter 'lr'"),
+        ({"unit": [8]}, {}, r"trial 0: train\(\) has no parameter 'unit'.*It has: x, units, rate"),
+        ([{"x": 1}, {"x": 1, "lr": 2}], {}, r"trial 1: train\(\) has no parameter 'lr'"),
         ([{"x": 1, 3: 2}], {}, "has no parameter 3"),
-        ({"units": [8]}, {}, r"point 0: train\(\) needs 'x' too"),
+        ({"units": [8]}, {}, r"trial 0: train\(\) needs 'x' too"),
         (8, {}, "got a value of type int: expected a grid"),
-        ([8], {}, "got a value of type int for a point"),
+        ([8], {}, "got a value of type int for a trial"),
         ({"x": [8]}, {"n_jobs": 0}, "n_jobs=0"),
         ({"x": [8]}, {"n_jobs": "two"}, "n_jobs='two'"),
         ({"x": [8]}, {"resume": 3}, "resume=3"),
@@ -417,7 +417,7 @@ def test_a_disabled_sweep_runs_every_point(spool):
 
 
 def test_it_is_told_how_far_it_is(store, monkeypatch, capsys):
-    """A line for each point, without secrets."""
+    """A line for each trial, without secrets."""
     monkeypatch.delenv("MLWRAP_QUIET")
 
     @tracked_training

@@ -16,11 +16,13 @@ from mlwrap._delivery.deliver import deliver
 from mlwrap._journal.progress import Progress
 from mlwrap._recording.sender_link import ADDRESS
 from mlwrap._run import flush
+from mlwrap._run.run import recorder_of
 from mlwrap._spool.delivered_runs import note_delivered
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import MlwrapWarning
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import senders
+from tests.spools import folder_of
 
 MANY = 40
 AWAY = "http://127.0.0.1:9"
@@ -188,8 +190,8 @@ def test_a_run_that_another_process_has_delivered_is_known(runs, monkeypatch: py
     """There is nothing to wait for, whoever it was; and what MLflow calls it is known from the spool."""
     with model_run("r", delivery="off") as run:
         pass
-    monkeypatch.setattr(run._recorder, "offline", False)
-    deliver(RunFolder(run._recorder.journal.folder.path))
+    monkeypatch.setattr(recorder_of(run), "offline", False)
+    deliver(folder_of(run))
     assert run.wait() is True
     assert run.run_id == runs()["r"].info.run_id
 
@@ -199,7 +201,7 @@ def test_a_run_folder_that_is_gone_is_not_delivered():
     """It is said once, at the first call that notices; waiting never says that all is well."""
     with model_run("r", tracking_uri=AWAY) as run:
         pass
-    run._recorder.journal.folder.remove()
+    folder_of(run).remove()
     with pytest.warns(MlwrapWarning, match="was removed: what MLflow does not have of it is lost"):
         assert run.wait() is False
     assert run.wait() is False
@@ -211,7 +213,7 @@ def test_runs_that_are_lost_are_named_at_the_end_of_the_process():
     """Nobody has waited for them; the end of the process does not take them for delivered."""
     with model_run("r", tracking_uri=AWAY, deadline=0.5) as run:
         pass
-    run._recorder.journal.folder.remove()
+    folder_of(run).remove()
     with pytest.warns(MlwrapWarning, match="run 'r': its run folder .* was removed"):
         flush._wait_for_pending()
     assert flush._pending == {}

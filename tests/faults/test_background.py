@@ -16,12 +16,14 @@ import pytest
 
 import mlwrap
 from mlwrap._recording.background_save import BackgroundSaver
+from mlwrap._run.run import recorder_of
 from mlwrap._savers import registry
 from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import until
 from tests.faults.test_kills import statuses
 from tests.faults.weights import Held, HeldSaver, Weights, WeightsSaver
+from tests.spools import folder_of
 
 ROOT = Path(__file__).parents[2]
 CHILD = f"""
@@ -59,7 +61,7 @@ def test_a_save_that_fails_is_told_once_by_the_next_call(saver: HeldSaver):
     saver.go.release(2)
     with capture_runs() as runs, mlwrap.model_run("r") as run:
         failed = run.log_model(Held(-1), background=True)
-        run._recorder.models.wait()
+        recorder_of(run).models.wait()
         with pytest.warns(MlwrapWarning, match="'held' could not be saved: .* no room for it") as said:
             run.log_metric("loss", 1.0)
         run.log_metric("loss", 1.0)
@@ -83,7 +85,7 @@ def test_a_save_that_fails_is_told_at_the_end(saver: HeldSaver):
         run.log_model(Held(-1), background=True)
     assert len(said) == 1
     assert (run.status, run.models[0].status) == ("FINISHED", "FAILED")
-    assert not list(run._recorder.journal.folder.path.glob("staged/*"))
+    assert not list(folder_of(run).path.glob("staged/*"))
 
 
 def test_strict_is_told_once_by_the_next_call(saver: HeldSaver):
@@ -92,7 +94,7 @@ def test_strict_is_told_once_by_the_next_call(saver: HeldSaver):
     model = Held(-1)
     with mlwrap.model_run("r", delivery="off", strict=True) as run:
         run.log_model(model, background=True)
-        run._recorder.models.wait()
+        recorder_of(run).models.wait()
         with pytest.raises(SaveError, match="run 'r': the model 'held' could not be saved") as told:
             run.log_metric("loss", 1.0)
         run.log_metric("loss", 1.0)
@@ -160,7 +162,7 @@ def test_a_task_that_is_cancelled_while_a_save_is_waited_for(saver: HeldSaver):
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(both())
     assert (runs[0].status, runs[0].models[0].status) == ("KILLED", "FAILED")
-    runs[0]._recorder.models.wait()
+    recorder_of(runs[0]).models.wait()
 
 
 # Row 58.
@@ -314,7 +316,7 @@ def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: p
     interrupts.join()
     assert (runs[0].status, run.models[0].status) == ("KILLED", "FAILED")
     saver.go.release()
-    real(run._recorder.models._background)
+    real(recorder_of(run).models._background)
 
 
 # Row 59.
@@ -348,9 +350,9 @@ assert bytes_ > 100e6
 def test_a_save_streams(python, store: str):
     """Beside the model there is little; if the training goes on, what was and what is."""
     done = python(
-        "import mlwrap, sys\n" + MEMORY + "def log(background):\n"
+        "import mlwrap, sys\nfrom mlwrap._run.run import recorder_of\n" + MEMORY + "def log(background):\n"
         "    run.log_model(model, background=background)\n"
-        "    run._recorder.models.wait()\n"
+        "    recorder_of(run).models.wait()\n"
         "with mlwrap.model_run('r', delivery='off') as run:\n"
         "    run.log_model(model)\n"
         "    fit(MetricsCallback(checkpoint_every=1))\n"

@@ -21,11 +21,10 @@ from mlwrap import model_run
 from mlwrap._delivery.deliver import deliver
 from mlwrap._journal.records import RunStarted
 from mlwrap._spool.open_run import open_run
-from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.sender_sockets import connect_socket
 from mlwrap.errors import MlwrapWarning
 from tests.faults.conftest import senders, until
-from tests.spools import waiting_in
+from tests.spools import folder_of, waiting_in
 from tests.users import as_nobody, give_away, let_through, needs_root
 
 AWAY = "http://127.0.0.1:9"
@@ -165,16 +164,16 @@ def test_a_child_does_not_wait_for_its_parents_delivery(store: str):
     with model_run("outer", delivery="off") as outer:
         with model_run("inner", delivery="off") as inner:
             inner.log_metric("loss", 0.5)
-        child = RunFolder(inner._recorder.journal.folder.path)
-        with outer._recorder.journal.folder.delivery_lease():
+        child = folder_of(inner)
+        with folder_of(outer).delivery_lease():
             deliver(child)
         assert "mlflow.parentRunId" not in runs()["inner"].data.tags
     assert set(runs()) == {"inner"}
     with model_run("outer2", delivery="off") as outer:
         with model_run("inner2", delivery="off") as inner:
             inner.log_metric("loss", 0.5)
-            folder = RunFolder(inner._recorder.journal.folder.path)
-            with outer._recorder.journal.folder.delivery_lease():
+            folder = folder_of(inner)
+            with folder_of(outer).delivery_lease():
                 deliver(folder)
         deliver(folder)
     found = runs()
@@ -198,7 +197,7 @@ def test_a_run_folder_that_is_removed_is_said_at_the_next_call(store: str, spool
     """Row 72. While the run is open, without a sender; its end promises no sync, and is not delivered."""
     with pytest.warns(MlwrapWarning) as warned, model_run("r") as run:
         run.log_metric("loss", 0.5)
-        run._recorder.journal.folder.remove()
+        folder_of(run).remove()
         until(lambda: run.log_metric("loss", 0.5) or warned.list)
     assert [str(warning.message) for warning in warned] == [
         f"run 'r': its run folder {spool / run.key} was removed: what MLflow does not have of it is lost."
@@ -211,7 +210,7 @@ def test_the_report_of_a_run_that_is_lost_promises_nothing(
 ):
     """Row 72. Neither that it waits, nor that a command would deliver it."""
     with pytest.warns(MlwrapWarning, match="was removed"), model_run("r", quiet=False) as run:
-        run._recorder.journal.folder.remove()
+        folder_of(run).remove()
     err = capfd.readouterr().err
     assert "mlwrap sync" not in err
     assert f"its run folder {spool / run.key} was removed" in err
@@ -242,7 +241,7 @@ def test_progress_that_is_lost_is_rebuilt(store: str, spool: Path, damage: str, 
     with model_run("r", delivery="off") as run:
         run.log_metric("loss", 0.5, step=0)
         if delivered:
-            deliver(RunFolder(run._recorder.journal.folder.path))
+            deliver(folder_of(run))
         run.log_metric("loss", 0.25, step=1)
     file = spool / run.key / "delivered.json"
     text = file.read_bytes() if delivered else b""
@@ -263,7 +262,7 @@ def test_progress_that_is_lost_is_rebuilt(store: str, spool: Path, damage: str, 
 def test_an_open_run_whose_progress_is_lost_makes_no_second_run(store: str):
     """Row 73. Whoever delivers it next looks for it first."""
     with model_run("r") as run:
-        folder = RunFolder(run._recorder.journal.folder.path)
+        folder = folder_of(run)
         for step, text in enumerate((None, b"", bytes(50))):
             run.log_metric("loss", 0.5, step=step)
             deliver(folder)

@@ -21,6 +21,7 @@ from mlflow.entities import LoggedModel, Run
 import mlwrap
 from mlwrap._journal.writer import MAX_WAITING_RECORDS
 from mlwrap._mlflow.client import Client
+from mlwrap._run.run import recorder_of
 from mlwrap.errors import MlwrapWarning, SaveError, SpoolError
 from tests.faults.weights import Weights, register
 from tests.spools import waiting_in
@@ -164,7 +165,7 @@ def test_a_disk_with_errors_ends_no_training(monkeypatch: pytest.MonkeyPatch, st
     real, calls = os.write, []
     with warnings.catch_warnings(record=True) as said, mlwrap.model_run("r") as run:
         warnings.simplefilter("always", MlwrapWarning)
-        journal = run._recorder.journal._writer._descriptor
+        journal = recorder_of(run).journal._writer._descriptor
 
         def bad(descriptor: int, data: bytes) -> int:
             if descriptor == journal:

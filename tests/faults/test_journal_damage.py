@@ -130,12 +130,12 @@ with mlwrap.model_run("r", delivery={delivery!r}) as run:
     for step in range(3000):
         run.log_metric("loss", step / 7, step=step)
     # What delivers in this process is not limited by what the training was.
-    end = run._recorder.journal.end
+    end = recorder_of(run).journal.end
     def unlimited(last):
         lost = end(last)
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         return lost
-    run._recorder.journal.end = unlimited
+    recorder_of(run).journal.end = unlimited
 print(run.status)
 """
 
@@ -171,7 +171,7 @@ with mlwrap.model_run("r") as run:
     run.log_metric("loss", 0.0, step=0)
     os.system("echo noise; echo noise >&2; head -c 100")
     run.log_metric("loss", 1.0, step=1)
-    journal = run._recorder.journal.folder.journal.read_bytes()
+    journal = folder_of(run).journal.read_bytes()
     held = [n for n in range(3) if os.path.exists(f"/proc/self/fd/{n}")]
     with open("seen.json", "w") as file:
         import json

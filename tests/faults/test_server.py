@@ -27,11 +27,13 @@ from mlwrap._delivery.sync import Synced
 from mlwrap._journal.records import Metrics, Saved
 from mlwrap._mlflow import experiments
 from mlwrap._mlflow.model_files.files import digest
+from mlwrap._run.run import recorder_of
 from mlwrap.errors import MlwrapWarning
 from tests.faults import proxy as how
 from tests.faults.conftest import until
 from tests.faults.proxy import Asked, Proxy
 from tests.faults.servers import Server, free_port
+from tests.spools import folder_of
 
 PARAMS = {"units": 64, "text": "grüße 😀", "long": "x" * 7000}
 STEPS = 30
@@ -415,9 +417,9 @@ def test_one_bad_key_in_a_batch(proxy: Proxy, on_sqlite: Server):
         for step in range(400):
             run.log_metric("loss", step, step=step)
         for step in (2**63, 2**64 - 1):  # more than a step can be, past the door
-            run._recorder.append(Metrics.of({"much": 1.0}, step=step, time=1))
+            recorder_of(run).append(Metrics.of({"much": 1.0}, step=step, time=1))
         for name in ("bad#key", "../x"):  # past the door that would rename them
-            run._recorder.append(Metrics.of({name: 1.0}, step=0, time=1))
+            recorder_of(run).append(Metrics.of({name: 1.0}, step=0, time=1))
         for step in range(400, 800):
             run.log_metric("loss", step, step=step)
     assert synced() == [None]
@@ -433,7 +435,7 @@ def test_one_bad_key_in_a_batch(proxy: Proxy, on_sqlite: Server):
 def test_a_parameter_that_somebody_else_has_set(proxy: Proxy, on_sqlite: Server):
     """Row 29. MLflow does not change it: the other parameters arrive, and it is named."""
     with mlwrap.model_run(tracking_uri=proxy.uri, delivery="off") as run:
-        run_id = deliver(run._recorder.journal.folder).run_id
+        run_id = deliver(folder_of(run)).run_id
         MlflowClient(on_sqlite.uri).log_param(run_id, "units", "32")
         run.log_params({"units": 64, "rate": 0.1})
     assert synced() == [None]
@@ -511,10 +513,10 @@ def test_a_run_that_somebody_else_has_finished(proxy: Proxy, on_sqlite: Server):
     context = mlwrap.model_run(tracking_uri=proxy.uri, delivery="off")
     with pytest.raises(ZeroDivisionError), context as run:
         run.log_metric("loss", 1.0, step=0)
-        run_id = deliver(run._recorder.journal.folder).run_id
+        run_id = deliver(folder_of(run)).run_id
         client.set_terminated(run_id, "FINISHED")
         run.log_metric("loss", 2.0, step=1)
-        deliver(run._recorder.journal.folder)
+        deliver(folder_of(run))
         seen.append(client.get_run(run_id).info.status)
         raise ZeroDivisionError
     assert synced() == [None]

@@ -11,12 +11,14 @@ import pytest
 
 from mlwrap import model_run
 from mlwrap._journal.records import Zip
+from mlwrap._run.run import recorder_of
 from mlwrap._savers.keras.model import KerasSaver
 from mlwrap._savers.keras.snapshot import Snapshot, take_snapshot
 from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.keras import MetricsCallback
 from mlwrap.savers import SaveOptions
 from tests.snapshots import hashes, saved
+from tests.spools import folder_of
 
 if not hasattr(keras, "StatelessScope"):
     pytest.skip("Keras 2 has no scope in which variables have other values", allow_module_level=True)
@@ -135,9 +137,9 @@ def test_a_fit_goes_on_while_checkpoints_are_saved(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Snapshot, "write_folder", late)
     with model_run("r", delivery="off") as run:
         fit(dense(optimizer="adam"), 2, Keep(), MetricsCallback(checkpoint_every=1))
-    logged = run._recorder.models.logged
+    logged = recorder_of(run).models.logged
     assert [model.status for model in logged.values()] == ["STAGED", "STAGED"]
-    folder = run._recorder.journal.folder.path
+    folder = folder_of(run).path
     assert [hashes(folder / staged / "data/model.unzipped") for staged in logged] == expected
     assert expected[0] != expected[1]
 

@@ -17,6 +17,7 @@ import pytest
 
 from mlwrap import load_model, model_run, savers, tracked_training
 from mlwrap._fit.best import BestTracker
+from mlwrap._run.run import recorder_of
 from mlwrap._savers import registry
 from mlwrap._savers.keras import snapshot
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
@@ -489,7 +490,7 @@ def test_a_checkpoint_that_can_not_be_saved(model, monkeypatch: pytest.MonkeyPat
 def test_what_breaks_in_it_ends_no_training(model, monkeypatch: pytest.MonkeyPatch):
     """It is said once."""
     with capture_runs(), model_run("r") as run:
-        monkeypatch.setattr(run._recorder.metrics, "write", lambda record: 1 / 0)
+        monkeypatch.setattr(recorder_of(run).metrics, "write", lambda record: 1 / 0)
         with pytest.warns(MlwrapWarning, match="on_epoch_end.. of MetricsCallback failed") as said:
             assert len(fit(model, MetricsCallback()).epoch) == 2
     assert len(said) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlwrap import model_run, tracked_training
+from mlwrap._run.run import recorder_of
 from mlwrap.errors import MlwrapWarning, OptionError
 from mlwrap.testing import capture_runs
 
@@ -142,7 +143,7 @@ def test_what_is_not_there(estimator):
 def test_what_breaks_in_it_ends_no_training(estimator, monkeypatch: pytest.MonkeyPatch):
     """It is said once."""
     with capture_runs(), model_run("r") as run:
-        monkeypatch.setattr(run._recorder.metrics, "write", lambda record: 1 / 0)
+        monkeypatch.setattr(recorder_of(run).metrics, "write", lambda record: 1 / 0)
         with pytest.warns(MlwrapWarning, match="MetricsHook failed and logs no more"):
             estimator.train(data, hooks=[MetricsHook(every=1)], max_steps=3)
     assert estimator.get_variable_value("global_step") == 3

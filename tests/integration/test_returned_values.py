@@ -16,6 +16,7 @@ from PIL import Image
 
 from mlwrap import load_model, model_run, tracked_training
 from mlwrap.errors import MlwrapWarning, SaveError
+from tests.spools import folder_of
 
 tf = pytest.importorskip("tensorflow")
 keras = tf.keras
@@ -160,7 +161,7 @@ def test_what_was_there_before_is_only_text(store: str, tmp_path: Path):
     """Settings that are returned along: a folder of data, a file of keys."""
     (tmp_path / "config.json").write_text("{}")
     with model_run("r") as run:
-        folder = run._recorder.journal.folder
+        folder = folder_of(run)
         later = folder.began() + 3600 * 10**9  # the files are from an hour before the run, as it were
         os.utime(folder.path / "writer.lock", ns=(later, later))
         run.record({"config": str(tmp_path / "config.json"), "data_dir": str(tmp_path)})

@@ -28,6 +28,7 @@ from mlwrap._delivery.dead_runs import mark_dead_run_killed
 from mlwrap._delivery.deliver import deliver
 from mlwrap._delivery.thinning import FILE
 from mlwrap._mlflow.client import Client
+from mlwrap._run.run import recorder_of
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import DeliveryError, JournalError, MlwrapWarning, Unreachable
 from tests.faults.weights import Weights, register
@@ -181,7 +182,7 @@ class Machine(RuleBasedStateMachine):
         """The writer is gone without a word; the kernel gives its lease back."""
         mlwrap._process.shutdown.unlisten(self.context)
         mlwrap._run.run.current.set(self.context._run.parent)
-        self.run._recorder.release()
+        recorder_of(self.run).release()
         self._gone("KILLED")
 
     def _gone(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""How do the numbers of one run get into its journal, in microseconds each?
+"""How are the metrics of one run written to its journal, in microseconds each?
 
 Never waits for a device: a tensor that is not ready is written later.
 """

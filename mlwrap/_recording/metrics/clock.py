@@ -1,4 +1,4 @@
-"""The times of a run's points."""
+"""``Clock``: timestamps for the data points of a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from time import time_ns
 
 
 class Clock:
-    """The times of a run's points, in the order in which they were logged, whatever the machine's clock does.
+    """Gives timestamps that follow the order of logging, even if the machine's clock is set back.
 
-    MLflow knows a point by its name, step, time and value, and takes the latest one of the highest step for
+    MLflow identifies a data point by its name, step, time and value. The latest point of the highest step is
     the metric's value.
     """
 
@@ -16,9 +16,12 @@ class Clock:
         self._time = self._step = -1
 
     def time(self, step: int) -> int:
-        """Milliseconds for a point of ``step``: not before the last, and after it if the step is not."""
+        """Return the time for a point of ``step``, in milliseconds since the epoch.
+
+        It is never before the previous time, and it is after that unless the step has increased.
+        """
         time = time_ns() // 1_000_000
-        # From here on nothing is called, so that no other thread and no signal's handler comes in between. A
+        # The lines below call nothing, so that no other thread and no signal handler can interrupt them. A
         # lock would take a twentieth of the time of a call to log_metrics.
         if time <= self._time:
             time = self._time if step > self._step else self._time + 1

@@ -1,8 +1,6 @@
-"""What a training logs at its steps: names, numbers, a step and a time. Made for microseconds.
+"""Log metrics at the steps of a training, in a few microseconds per call.
 
-A number is written at once. A tensor that its device is still busy with waits, for to ask for it would make
-the training wait: it is written when a later call finds it ready or more than a second old, or at the
-run's end.
+A number is written at once. A tensor that is not ready yet is kept for a later call; reading it would block.
 """
 
 from __future__ import annotations
@@ -26,23 +24,23 @@ from mlwrap._recording.run_log import RunLog
 from mlwrap.config import Nonfinite
 from mlwrap.errors import Diverged, describe_error
 
-_MAX_PENDING_SECONDS = 1.0  # seconds that a tensor may wait
-_MAX_RECENT = 5_000  # calls with the same names, to know again what is found afterwards
+_MAX_PENDING_SECONDS = 1.0  # after which a call writes a tensor that is not ready; the run's end writes all
+_MAX_RECENT = 5_000  # records of one stream, to recognize points that a history contains, too
 _MAX_STREAMS = 256  # sets of names; a training logs the same few at every step
-_MAX_STEP = 2**63 - 1  # step, in MLflow's database
-_number_types: set[type] = {float, int, bool}  # and numpy's scalars, once they are met
+_MAX_STEP = 2**63 - 1  # the limit of MLflow's database
+_number_types: set[type] = {float, int, bool}  # numpy's scalar types are added when they first occur
 
 
 class _Stream:
-    """What is logged under one set of names.
+    """The metrics that are logged together under one set of names.
 
     Attributes:
-        raw_names: The names, as they came.
-        names: As MLflow takes them.
-        is_valid: Whether MLflow takes them as they came.
-        last: The highest step so far.
-        recent: The last records.
-        overlapping: All streams that share a name with this one, itself among them.
+        raw_names: The names, as the caller gave them.
+        names: The names, as MLflow accepts them.
+        is_valid: Whether MLflow accepts the caller's names unchanged.
+        last: The highest step so far; -1 before the first.
+        recent: The latest records, at most ``_MAX_RECENT``.
+        overlapping: All streams that share a name with this one, including itself.
     """
 
     __slots__ = ("is_valid", "last", "names", "overlapping", "raw_names", "recent")
@@ -71,12 +69,12 @@ class MetricLog:
 
     Args:
         run: The run.
-        nonfinite: How NaN and the infinities are treated: ``"tag"`` logs them and tags the run; ``"skip"``
-            leaves them out and tags it; ``"stop"`` logs them, tags the run and raises ``Diverged``.
+        nonfinite: How NaN and infinite values are handled: ``"tag"`` logs them and tags the run; ``"skip"``
+            omits them and tags the run; ``"stop"`` logs them, tags the run and raises ``Diverged``.
 
     Attributes:
         write: Writes a record.
-        step_offsets: The next step of what continues over several fits, by its name.
+        step_offsets: Step offsets that continue over several fits, by prefix.
     """
 
     def __init__(self, run: RunLog, nonfinite: Nonfinite) -> None:
@@ -87,7 +85,7 @@ class MetricLog:
         self._streams: dict[tuple[str, ...], _Stream] = {}
         self._last = _Stream(())
         self._pending: deque[_PendingTensors] = deque()
-        self._lock = threading.RLock()  # a signal's handler may come in the middle
+        self._lock = threading.RLock()  # reentrant, because a signal handler may log, too
         self._seen = SeenPoints()
         self._warned: set[str] = set()
         self.step_offsets: dict[str, int] = {}
@@ -95,24 +93,24 @@ class MetricLog:
     def log(
         self, values: Mapping[str, Any], step: Any = None, timestamp: Any = None, *, ordered: bool = True
     ) -> Metrics | None:
-        """Write the metrics of one step down; one that is no number costs no other.
+        """Write the metrics of one step; a value that is not a number is omitted with a warning.
 
         Args:
-            values: Name to a number, or what holds one.
-            step: ``None`` for the one after the highest of these names.
+            values: Name to number, or to an object that holds one number.
+            step: The step; ``None`` for the highest step of these names plus one.
             timestamp: Milliseconds since the epoch; ``None`` for now.
-            ordered: Whether a step that goes back is worth a word: not where threads log one after another.
+            ordered: Whether to warn if the step decreases; ``False`` if several threads log in turn.
 
         Returns:
-            What was written; ``None`` for nothing.
+            The written record; ``None`` if nothing was written.
 
         Raises:
-            Diverged: One is not finite, and that is to stop the training. It is written down.
+            Diverged: A value is not finite, and ``nonfinite`` is ``"stop"``. It is written before.
         """
         if self._pending:
             self.flush_pending(_MAX_PENDING_SECONDS)
         names, stream = tuple(values), self._last
-        if names != stream.raw_names:  # a training logs the same ones again and again
+        if names != stream.raw_names:  # rarely: a training logs the same names again and again
             stream = self._last = self._streams.get(names) or self._stream(names)
         if type(step) is int and stream.last < step <= _MAX_STEP:
             stream.last = step
@@ -126,9 +124,9 @@ class MetricLog:
                 total = sum(numbers.values())
                 break
             total += value
-        else:  # as nearly always
+        else:  # all values are floats: the usual case
             numbers = {**values} if stream.is_valid else dict(zip(stream.names, values.values(), strict=True))
-            if numbers and total - total == 0.0:  # finite: what _log() does, without the call
+            if numbers and total - total == 0.0:  # finite: same as _log(), without the call
                 record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
                 stream.recent.append(record)
                 self.write(record)
@@ -136,24 +134,24 @@ class MetricLog:
         return self._log(stream, numbers, total, step, time) if numbers else None
 
     def flush_pending(self, patience: float = 0.0) -> None:
-        """Write the tensors down that are ready, or have waited for longer than ``patience`` seconds."""
+        """Write the pending tensors that are ready, or have waited for longer than ``patience`` seconds."""
         with self._lock:
             while self._pending:
                 stream, values, step, when, since = first = self._pending[0]
                 if time.monotonic() - since < patience and not all(map(is_ready, values.values())):
                     return
                 numbers = self._resolved(values)
-                if self._pending and self._pending[0] is first:  # else a signal's handler wrote it
+                if self._pending and self._pending[0] is first:  # else a signal handler wrote it
                     self._pending.popleft()
                     if numbers:
                         self._log(stream, numbers, sum(numbers.values()), step, when)
 
     def log_found(self, records: Iterable[Metrics], prefix: str = "") -> None:
-        """Write metrics down that a model or a history remembers; a point that was met before counts once.
+        """Write metrics that were found in a model or a history, without points that are logged already.
 
         Args:
             records: The metrics.
-            prefix: What stands before the name of a metric that has another value at that step already.
+            prefix: Put before the name of a metric that has another value at that step already.
         """
         records = list(records)
         names = {to_mlflow_name(name) for record in records for name in record.values}
@@ -169,35 +167,35 @@ class MetricLog:
                 self.write(self._seen.noted(Metrics(values=fresh, step=record.step, time=record.time)))
 
     def newest(self) -> tuple[Metrics, ...]:
-        """The newest point of each metric so far; tensors of one call may be in several records."""
+        """Return the newest point of each metric so far; tensors of one call may be in several records."""
         recent = (list(stream.recent)[-100:] for stream in list(self._streams.values()))
         return newest(itertools.chain(self._seen.newest.values(), *recent))
 
     def _log(
         self, stream: _Stream, numbers: dict[str, float], total: float, step: int, time: int
     ) -> Metrics | None:
-        if math.isfinite(total):  # then each of them is
+        if math.isfinite(total):  # then all numbers are finite
             record = Metrics(values=numbers, step=step, time=time)  # type: ignore[arg-type] # floats are Numbers
             stream.recent.append(record)
             self.write(record)
             return record
-        spelled = Metrics.of(numbers, step=step, time=time).values
+        encoded = Metrics.of(numbers, step=step, time=time).values
         written = None
-        if values := self._apply_nonfinite_policy(spelled, step):
+        if values := self._apply_nonfinite_policy(encoded, step):
             written = Metrics(values=values, step=step, time=time)
             stream.recent.append(written)
             self.write(written)
-        if self._nonfinite == "stop" and (odd := first_nonfinite(spelled)):
+        if self._nonfinite == "stop" and (bad := first_nonfinite(encoded)):
             raise Diverged(
-                f"metric {odd!r} is {numbers[odd]} at step {step}, and nonfinite='stop' says that the "
+                f"metric {bad!r} is {numbers[bad]} at step {step}, and nonfinite='stop' says that the "
                 "training ends then. All points are logged."
             )
         return written
 
     def _apply_nonfinite_policy(self, values: dict[str, Number], step: int) -> dict[str, Number]:
-        """What is to be written of these; the first that is not finite is told the run's reader."""
-        odd = first_nonfinite(values)
-        if odd is None:
+        """Return the values to write, and tag the run with its first value that is not finite."""
+        nonfinite_name = first_nonfinite(values)
+        if nonfinite_name is None:
             return values
         if "nonfinite" not in self._warned:
             self._warned.add("nonfinite")
@@ -205,7 +203,7 @@ class MetricLog:
                 {
                     TagName.DIVERGED: "true",
                     TagName.FIRST_NONFINITE_STEP: step,
-                    TagName.FIRST_NONFINITE_METRIC: odd,
+                    TagName.FIRST_NONFINITE_METRIC: nonfinite_name,
                 }
             )
         if self._nonfinite != "skip":
@@ -213,28 +211,28 @@ class MetricLog:
         return {name: value for name, value in values.items() if not isinstance(value, str)}
 
     def _numbers(self, stream: _Stream, values: Mapping[str, Any], step: int, time: int) -> dict[str, float]:
-        """Values as the numbers that they are; those that are not ready wait."""
+        """Return the values as numbers; those that are not ready become pending."""
         if not _number_types.issuperset(map(type, values.values())):
             return self._ready(stream, values, step, time)
         try:
             return dict(zip(stream.names, map(float, values.values()), strict=True))
-        except OverflowError:  # of an integer that is larger than any float
+        except OverflowError:  # an integer is larger than any float
             return self._resolved(dict(zip(stream.names, values.values(), strict=True)))
 
     def _ready(self, stream: _Stream, values: Mapping[str, Any], step: int, time_: int) -> dict[str, float]:
-        """The numbers that are there; the others wait."""
-        there: dict[str, Any] = {}
-        waiting: dict[str, Any] = {}
+        """Return the numbers that are ready; the others become pending."""
+        ready: dict[str, Any] = {}
+        pending: dict[str, Any] = {}
         for name, value in zip(stream.names, values.values(), strict=True):
             if isinstance(value, Real):
                 _number_types.add(type(value))
             try:
-                (there if is_ready(value) else waiting)[name] = value
-            except Exception:  # noqa: BLE001 - a symbolic tensor, whose number will be asked for next
-                there[name] = value
-        if waiting:
-            self._pending.append(_PendingTensors(stream, waiting, step, time_, time.monotonic()))
-        return self._resolved(there)
+                (ready if is_ready(value) else pending)[name] = value
+            except Exception:  # noqa: BLE001 - a symbolic tensor; _resolved() warns about it
+                ready[name] = value
+        if pending:
+            self._pending.append(_PendingTensors(stream, pending, step, time_, time.monotonic()))
+        return self._resolved(ready)
 
     def _resolved(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers = {}
@@ -259,14 +257,14 @@ class MetricLog:
             return self._streams.setdefault(names, stream)
 
     def _step(self, stream: _Stream, step: Any, *, ordered: bool) -> int:
-        """The step that something is; the next one for ``None``, or for what is no step."""
+        """Return ``step`` as an integer; the next step if it is ``None`` or not an integer."""
         if step is not None:
             try:
-                if abs(whole := int(step)) <= _MAX_STEP:
-                    if whole < stream.last and ordered:
-                        self._warn_step_decreased(stream, whole)
-                    stream.last = max(whole, stream.last)
-                    return whole
+                if abs(number := int(step)) <= _MAX_STEP:
+                    if number < stream.last and ordered:
+                        self._warn_step_decreased(stream, number)
+                    stream.last = max(number, stream.last)
+                    return number
                 why = "it is too large"
             except Exception as error:  # noqa: BLE001 - whatever a step's own __int__ raises
                 why = describe_error(error)
@@ -285,18 +283,18 @@ class MetricLog:
 
     def _time(self, step: int, timestamp: Any) -> int:
         try:
-            if 0 <= (whole := int(timestamp)) <= _MAX_STEP:
-                return whole
+            if 0 <= (number := int(timestamp)) <= _MAX_STEP:
+                return number
             why = "it is negative, or too large"
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - whatever a timestamp's own __int__ raises
             why = describe_error(error)
         self._warn_once(
             "a timestamp", f"a timestamp is no number of milliseconds, and is taken for now: {why}"
         )
         return self._clock.time(step)
 
-    def _warn_once(self, what: str, message: str) -> None:
-        """Once in a run: a training makes the same mistake at every step."""
-        if what not in self._warned:
-            self._warned.add(what)
+    def _warn_once(self, topic: str, message: str) -> None:
+        """Warn once in a run about one topic, because a training makes the same mistake at every step."""
+        if topic not in self._warned:
+            self._warned.add(topic)
             self._run.warn(message)

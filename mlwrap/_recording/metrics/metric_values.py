@@ -1,4 +1,4 @@
-"""What number a value holds, and whether it can be had without waiting."""
+"""Convert a value to a number, and check whether that is possible without waiting for a device."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 
 def is_ready(value: Any) -> bool:
-    """Whether a value's number can be had without waiting for a device."""
-    ready = getattr(value, "is_ready", None)  # JAX tells
+    """Return whether a value's number can be read without waiting for a device."""
+    ready = getattr(value, "is_ready", None)  # JAX has this method
     if ready is not None:
         return bool(ready())
-    device = getattr(value, "device", None)  # of TensorFlow and PyTorch only where they compute is known
+    device = getattr(value, "device", None)  # TensorFlow and PyTorch tell only the device
     return device is None or "cpu" in str(device).lower()
 
 
 def to_number(value: Any) -> float:
-    """The number that a value is, or holds.
+    """Return the number that a value is, or contains as its only element.
 
     Raises:
-        Exception: It is none.
+        Exception: The value is not a number.
     """
     if isinstance(value, str | bytes | bytearray):
         raise TypeError("it is text. Log a number, or set_tags().")

@@ -1,4 +1,4 @@
-"""The data points that a run has logged: one that is met again counts once."""
+"""``SeenPoints``: the data points that a run has logged, so that none is logged twice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlwrap._journal.records import Metrics, Number
 
 
 class SeenPoints:
-    """The metrics that were found in models and histories so far; a History is often met more than once.
+    """The data points that were found in models and histories; a History is often found more than once.
 
     Attributes:
-        newest: By name, the record with the newest point of those that were written.
+        newest: By metric name, the written record with the newest point.
     """
 
     def __init__(self) -> None:
@@ -20,26 +20,26 @@ class SeenPoints:
         self.newest: dict[str, Metrics] = {}
 
     def noted(self, record: Metrics) -> Metrics:
-        """The record, which is about to be written, once its points are among the newest."""
+        """Update ``newest`` with a record that will be written, and return the record."""
         _update_newest(self.newest, record)
         return record
 
     def fresh(
         self, record: Metrics, prefix: str, live: Mapping[tuple[str, int], Number]
     ) -> dict[str, Number]:
-        """Those of a record that are to be written.
+        """Return the values of a record that are not logged yet, and remember them.
 
         Args:
-            record: Metrics that were found.
-            prefix: What stands before the name of one that has another value at that step already.
-            live: What was logged while the training went on, by name and step.
+            record: Metrics that were found in a model or a history.
+            prefix: Put before the name of a metric that has another value at that step already.
+            live: The values that were logged during the training, by name and step.
         """
         fresh: dict[str, Number] = {}
-        for own, value in record.values.items():
-            at = (to_mlflow_name(own), record.step)
-            known = live.get(at, self._values.get(at, value))
+        for raw_name, value in record.values.items():
+            point = (to_mlflow_name(raw_name), record.step)
+            known_value = live.get(point, self._values.get(point, value))
             name, step = (
-                to_mlflow_name(f"{prefix}/{own}") if known != value and prefix else at[0],
+                to_mlflow_name(f"{prefix}/{raw_name}") if known_value != value and prefix else point[0],
                 record.step,
             )
             if value not in (live.get((name, step)), self._values.get((name, step))):
@@ -49,10 +49,10 @@ class SeenPoints:
 
 
 def newest(records: Iterable[Metrics]) -> tuple[Metrics, ...]:
-    """The newest point of each metric, as MLflow has it: that of the highest step, and of these the last.
+    """Return the newest point of each metric by MLflow's order: the latest point of the highest step.
 
     Returns:
-        Records that hold no others; points of one step and time share one.
+        Records of only those points; points of the same step and time share a record.
     """
     by_name: dict[str, Metrics] = {}
     for record in records:
@@ -60,16 +60,18 @@ def newest(records: Iterable[Metrics]) -> tuple[Metrics, ...]:
     values: dict[tuple[int, int], dict[str, Number]] = {}
     for name, record in by_name.items():
         values.setdefault((record.step, record.time), {})[name] = record.values[name]
-    return tuple(Metrics(values=some, step=step, time=time) for (step, time), some in values.items())
+    return tuple(
+        Metrics(values=point_values, step=step, time=time) for (step, time), point_values in values.items()
+    )
 
 
 def first_nonfinite(values: Mapping[str, Number]) -> str | None:
-    """The name of the first value that is not finite."""
+    """Return the name of the first value that is not finite; ``None`` if all are."""
     return next((name for name, value in values.items() if isinstance(value, str)), None)
 
 
 def _update_newest(by_name: dict[str, Metrics], record: Metrics) -> None:
     for name in record.values:
-        before = by_name.get(name)
-        if before is None or (before.step, before.time) <= (record.step, record.time):
+        previous = by_name.get(name)
+        if previous is None or (previous.step, previous.time) <= (record.step, record.time):
             by_name[name] = record

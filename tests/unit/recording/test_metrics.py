@@ -19,9 +19,11 @@ import pytest
 
 import mlwrap
 from mlwrap import model_run
+from mlwrap._run.run import recorder_of
 from mlwrap.errors import Diverged, MlwrapWarning, OptionError
 from mlwrap.savers import Metrics
 from mlwrap.testing import capture_runs
+from tests.spools import folder_of
 
 
 @contextlib.contextmanager
@@ -116,7 +118,7 @@ def test_names_that_mlflow_refuses():
 def test_an_empty_mapping_writes_no_record():
     """There is nothing to log."""
     with captured() as (run, _):
-        journal = run._recorder.journal.folder.journal
+        journal = folder_of(run).journal
         before = journal.read_bytes()
         run.log_metrics({})
         assert journal.read_bytes() == before
@@ -270,8 +272,8 @@ def test_a_point_that_was_logged_live_is_not_found_again():
             Metrics.of({"loss": loss, "val": 1.0}, step=step, time=1)
             for step, loss in enumerate((0.5, 0.3, math.nan))
         ]
-        run._recorder.metrics.log_found(remembered)
-        run._recorder.metrics.log_found(remembered)
+        recorder_of(run).metrics.log_found(remembered)
+        recorder_of(run).metrics.log_found(remembered)
     found = [(step, str(value)) for step, value in runs[0].metrics["loss"]]
     assert found == [(0, "0.5"), (1, "0.25"), (2, "nan"), (1, "0.3")]
     assert len(runs[0].metrics["val"]) == 3
@@ -282,7 +284,7 @@ def test_very_many_names_do_not_pile_up():
     with captured() as (run, runs):
         for step in range(1000):
             run.log_metric(f"loss_{step}", 1.0, step=step)
-        assert len(run._recorder.metrics._streams) <= 256
+        assert len(recorder_of(run).metrics._streams) <= 256
     assert len(runs[0].metrics) == 1000
 
 
@@ -291,7 +293,7 @@ def test_what_is_remembered_has_an_end():
     with captured() as (run, _):
         for step in range(12_000):
             run.log_metric("loss", 1.0, step=step)
-        (stream,) = run._recorder.metrics._streams.values()
+        (stream,) = recorder_of(run).metrics._streams.values()
         assert len(stream.recent) == 5_000
 
 
@@ -316,7 +318,7 @@ def test_all_that_is_held_has_an_end():
             run.log_metric("loss", np.float32(step))
             run.log_metric("busy", Ready(step / 2))
             if step in {6_000, 17_999}:
-                sizes.append(held(run._recorder.metrics))
+                sizes.append(held(recorder_of(run).metrics))
     assert sizes[0] > 10_000  # it was counted
     assert abs(sizes[1] - sizes[0]) < 100
 

@@ -142,7 +142,8 @@ def test_keras_is_not_imported_to_log_a_file(model, tmp_path):
     model.save_weights(tmp_path / "m.weights.h5")
     (tmp_path / "out").mkdir()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mlwrap._savers import registry\nfrom mlwrap.savers import SaveOptions\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from mlwrap._savers import registry\nfrom mlwrap.savers import SaveOptions\n"
         f"here = Path({str(tmp_path)!r})\n"
         "saver = registry.find(here / 'm.keras')\n"
         "print(sorted(saver.save(here / 'm.keras', here / 'out', SaveOptions()).flavors))\n"
