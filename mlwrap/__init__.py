@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlwrap._run.model_run import model_run
     from mlwrap._run.run import Run, current_run
     from mlwrap._savers.registry import register as register_saver
-    from mlwrap._sweeps.table import SweepTrial, SweepTable
+    from mlwrap._sweeps.table import SweepTable, SweepTrial
     from mlwrap.config import configure
 
 __version__ = "0.1.0"
@@ -35,8 +35,8 @@ __all__ = [
     "LoggedModel",
     "Run",
     "Secret",
-    "SweepTrial",
     "SweepTable",
+    "SweepTrial",
     "TrackedFunction",
     "configure",
     "current_run",

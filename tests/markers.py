@@ -1,6 +1,6 @@
 """Which tests are fast: told by what a test file imports and which fixtures a test asks for.
 
-``slow`` tests start processes, ``server`` tests an MLflow server, ``tensorflow`` tests use TensorFlow or Keras.
+``slow`` tests start processes, ``server`` tests an MLflow server, ``tensorflow`` tests use a framework.
 ``make test-fast`` runs the others.
 """
 

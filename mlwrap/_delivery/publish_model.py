@@ -103,9 +103,9 @@ def create(
     client: Client, folder: RunFolder, record: Model, progress: Progress, save: Callable[[], None]
 ) -> ModelProgress:
     """Create MLflow's LoggedModel if it does not exist yet; see :func:`publish`."""
-    existing = progress.models.get(record.staged)
-    if existing is not None and existing.location:
-        return existing
+    model = progress.models.get(record.staged)
+    if model is not None and model.location:
+        return model
     key = f"{folder.key}/{record.staged}"  # unique among the models of all runs
     experiment_id = progress.experiment_id or ""
     tags = {TagName.KEY: key, TagName.SAVER: record.saver, TagName.CALL: str(record.call)}
@@ -117,10 +117,8 @@ def create(
         tags[TagName.FORMS] = ", ".join(record.saved.forms)
     if record.error is not None:
         tags[TagName.ERROR] = record.error[:MAX_REASON]
-    model = progress.models.get(record.staged)
-    was_requested = (
-        model is not None or progress.rebuilt
-    )  # an earlier delivery requested it, and its answer was lost
+    # An earlier delivery may have requested it, and not have had the answer.
+    was_requested = model is not None or progress.rebuilt
     if model is None:
         model = progress.models[record.staged] = ModelProgress(name=record.name)
         save()

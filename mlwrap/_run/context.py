@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mlwrap._capture.flatten import Captured
 from mlwrap._capture.redact import Redactor
@@ -28,9 +28,6 @@ from mlwrap._savers.history.fits import watch_fits
 from mlwrap._spool.spool import spool_root
 from mlwrap.config import Settings
 from mlwrap.errors import RunStateError, describe_error
-
-if TYPE_CHECKING:
-    pass
 
 
 class RunContext:

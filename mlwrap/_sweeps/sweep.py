@@ -32,7 +32,7 @@ from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
 from mlwrap._spool.sweep_trials import FinishedTrial, waiting_trials
 from mlwrap._sweeps.grid import SweepInput, expand_grid, values_by_parameter
-from mlwrap._sweeps.table import SweepTrial, SweepTable
+from mlwrap._sweeps.table import SweepTable, SweepTrial
 from mlwrap._sweeps.worker import SweepWorker
 from mlwrap.config import EffectiveSettings, Settings
 from mlwrap.errors import DeliveryError, JournalError, OptionError, describe_error, warn

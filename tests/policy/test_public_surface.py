@@ -70,3 +70,20 @@ def test_public_modules_are_attributes_of_the_package(python):
         "print(mlwrap.testing.__name__, mlwrap.errors.__name__, mlwrap.config.__name__)\n"
     )
     assert done.stdout == "MetricsCallback Saver\nmlwrap.testing mlwrap.errors mlwrap.config\n"
+
+
+def test_a_renamed_class_keeps_its_old_name_for_one_version():
+    """With a ``DeprecationWarning`` that names the new one."""
+    with pytest.warns(DeprecationWarning, match=r"mlwrap\.SweepPoint is deprecated: use mlwrap\.SweepTrial"):
+        assert mlwrap.SweepPoint is mlwrap.SweepTrial
+
+
+def test_a_renamed_attribute_keeps_its_old_name_for_one_version(spool: Path):
+    """Likewise ``Run.around``."""
+    with (
+        mlwrap.model_run("outer", delivery="off") as outer,
+        mlwrap.model_run("inner", delivery="off") as inner,
+    ):
+        assert (inner.parent, outer.parent) == (outer, None)
+        with pytest.warns(DeprecationWarning, match=r"Run\.around is deprecated: use Run\.parent"):
+            assert inner.around is outer

@@ -61,7 +61,7 @@ class _PendingTensors(NamedTuple):
     values: dict[str, Any]
     step: int
     time: int
-    until: float
+    since: float
 
 
 class MetricLog:
