@@ -55,7 +55,7 @@ FITS = {
     "in the background": FIT + "measured()",
     "the training waits": FIT
     + """
-from mlwrap._savers.registry import by_name
+from mlwrap._savers.saver_registry import by_name
 type(by_name("keras")).snapshot = lambda self, value: None
 measured()
 """,

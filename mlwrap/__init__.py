@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlwrap._recording.logged_model import LoggedModel
     from mlwrap._run.model_run import model_run
     from mlwrap._run.run import Run, current_run
-    from mlwrap._savers.registry import register as register_saver
+    from mlwrap._savers.saver_registry import register as register_saver
     from mlwrap._sweeps.table import SweepTable, SweepTrial
     from mlwrap.config import configure
 
@@ -59,7 +59,7 @@ _LAZY_EXPORTS = {
     "current_run": "_run.run",
     "load_model": "_loading.load_model",
     "model_run": "_run.model_run",
-    "register_saver": "_savers.registry:register",
+    "register_saver": "_savers.saver_registry:register",
     "sync": "_delivery.sync",
     "tracked_training": "_decorator.tracked_training",
 }

@@ -5,7 +5,7 @@ See ``docs/how-to/teach-a-new-type.md``.
 """
 
 from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec
-from mlwrap._savers.registry import register
-from mlwrap._savers.saver import SaveOptions, Saver
+from mlwrap._savers.saver_interface import SaveOptions, Saver
+from mlwrap._savers.saver_registry import register
 
 __all__ = ["Metrics", "SaveOptions", "Saved", "Saver", "Signature", "TensorSpec", "register"]

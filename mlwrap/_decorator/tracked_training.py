@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from mlwrap._capture.arguments import Arguments
 from mlwrap._decorator.call import TrackedCall
 from mlwrap._decorator.proxy import TrackedFunction, TrackedProxy
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.config import Options, check_type, checked_option
 from mlwrap.errors import OptionError
 

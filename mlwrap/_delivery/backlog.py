@@ -25,7 +25,7 @@ _PATIENCE_SECONDS = 60.0  # without progress; one request may take twenty
 _SLOWEST_BYTES = 100_000.0  # per second; a file that is being uploaded makes no progress until it has arrived
 
 
-class Outcome(NamedTuple):
+class BacklogResult(NamedTuple):
     """How the delivery of one run folder ended.
 
     Attributes:
@@ -57,7 +57,7 @@ def deliver_backlog(
     folders: Iterable[RunFolder],
     deliver: Deliver,
     patience: Callable[[RunFolder], float] = patience_for,
-) -> Iterator[Outcome]:
+) -> Iterator[BacklogResult]:
     """Deliver run folders in parallel; skip those that are gone or still being written.
 
     Args:
@@ -71,7 +71,7 @@ def deliver_backlog(
     """
     waiting_by_store: dict[str, deque[RunFolder]] = defaultdict(deque)  # by store
     slots_by_store: dict[str, Slots[RunFolder]] = defaultdict(Slots)
-    ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[str, BacklogResult]] = queue.SimpleQueue()
     threads = DaemonThreads()
     for folder in folders:
         waiting_by_store[_store_of(folder)].append(folder)
@@ -97,28 +97,28 @@ def deliver_backlog(
                         yield _give_up(folder, store, seconds)
 
 
-def _give_up(folder: RunFolder, store: str, seconds: float) -> Outcome:
+def _give_up(folder: RunFolder, store: str, seconds: float) -> BacklogResult:
     why = f"its delivery to {store} made no progress for {seconds:.0f} s, and was given up."
     folder.note_reason(why)
     _stuck.append(folder)
-    return Outcome(folder, None, why)
+    return BacklogResult(folder, None, why)
 
 
-def _deliver(folder: RunFolder, deliver: Deliver, on_moved: Callable[[RunFolder], None]) -> Outcome:
+def _deliver(folder: RunFolder, deliver: Deliver, on_moved: Callable[[RunFolder], None]) -> BacklogResult:
     """Deliver one run folder; every error becomes its outcome."""
     try:
         if not mark_dead_run_killed(folder, 0):
-            return Outcome(folder, None, None)
+            return BacklogResult(folder, None, None)
         progress = deliver(folder, on_change(functools.partial(on_moved, folder)))
     except ForeignFolder as error:
-        return Outcome(folder, None, str(error), foreign=True)
+        return BacklogResult(folder, None, str(error), foreign=True)
     except BaseException as error:  # noqa: BLE001 - see the docstring; also SystemExit
         if folder.path.exists():
-            return Outcome(folder, None, describe_error(error))
-        return Outcome(folder, None, None)  # another process was faster
+            return BacklogResult(folder, None, describe_error(error))
+        return BacklogResult(folder, None, None)  # another process was faster
     if not progress.ended:
-        return Outcome(folder, None, f"the end of the run can't be read in {folder.journal}.")
-    return Outcome(folder, progress, None)
+        return BacklogResult(folder, None, f"the end of the run can't be read in {folder.journal}.")
+    return BacklogResult(folder, progress, None)
 
 
 def _store_of(folder: RunFolder) -> str:

@@ -8,7 +8,7 @@ from mlwrap._delivery.thinning import Thinning
 from mlwrap._journal.records import Metrics
 from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import BATCH, Client, MetricPoint
-from mlwrap._mlflow.errors import http_status
+from mlwrap._mlflow.server_errors import http_status
 from mlwrap.errors import Refused, Unreachable
 
 _SERVER_ERROR = 500

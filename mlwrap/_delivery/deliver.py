@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from mlwrap._delivery.backoff import Backoff
 from mlwrap._delivery.batch import Batch
-from mlwrap._delivery.items import Items
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
-from mlwrap._delivery.thinning import FILE, Thinning, write_points
-from mlwrap._delivery.verify_models import verify_models
+from mlwrap._delivery.models_and_artifacts import Items
+from mlwrap._delivery.thinning import THINNED_FILE, Thinning, write_points
+from mlwrap._delivery.verify_in_process import verify_models
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import (
@@ -31,7 +31,7 @@ from mlwrap._journal.tags import TagName
 from mlwrap._mlflow import experiments
 from mlwrap._mlflow.client import Client
 from mlwrap._mlflow.connection import ServerNotListening
-from mlwrap._mlflow.errors import without_client_retries
+from mlwrap._mlflow.server_errors import without_client_retries
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import is_key
 from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
@@ -209,8 +209,8 @@ class _Delivery:
         """Log all points of the thinned metrics as one artifact."""
         if not self._thinning.thinned:
             return
-        file = self._folder.path / "staged" / "thinned" / FILE
-        record = Artifact(staged=self._folder.relative(file), path=FILE)
+        file = self._folder.path / "staged" / "thinned" / THINNED_FILE
+        record = Artifact(staged=self._folder.relative(file), path=THINNED_FILE)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_points(self._folder.journal, self._thinning.thinned, file, self._alive)

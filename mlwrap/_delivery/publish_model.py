@@ -13,7 +13,6 @@ from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import Model
 from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import Client, MetricPoint
-from mlwrap._mlflow.errors import EndpointMissing
 from mlwrap._mlflow.model_files.files import (
     MLMODEL,
     assemble,
@@ -23,6 +22,7 @@ from mlwrap._mlflow.model_files.files import (
     staging_dir,
 )
 from mlwrap._mlflow.model_files.mlmodel import ADDED_FILES, begin_mlmodel, write_mlmodel
+from mlwrap._mlflow.server_errors import EndpointMissing
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import Damaged
 from mlwrap.errors import Refused, Unreachable

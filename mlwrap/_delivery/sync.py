@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mlwrap._delivery.backlog import Outcome, deliver_backlog
+from mlwrap._delivery.backlog import BacklogResult, deliver_backlog
 from mlwrap._journal.reader import header
 from mlwrap._spool.ownership import ForeignFolder
 from mlwrap._spool.run_folder import RunFolder
@@ -96,7 +96,7 @@ def sync_each(folders: list[RunFolder]) -> Iterator[Synced]:
         yield _synced(outcome)
 
 
-def _synced(outcome: Outcome) -> Synced:
+def _synced(outcome: BacklogResult) -> Synced:
     folder, progress, error, foreign = outcome
     if progress is None:
         return Synced(str(folder.path), None, error, foreign=foreign)

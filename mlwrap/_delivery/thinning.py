@@ -27,7 +27,7 @@ from mlwrap._journal.records import Metrics, Number
 MetricAt = tuple[str, float, int, int]
 """Name, value, milliseconds since the epoch, step."""
 
-FILE = "thinned_metrics.csv.gz"
+THINNED_FILE = "thinned_metrics.csv.gz"
 
 
 class Thinning:

@@ -12,7 +12,7 @@ import msgspec
 
 from mlwrap.errors import LoadError, describe_error
 
-FILE = "mlwrap-example.npz"
+EXAMPLE_FILE = "mlwrap-example.npz"
 
 
 class _Meta(msgspec.Struct, kw_only=True):
@@ -53,7 +53,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
         meta = msgspec.json.encode(_Meta(kind=self.kind, inputs=tuple(self.inputs), predicted=predicted))
         arrays = {f"input-{n}": array for n, array in enumerate(self.inputs.values())}
         arrays |= {f"predicted-{n}": array for n, array in enumerate((self.predicted or {}).values())}
-        np.savez(folder / FILE, meta=np.frombuffer(meta, "uint8"), **arrays)
+        np.savez(folder / EXAMPLE_FILE, meta=np.frombuffer(meta, "uint8"), **arrays)
 
     @classmethod
     def read(cls, folder: Path) -> Example | None:
@@ -63,13 +63,13 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
             LoadError: The file is not in the form of :meth:`write`: an array is compressed or pickled, or
                 claims to be larger than its file.
         """
-        if not (folder / FILE).is_file():
+        if not (folder / EXAMPLE_FILE).is_file():
             return None
         try:
-            return cls._read(folder / FILE)
+            return cls._read(folder / EXAMPLE_FILE)
         except Exception as error:  # the file is untrusted: reading it can raise anything
             raise LoadError(
-                f"The model's example {folder / FILE} can't be read: {describe_error(error)}. Load "
+                f"The model's example {folder / EXAMPLE_FILE} can't be read: {describe_error(error)}. Load "
                 "only what a training wrote; if this is, download it again."
             ) from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import yaml
 
-from mlwrap._journal.run_models import models_of_run
+from mlwrap._journal.final_models import models_of_run
 from mlwrap._journal.tags import TagName
 from mlwrap._loading import manifest
 from mlwrap._loading.cache import Cache, CacheHandle

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._recording.logged_model import LoggedModel
-from mlwrap._run.known import calls_to_load, the_model
 from mlwrap._run.run import Run
-from mlwrap._savers import registry
-from mlwrap._savers.saver import Saver
+from mlwrap._run.run_info import calls_to_load, the_model
+from mlwrap._savers import saver_registry
+from mlwrap._savers.saver_interface import Saver
 from mlwrap.config import settings
 from mlwrap.errors import LoadError
 
@@ -70,8 +70,8 @@ def load_model(
     files = find_files(os.fspath(uri), tracking_uri)
     try:
         saver = _saver_for(uri, files.saver, files.saver_format)
-        registry.import_needed(saver, files.folder, files.modules, files.details, trust=trust)
-        loaded = registry.load(saver, files.folder, files.details, into=into, trust=trust)
+        saver_registry.import_needed(saver, files.folder, files.modules, files.details, trust=trust)
+        loaded = saver_registry.load(saver, files.folder, files.details, into=into, trust=trust)
     except BaseException:
         files.release()
         raise
@@ -93,7 +93,7 @@ def find_files(uri: str, tracking_uri: str | None) -> ModelFiles:
 
 
 def _saver_for(uri: object, name: str, layout: int) -> Saver:
-    saver = registry.by_name(name)
+    saver = saver_registry.by_name(name)
     if layout > saver.format:
         raise LoadError(
             f"{uri} was written in format {layout} of the saver {name!r}, and this mlwrap reads up to "

@@ -13,7 +13,7 @@ from mlwrap._loading.load_model import find_files, load_model
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._savers.keras_serving.export import has_serving_form
 from mlwrap._savers.predict import arrays, difference, predict
-from mlwrap._savers.registry import require_plain_graphs
+from mlwrap._savers.saver_registry import require_plain_graphs
 from mlwrap.config import settings
 from mlwrap.errors import LoadError, MlwrapError, describe_error
 

@@ -26,9 +26,9 @@ from mlwrap._journal.records import Status
 from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import with_password, without_password
 from mlwrap._mlflow.connection import check_listening, exclusive_open
-from mlwrap._mlflow.errors import asked_without_retries, classifies_errors, classify_error
 from mlwrap._mlflow.file_store import not_logged
 from mlwrap._mlflow.model_files.files import local_path
+from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors, classify_error
 from mlwrap._mlflow.small_uploads import SmallFileUploader
 from mlwrap._mlflow.sqlite_store import absolute_uri, artifact_root, existing_directory
 from mlwrap.errors import DeliveryError, Refused, Unreachable

@@ -11,7 +11,7 @@ from mlwrap._journal.names import Registered
 from mlwrap._journal.progress import ModelProgress
 from mlwrap._journal.records import Model
 from mlwrap._journal.uri_passwords import with_password
-from mlwrap._mlflow.errors import asked_without_retries, classifies_errors
+from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors
 from mlwrap._mlflow.sqlite_store import absolute_uri
 
 

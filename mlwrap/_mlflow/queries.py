@@ -13,7 +13,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import with_password
 from mlwrap._mlflow.client import Client
-from mlwrap._mlflow.errors import classifies_errors, without_client_retries
+from mlwrap._mlflow.server_errors import classifies_errors, without_client_retries
 from mlwrap._spool.sweep_trials import FinishedTrial
 from mlwrap.errors import Refused
 

@@ -20,7 +20,7 @@ from mlflow.utils.request_utils import augmented_raise_for_status
 from mlflow.utils.rest_utils import http_request
 from requests.utils import requote_uri
 
-from mlwrap._mlflow.errors import request_timeout
+from mlwrap._mlflow.server_errors import request_timeout
 
 _MAX_SIZE = 1 << 20  # bytes; for larger files the transfer itself takes most of the time
 _CONTENT_TYPE = {"Content-Type": "application/octet-stream"}

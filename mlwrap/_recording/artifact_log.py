@@ -11,7 +11,7 @@ from mlwrap._capture.artifact_names import ArtifactNames, storable_name
 from mlwrap._journal.names import artifact_path
 from mlwrap._journal.records import Artifact
 from mlwrap._recording.run_log import RunLog
-from mlwrap._recording.stage_checksums import StageChecksums
+from mlwrap._recording.staged_checksums import StageChecksums
 
 _NAMES = "artifact_names.json"
 

@@ -18,16 +18,16 @@ import msgspec
 
 from mlwrap._journal.records import Metrics, Model, now
 from mlwrap._process.provenance import pins
-from mlwrap._recording.background_save import BackgroundSaver
+from mlwrap._recording.background_work import BackgroundWork
 from mlwrap._recording.logged_model import LoggedModel, plain_name
 from mlwrap._recording.metrics.metric_log import MetricLog
 from mlwrap._recording.metrics.throughput import is_speed
 from mlwrap._recording.param_log import ParamLog
 from mlwrap._recording.run_log import RunLog
-from mlwrap._recording.stage_checksums import StageChecksums
-from mlwrap._savers import registry
+from mlwrap._recording.staged_checksums import StageChecksums
+from mlwrap._savers import saver_registry
 from mlwrap._savers.input_example import keep_example
-from mlwrap._savers.saver import SaveOptions, Saver, naming
+from mlwrap._savers.saver_interface import SaveOptions, Saver, naming
 from mlwrap.errors import SaveError, describe_error
 
 MAX_ERROR = 5000  # characters
@@ -65,7 +65,7 @@ class ModelLog:
         self._strict = strict
         self._saving: dict[str, Model] = {}  # the code that removes a record also journals the result
         self._writing = threading.RLock()
-        self._background = BackgroundSaver()
+        self._background = BackgroundWork()
         self._failed: list[tuple[Model, str, Any]] = []  # not reported yet
 
     @property
@@ -141,7 +141,7 @@ class ModelLog:
             record = msgspec.structs.replace(record, staged=self._run.folder.relative(stage))
             self.logged[record.staged], self._saving[record.staged] = logged, record
             save = _Save(record, saver, options, stage)
-            snapshot = registry.snapshot(saver, model, options) if background else None
+            snapshot = saver_registry.snapshot(saver, model, options) if background else None
             if snapshot is not None and self._later(save, snapshot, model):
                 return logged
             if not at_once:
@@ -205,7 +205,7 @@ class ModelLog:
         record, saver, options, stage = save
         began = time.monotonic()
         with naming(self._run.name, record.name):
-            saved = registry.save(saver, value, stage, options)
+            saved = saver_registry.save(saver, value, stage, options)
         saved = keep_example(value, stage, saved, options)
         pinned = pins(("mlflow", *saved.packages))
         files = self._checksums.files(stage, saved.zips)

@@ -11,7 +11,6 @@ from typing import Any
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.records import Metrics, RunEnded, RunStarted, now
 from mlwrap._journal.writer import MAX_WAITING_RECORDS
-from mlwrap._process.console import lost_folder
 from mlwrap._process.outcome import Outcome
 from mlwrap._recording.artifact_log import ArtifactLog
 from mlwrap._recording.logged_model import LoggedModel
@@ -20,12 +19,13 @@ from mlwrap._recording.model_log import ModelLog
 from mlwrap._recording.param_log import ParamLog
 from mlwrap._recording.run_log import RunLog
 from mlwrap._recording.sender_link import WAKE_SECONDS, SenderLink
-from mlwrap._recording.stage_checksums import StageChecksums
-from mlwrap._savers import registry
+from mlwrap._recording.staged_checksums import StageChecksums
+from mlwrap._savers import saver_registry
 from mlwrap._savers.history.fits import FitLog
-from mlwrap._savers.saver import SaveOptions, Saver
+from mlwrap._savers.saver_interface import SaveOptions, Saver
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.open_run import open_run
+from mlwrap._spool.run_folder import lost_message
 from mlwrap._spool.spool import discarded_root
 from mlwrap.config import Nonfinite
 from mlwrap.errors import DeliveryError, Diverged, SaveError, describe_error
@@ -112,7 +112,7 @@ class Recorder(RunLog):
                 self.delivered(progress)
             else:
                 self.lost = True
-                self.warn(lost_folder(self.folder.path))
+                self.warn(lost_message(self.folder.path))
         return self.lost
 
     def save_model(
@@ -178,7 +178,8 @@ class Recorder(RunLog):
         items = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
             f"no saver knows {items}; it is not logged, and reaches your code unharmed. "
-            f"There are savers for: {', '.join(registry.saver_names())}. mlwrap.register_saver() adds one."
+            f"There are savers for: {', '.join(saver_registry.saver_names())}. "
+            "mlwrap.register_saver() adds one."
         )
 
     def close(self, outcome: Outcome) -> None:

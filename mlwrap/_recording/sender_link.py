@@ -23,9 +23,9 @@ import msgspec
 
 from mlwrap._journal.sender_protocol import ASK, WAKE, Handshake, SenderStatus
 from mlwrap._journal.uri_passwords import with_password
-from mlwrap._spool.descriptors import above_standard_descriptors
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.sender_sockets import connect_socket, listen_at
+from mlwrap._spool.standard_descriptors import above_standard_descriptors
 from mlwrap.errors import DeliveryError
 
 ADDRESS = "MLWRAP_SENDER"  # environment variable with the sender's socket, for child processes

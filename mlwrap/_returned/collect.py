@@ -14,8 +14,8 @@ from mlwrap._savers.history.fits import is_history
 from mlwrap._savers.history.metrics import to_plain_number
 from mlwrap._savers.identify import class_name
 from mlwrap._savers.paths import named_path, result_path
-from mlwrap._savers.registry import find
-from mlwrap._savers.saver import Saver
+from mlwrap._savers.saver_interface import Saver
+from mlwrap._savers.saver_registry import find
 
 _SILENT = (bool, type(None))  # neither metrics nor worth a warning
 _NUMPY_BOOLEANS = ("numpy.bool", "numpy.bool_")

@@ -19,8 +19,8 @@ from mlwrap._returned.unique_names import ArtifactPaths, UniqueNames
 from mlwrap._savers.history.fits import Fit, FitLog, fit_of, identity_of, is_history, latest_fit
 from mlwrap._savers.history.metrics import history_metrics, is_live, place_after
 from mlwrap._savers.identify import class_name
-from mlwrap._savers.registry import find, training_metrics
-from mlwrap._savers.saver import Saver
+from mlwrap._savers.saver_interface import Saver
+from mlwrap._savers.saver_registry import find, training_metrics
 
 _NUMBER_NAME = "result"
 _HISTORY_NAME = "history"

@@ -12,14 +12,15 @@ from mlwrap._capture.flatten import Captured
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.records import RunStarted, now
 from mlwrap._journal.tags import TagName
-from mlwrap._process import console, shutdown
+from mlwrap._process import shutdown
 from mlwrap._process.mlflow_settings import current_directory
 from mlwrap._process.outcome import outcome_of, outcome_of_exit
 from mlwrap._process.provenance import provenance
 from mlwrap._process.run_in_thread import run_in_thread
-from mlwrap._process.system_metrics import system_metrics
+from mlwrap._process.system_metrics_settings import system_metrics
 from mlwrap._process.workers import Role, role
 from mlwrap._recording.recorder import Recorder
+from mlwrap._run import console
 from mlwrap._run.flush import RunDelivery
 from mlwrap._run.mlflow_active_run import ActiveRunBridge
 from mlwrap._run.parent_run import existing_run, export_parent, parent_in_context, resolve_destination

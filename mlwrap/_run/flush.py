@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 from mlwrap._capture.redact import Redactor
 from mlwrap._process import shutdown
-from mlwrap._process.console import lost_folder
 from mlwrap._recording.recorder import Recorder
 from mlwrap._recording.sender_link import SenderLink
 from mlwrap._spool.delivered_runs import find_delivered
-from mlwrap._spool.run_folder import RunFolder
+from mlwrap._spool.run_folder import RunFolder, lost_message
 from mlwrap.errors import DeliveryError, JournalError, describe_error, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer has arrived already
@@ -164,7 +163,7 @@ def _is_pending(run: _PendingRun) -> bool:
     if run.folder.exists():
         return True
     if find_delivered(run.folder) is None:
-        warn(Redactor().text(f"run {run.name!r}: {lost_folder(run.folder.path)}"))
+        warn(Redactor().text(f"run {run.name!r}: {lost_message(run.folder.path)}"))
     return False
 
 

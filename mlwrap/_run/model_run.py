@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlwrap._capture.flatten import params as capture_params
 from mlwrap._run.context import RunContext
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.config import Options, check_type, is_own_option, settings
 
 if TYPE_CHECKING:

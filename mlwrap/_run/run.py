@@ -19,13 +19,13 @@ from mlwrap._returned.results import Output
 from mlwrap._returned.unpack import unpack
 from mlwrap._run.flush import RunDelivery
 from mlwrap._run.internal_errors import handle_internal_errors
-from mlwrap._run.known import RunInfo
-from mlwrap._run.training import TrainingMethods
-from mlwrap._savers import registry
+from mlwrap._run.run_info import RunInfo
+from mlwrap._run.training_methods import TrainingMethods
+from mlwrap._savers import saver_registry
 from mlwrap._savers.figures import write_figure
 from mlwrap._savers.history.fits import FitLog
-from mlwrap._savers.per_model import per_model
-from mlwrap._savers.saver import SaveOptions, Saver
+from mlwrap._savers.options_per_model import per_model
+from mlwrap._savers.saver_interface import SaveOptions, Saver
 from mlwrap.errors import Diverged, OptionError, SaveError, describe_error
 
 _CLOCK_SKEW = 1.0  # seconds by which another file system's clock may be behind the spool's
@@ -172,7 +172,7 @@ class Run(TrainingMethods, RunInfo):
             SaveError: The run is strict, and this model, or an earlier one that was saved in the background,
                 could not be saved; carries the model.
         """
-        saver = registry.find(model)
+        saver = saver_registry.find(model)
         if saver is None:
             kind = f"{type(model).__module__}.{type(model).__qualname__}"
             if isinstance(model, str | os.PathLike):
@@ -180,7 +180,7 @@ class Run(TrainingMethods, RunInfo):
             self._recorder.warn_unknown([("log_model()", kind)])
             return None
         name = str(name or saver.default_name)
-        self._recorder.metrics.log_found(registry.training_metrics(saver, model), name)
+        self._recorder.metrics.log_found(saver_registry.training_metrics(saver, model), name)
         self._log_params_of(model, name, saver)
         options = self._save_options(
             serving_input_receiver_fn=serving_input_receiver_fn,

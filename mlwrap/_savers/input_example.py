@@ -13,7 +13,7 @@ from mlwrap._journal.records import Saved, Signature, TensorSpec
 from mlwrap._savers.history.fit_inputs import fed_by
 from mlwrap._savers.identify import class_name, has_class
 from mlwrap._savers.predict import predict
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.signature import columns_of
 from mlwrap.errors import describe_error, warn
 

@@ -21,7 +21,7 @@ from typing import Any
 from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec, now
 from mlwrap._savers.identify import class_name, has_class
 from mlwrap._savers.pickle_free import SaveFormat, mlflow_module, no_pickle, own_format, pt2, skops
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.errors import LoadError, SaveError, describe_error
 
 _MLMODEL = "MLmodel"

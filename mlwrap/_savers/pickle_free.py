@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwrap._savers.identify import has_class
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.errors import SaveError, warn
 
 _MAY_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"

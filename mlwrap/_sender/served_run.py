@@ -108,7 +108,7 @@ class ServedRun:
         self._monitor: SystemMonitor | None = None  # used in :meth:`work` only
 
     @property
-    def line(self) -> socket.socket | None:
+    def connection(self) -> socket.socket | None:
         """The connection to the run's writer; ``None`` once it is closed."""
         return self._connection
 

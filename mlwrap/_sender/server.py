@@ -264,8 +264,8 @@ class Sender:
 
     def _drop(self, run: ServedRun) -> None:
         del self._runs[str(run.folder.path)]
-        if run.line is not None:
-            run.on_disconnect(self._unregister(run.line))
+        if run.connection is not None:
+            run.on_disconnect(self._unregister(run.connection))
 
 
 def _received(connection: socket.socket) -> bytes:

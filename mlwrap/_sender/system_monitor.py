@@ -52,7 +52,7 @@ class SystemMonitor:
 
     def _run(self, config: SystemMetrics, began: float) -> None:
         # Imported here, because only monitoring needs it.
-        from mlwrap._mlflow.system_monitors import sample, take_values, working_monitors  # noqa: PLC0415 - loads MLflow
+        from mlwrap._mlflow.mlflow_monitors import sample, take_values, working_monitors  # noqa: PLC0415 - loads MLflow
 
         monitors = working_monitors()
         prefix = f"system/{config.node}/" if config.node else "system/"

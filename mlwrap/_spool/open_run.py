@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mlwrap._journal.records import RunEnded, RunStarted
 from mlwrap._journal.writer import PatientWriter, second_file
-from mlwrap._spool.descriptors import above_standard_descriptors
 from mlwrap._spool.run_folder import RESERVED, RunFolder, spool_error
+from mlwrap._spool.standard_descriptors import above_standard_descriptors
 from mlwrap.errors import SpoolError
 
 _MAX_TRIES = 3

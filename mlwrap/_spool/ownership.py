@@ -15,7 +15,7 @@ from mlwrap.errors import JournalError
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MAX_DEPTH = 100  # of folders in a staged folder
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ForeignFolder(JournalError):
@@ -79,7 +79,7 @@ def check_own_stage(folder: Path, staged: str) -> Path:
     first, *rest = path.parts or ("",)
     if "\0" in staged or first != "staged" or not rest or ".." in rest:
         raise JournalError(f"{staged!r} is no path in the 'staged' folder of {folder}; it was not touched.")
-    parent = os.open(folder, _FOLDER)
+    parent = os.open(folder, _FOLDER_FLAGS)
     try:
         for depth, name in enumerate(path.parts):
             try:
@@ -89,7 +89,7 @@ def check_own_stage(folder: Path, staged: str) -> Path:
             _check_entry(status, folder.joinpath(*path.parts[: depth + 1]))
             if not stat.S_ISDIR(status.st_mode):
                 break
-            child = os.open(name, _FOLDER, dir_fd=parent)
+            child = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
             os.close(parent)
             parent = child
         else:
@@ -106,7 +106,7 @@ def _check_tree(descriptor: int, path: Path, depth: int) -> None:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         _check_entry(status, path / name)
         if stat.S_ISDIR(status.st_mode):
-            child = os.open(name, _FOLDER, dir_fd=descriptor)
+            child = os.open(name, _FOLDER_FLAGS, dir_fd=descriptor)
             try:
                 _check_tree(child, path / name, depth + 1)
             finally:

@@ -262,3 +262,8 @@ def spool_error(root: Path, error: OSError) -> str:
         f"the spool {root} can't be written ({error.strerror or error}). "
         "Set MLWRAP_SPOOL to a folder that can be written, or mend this one."
     )
+
+
+def lost_message(folder: Path) -> str:
+    """Return the message for a run folder that was removed before it was delivered."""
+    return f"its run folder {folder} was removed: what MLflow does not have of it is lost."

@@ -21,10 +21,10 @@ from mlwrap._capture.arguments import Arguments
 from mlwrap._capture.redact import Redactor
 from mlwrap._journal.reader import header
 from mlwrap._journal.tags import TagName
-from mlwrap._process import console
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._process.pickle_probe import pickling_error
 from mlwrap._process.provenance import code
+from mlwrap._run import console
 from mlwrap._run.context import RunContext
 from mlwrap._run.parent_run import ParentRun
 from mlwrap._run.run import Run

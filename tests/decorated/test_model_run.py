@@ -11,7 +11,7 @@ import mlflow.artifacts
 import pytest
 
 from mlwrap import current_run, model_run, savers, sync
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import MlwrapWarning, OptionError, RunStateError
 
 
@@ -215,7 +215,7 @@ class Note:
 
 def test_a_saver_may_tell_parameters_and_one_that_fails_costs_a_warning(store: str, monkeypatch):
     """They become the run's; whatever the saver raises, the model is logged."""
-    monkeypatch.setattr(registry, "_savers", list(registry._savers))
+    monkeypatch.setattr(saver_registry, "_savers", list(saver_registry._savers))
     savers.register(NoteSaver())
     with model_run("r") as run:
         run.record(Note(2))

@@ -15,9 +15,9 @@ import mlflow
 import pytest
 
 import mlwrap
-from mlwrap._recording.background_save import BackgroundSaver
+from mlwrap._recording.background_work import BackgroundWork
 from mlwrap._run.run import recorder_of
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import MlwrapWarning, SaveError
 from mlwrap.testing import capture_runs
 from tests.faults.conftest import until
@@ -39,7 +39,7 @@ mlwrap.register_saver(saver)
 @pytest.fixture
 def saver(monkeypatch: pytest.MonkeyPatch) -> HeldSaver:
     """A saver that saves in the background, when it is let."""
-    monkeypatch.setattr(registry, "_savers", list(registry._savers))
+    monkeypatch.setattr(saver_registry, "_savers", list(saver_registry._savers))
     mlwrap.register_saver(WeightsSaver())
     made = HeldSaver()
     mlwrap.register_saver(made)
@@ -297,9 +297,9 @@ def test_a_fork_while_a_model_is_saved(script, store: str, spool: Path):
 
 def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: pytest.MonkeyPatch):
     """The run is closed and the wait is over; the model is FAILED, and what is still written of it goes."""
-    waits, real = threading.Event(), BackgroundSaver.wait
+    waits, real = threading.Event(), BackgroundWork.wait
 
-    def wait(self: BackgroundSaver) -> None:
+    def wait(self: BackgroundWork) -> None:
         waits.set()
         real(self)
 
@@ -307,7 +307,7 @@ def test_ctrl_c_while_the_end_waits_for_a_model(saver: HeldSaver, monkeypatch: p
         assert waits.wait(60)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    monkeypatch.setattr(BackgroundSaver, "wait", wait)
+    monkeypatch.setattr(BackgroundWork, "wait", wait)
     interrupts = threading.Thread(target=interrupt)
     with capture_runs() as runs, pytest.raises(KeyboardInterrupt), mlwrap.model_run("r") as run:
         run.log_model(Held(), background=True)

@@ -36,7 +36,7 @@ def test_a_kill_while_a_model_is_saved(script, store: str, spool: Path, tmp_path
     process = script(
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.faults.weights import Weights, WeightsSaver\n"
-        "from mlwrap._savers import registry as _registry\n"
+        "from mlwrap._savers import saver_registry as _registry\n"
         "class Dying(Weights): pass\n"
         "class DyingSaver(WeightsSaver):\n"
         "    name = default_name = 'dying'\n"

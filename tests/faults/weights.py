@@ -10,7 +10,7 @@ import pytest
 
 import mlwrap
 from mlwrap._journal.records import Saved
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 
 
 class Weights:
@@ -75,5 +75,5 @@ class HeldSaver(WeightsSaver):
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Know the model for one test."""
-    monkeypatch.setattr(registry, "_savers", list(registry._savers))
+    monkeypatch.setattr(saver_registry, "_savers", list(saver_registry._savers))
     mlwrap.register_saver(WeightsSaver())

@@ -18,7 +18,7 @@ import pytest
 from mlwrap import load_model, model_run, savers, tracked_training
 from mlwrap._fit.best import BestTracker
 from mlwrap._run.run import recorder_of
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap._savers.keras import snapshot
 from mlwrap.errors import MlwrapWarning, OptionError, SaveError
 from mlwrap.keras import MetricsCallback
@@ -265,7 +265,7 @@ def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: 
     """In a thread of its own with Keras 3, in the training's with Keras 2; the returned model comes last."""
     threads = []
     monkeypatch.setattr(snapshot, "MIN_BYTES", 0)
-    real = registry.save
+    real = saver_registry.save
 
     def save(*args):
         threads.append(threading.current_thread().name)
@@ -479,7 +479,7 @@ def test_a_checkpoint_that_can_not_be_saved(model, monkeypatch: pytest.MonkeyPat
     def fails(*_, **__):
         raise OSError("no room")
 
-    monkeypatch.setattr("mlwrap._savers.registry.save", fails)
+    monkeypatch.setattr("mlwrap._savers.saver_registry.save", fails)
     with capture_runs() as runs, model_run("r"), pytest.warns(MlwrapWarning, match="no room"):
         assert len(fit(model, MetricsCallback(checkpoint_every=1)).epoch) == 2
     assert [made.error for made in runs[0].models] == ["OSError: no room"] * 2

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 import mlwrap
 from mlwrap._delivery.dead_runs import mark_dead_run_killed
 from mlwrap._delivery.deliver import deliver
-from mlwrap._delivery.thinning import FILE
+from mlwrap._delivery.thinning import THINNED_FILE
 from mlwrap._mlflow.client import Client
 from mlwrap._run.run import recorder_of
 from mlwrap._spool.run_folder import RunFolder
@@ -284,11 +284,11 @@ class Machine(RuleBasedStateMachine):
             names.add(path, PurePosixPath(name))
             stored[str(path)] = expected.files[name]
         lost = {path for path in stored if PurePosixPath(path).name in expected.damaged}
-        assert there - lost == (set(stored) | ({FILE} if long else set())) - lost
+        assert there - lost == (set(stored) | ({THINNED_FILE} if long else set())) - lost
         if long:
             assert set(run.data.tags["mlwrap.thinned"].split(", ")) == set(long)
             table = gzip.decompress(
-                Path(f"{run.info.artifact_uri}/{FILE}".removeprefix("file://")).read_bytes()
+                Path(f"{run.info.artifact_uri}/{THINNED_FILE}".removeprefix("file://")).read_bytes()
             )
             rows = [
                 (name, int(step), float(value))

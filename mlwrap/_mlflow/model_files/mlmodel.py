@@ -16,7 +16,7 @@ from mlflow.types.schema import TensorSpec as MlflowTensorSpec
 from mlwrap._journal.progress import ModelProgress
 from mlwrap._journal.records import Model, Saved, Signature, TensorSpec
 from mlwrap._mlflow.model_files.files import MLMODEL
-from mlwrap._mlflow.model_files.input_examples import EXAMPLE_FILES, add_example
+from mlwrap._mlflow.model_files.mlflow_example import EXAMPLE_FILES, add_example
 
 FLAVOR = "mlwrap"
 FLAVOR_FORMAT = 1

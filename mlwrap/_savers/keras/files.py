@@ -20,7 +20,7 @@ from mlwrap._savers.keras_checks.config import names_of
 from mlwrap._savers.keras_checks.packages import flavor_of, frameworks_of, pyfunc_of, tell_mlflow
 from mlwrap._savers.keras_serving.advice import warn_of_forms
 from mlwrap._savers.paths import named_path
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.signature import Unknown, attempt, make_spec
 from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import LoadError, SaveError

@@ -16,7 +16,7 @@ from mlwrap._savers.keras.weights import ADAPTER, restore_weights
 from mlwrap._savers.keras_checks.archive import check_hdf5
 from mlwrap._savers.keras_checks.packages import keras_for, tell_mlflow
 from mlwrap._savers.paths import inside, named_path
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.signature import attempt
 from mlwrap._spool.copy_files import copy_regular
 from mlwrap.errors import LoadError, SaveError, describe_error, warn

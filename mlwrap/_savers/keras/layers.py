@@ -13,14 +13,14 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved
 from mlwrap._savers.identify import class_name, imported, owner
-from mlwrap._savers.keras.model import FILE, KerasSaver, own_classes, require_no_pickle, write
+from mlwrap._savers.keras.model import MODEL_FILE, KerasSaver, own_classes, require_no_pickle, write
 from mlwrap._savers.keras_checks.archive import read_config
 from mlwrap._savers.keras_checks.config import names_of
 from mlwrap._savers.keras_checks.packages import PACKAGES, details_of, flavor_of, frameworks_of
 from mlwrap._savers.keras_serving.advice import warn_of_forms
 from mlwrap._savers.keras_serving.forms import try_serving, with_serving
 from mlwrap._savers.keras_serving.inputs import is_layer
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.errors import LoadError
 
 
@@ -46,10 +46,12 @@ class KerasLayerSaver(KerasSaver):
         package = owner(value, "Layer", packages=PACKAGES) or "keras"
         keras: Any = imported(package)
         version = str(keras.__version__)
-        (folder / FILE).parent.mkdir()
-        zips = write(value, folder / FILE, keras)
+        (folder / MODEL_FILE).parent.mkdir()
+        zips = write(value, folder / MODEL_FILE, keras)
         classes = own_classes(value)
-        names = names_of(read_config(folder / (zips[FILE].folder if zips else FILE)), keras, classes)
+        names = names_of(
+            read_config(folder / (zips[MODEL_FILE].folder if zips else MODEL_FILE)), keras, classes
+        )
         require_no_pickle(value, names)
         flavor, config = flavor_of(package, version)
         form, problem = try_serving(value, folder, options, package)

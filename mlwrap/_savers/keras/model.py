@@ -26,8 +26,7 @@ from mlwrap._savers.keras.folder_writer import can_write_folders, write_folder
 from mlwrap._savers.keras.optimizers import BACKEND_HOME, name_publicly
 from mlwrap._savers.keras.shards import joined
 from mlwrap._savers.keras.snapshot import Snapshot, take_snapshot
-from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
-from mlwrap._savers.keras.weights import has_weights, restore_weights
+from mlwrap._savers.keras.weights import WEIGHTS_FILE, has_weights, restore_weights
 from mlwrap._savers.keras_checks.archive import check_archive, read_config, weights_size
 from mlwrap._savers.keras_checks.config import ConfigNames, declared, names_of, needs_module, not_here
 from mlwrap._savers.keras_checks.packages import (
@@ -49,12 +48,12 @@ from mlwrap._savers.keras_serving.forms import (
     with_serving,
 )
 from mlwrap._savers.keras_serving.inputs import is_layer
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.signature import of_keras
 from mlwrap._shipped.loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, describe_error
 
-FILE = f"{DATA}/model.keras"
+MODEL_FILE = f"{DATA}/model.keras"
 _FEW_WEIGHTS = 16 << 20  # weights (64 MiB) that a configuration may declare without values in the file
 _MAX_BYTES_PER_BYTE = 8
 
@@ -96,15 +95,15 @@ class KerasSaver:
         signature = of_keras(value)
         if not isinstance(source, Snapshot):
             source = value = joined(value)
-        (folder / FILE).parent.mkdir()
+        (folder / MODEL_FILE).parent.mkdir()
         try:
-            zips = write(source, folder / FILE, keras)
+            zips = write(source, folder / MODEL_FILE, keras)
         except SaveError as error:
             if isinstance(source, Snapshot):  # the model's weights have changed since the snapshot
                 raise
             return save_weights_only(value, folder, options, error)
         classes = own_classes(value)
-        config = read_config(folder / (zips[FILE].folder if zips else FILE))
+        config = read_config(folder / (zips[MODEL_FILE].folder if zips else MODEL_FILE))
         names = names_of(config, keras, classes)
         require_no_pickle(value, names)
         flavor, config = flavor_of(package, version)
@@ -139,7 +138,7 @@ class KerasSaver:
             return saved
         # mlflow.keras makes one array of the predictions; mlflow.tensorflow returns them as they are.
         if backend() != "tensorflow":
-            return replace(saved, pyfunc=ship_loader(folder, FILE))
+            return replace(saved, pyfunc=ship_loader(folder, MODEL_FILE))
         tell_mlflow(folder / DATA, package, "keras")
         return replace(saved, pyfunc=pyfunc_of("tensorflow"))
 
@@ -153,10 +152,10 @@ class KerasSaver:
         Raises:
             LoadError: The file was not written by Keras.
         """
-        if not (folder / FILE).exists():  # only its weights were saved
+        if not (folder / MODEL_FILE).exists():  # only its weights were saved
             return False
-        check_archive(folder / FILE)
-        return needs_module(read_config(folder / FILE), module)
+        check_archive(folder / MODEL_FILE)
+        return needs_module(read_config(folder / MODEL_FILE), module)
 
     def load(self, folder: Path, details: Mapping[str, Any], *, into: Any = None, trust: bool = False) -> Any:
         """Return the model, compiled, loaded by the Keras that wrote it; or ``into``, with its weights.
@@ -170,7 +169,7 @@ class KerasSaver:
         keras = keras_for(package, version, trained_on)
         if "weights" in details:
             return restore_weights(into, folder / WEIGHTS_FILE, "Only the weights of this model were kept")
-        file = folder / FILE
+        file = folder / MODEL_FILE
         if into is not None:
             return restore_weights(into, file, "A Keras model is restored into one")
         check_archive(file)
@@ -195,7 +194,7 @@ def write(model: Any, file: Path, keras: Any) -> dict[str, Zip]:
         if can_write_folders(keras):
             zipped = _write_folder(model, file.with_suffix(".unzipped"))
             name_publicly(file.with_suffix(".unzipped") / "config.json")
-            return {FILE: zipped}
+            return {MODEL_FILE: zipped}
         if hasattr(model, "save"):
             model.save(str(file))
         else:  # a layer

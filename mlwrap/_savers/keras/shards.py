@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlwrap._savers.identify import class_name, imported, owner
-from mlwrap._savers.saver import subject
+from mlwrap._savers.saver_interface import subject
 from mlwrap.errors import SaveError, describe_error, warn
 
 _PACKAGES = ("keras", "tf_keras")

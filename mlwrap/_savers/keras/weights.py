@@ -20,7 +20,7 @@ from mlwrap._savers.identify import class_name, has_class
 from mlwrap._savers.keras_checks.archive import check_archive, check_hdf5
 from mlwrap.errors import LoadError
 
-FILE = "data/model.weights.h5"
+WEIGHTS_FILE = "data/model.weights.h5"
 ADAPTER = ".lora.h5"  # the suffix that KerasHub's save_lora_weights() uses
 _PACKAGES = ("keras", "tf_keras")
 
@@ -55,7 +55,7 @@ def write_weights(model: Any, folder: Path) -> None:
     Raises:
         Exception: Any error of Keras or the disk.
     """
-    file = folder / FILE
+    file = folder / WEIGHTS_FILE
     file.parent.mkdir(exist_ok=True)
     try:
         with _as_built(model):

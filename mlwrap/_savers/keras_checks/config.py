@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mlwrap._savers.class_modules import distribution_of, import_problem, source_of
 from mlwrap._savers.keras_checks.sizes import declared_weights
 from mlwrap._savers.keras_checks.symbols import OWN, dangers, is_keras_symbol, is_part_of_models, resolve
-from mlwrap._savers.modules import distribution_of, import_problem, source_of
 
 _PICKLE = "TorchModuleWrapper"
 # Arguments that a Keras layer reads from a file if the configuration has a path in place of the words.

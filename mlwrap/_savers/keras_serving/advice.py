@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mlwrap._savers.class_modules import import_problem, is_installed
 from mlwrap._savers.keras_checks.config import ConfigNames
 from mlwrap._savers.keras_checks.packages import backend
-from mlwrap._savers.modules import import_problem, is_installed
-from mlwrap._savers.saver import subject
+from mlwrap._savers.saver_interface import subject
 from mlwrap.errors import SaveError, warn
 
 

@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from mlwrap._journal.records import Saved, Signature
 from mlwrap._savers.identify import imported, owner
-from mlwrap._savers.keras.weights import FILE as WEIGHTS_FILE
-from mlwrap._savers.keras.weights import write_weights
+from mlwrap._savers.keras.weights import WEIGHTS_FILE, write_weights
 from mlwrap._savers.keras_checks.config import ConfigNames
 from mlwrap._savers.keras_checks.packages import (
     DATA,
@@ -26,7 +25,7 @@ from mlwrap._savers.keras_serving.advice import warn_of_weights
 from mlwrap._savers.keras_serving.export import ServingForm, write_serving
 from mlwrap._savers.keras_serving.inputs import is_layer
 from mlwrap._savers.keras_serving.torch_program import write_program
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.signature import of_keras
 from mlwrap.errors import SaveError
 

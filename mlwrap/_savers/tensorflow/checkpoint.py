@@ -14,7 +14,7 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved
 from mlwrap._savers.identify import class_name, has_class, imported
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.tensorflow.checkpoint_files import (
     copy_checkpoint,
     place_checkpoints,
@@ -24,7 +24,7 @@ from mlwrap._savers.tensorflow.checkpoint_files import (
 from mlwrap._savers.tensorflow.checkpoint_unbuilt import unbuilt_layers
 from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
-_FOLDER = "checkpoint"
+_CHECKPOINT_FOLDER = "checkpoint"
 _NAME = "ckpt"  # the name that tf.train.CheckpointManager uses
 _PACKAGES = ("tensorflow.python.checkpoint", "tensorflow.python.training")
 
@@ -48,7 +48,7 @@ class CheckpointSaver:
         Raises:
             SaveError: The manager's latest checkpoint is incomplete. An older one only causes a warning.
         """
-        target = folder / _FOLDER
+        target = folder / _CHECKPOINT_FOLDER
         if _is_manager(value) and value.latest_checkpoint:
             names = _copy_kept(value, target)
         else:
@@ -61,7 +61,7 @@ class CheckpointSaver:
             checkpoint.write(str(target / _NAME))
             names = [_NAME]
         write_state(target, *names)
-        details = {"checkpoint": f"{_FOLDER}/{names[-1]}", "kept": names}
+        details = {"checkpoint": f"{_CHECKPOINT_FOLDER}/{names[-1]}", "kept": names}
         return Saved(details=details, packages=("tensorflow",))
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
@@ -94,7 +94,7 @@ class CheckpointSaver:
         prefix = require_checkpoint(folder, str(details["checkpoint"]))
         if isinstance(into, str | os.PathLike):
             names = details.get("kept") or [Path(prefix).name]
-            return place_checkpoints(folder / _FOLDER, names, into)
+            return place_checkpoints(folder / _CHECKPOINT_FOLDER, names, into)
         try:
             target = _restore_target(into)
             unbuilt = unbuilt_layers(target, prefix)

@@ -21,7 +21,7 @@ import msgspec
 
 from mlwrap._journal.records import Metrics, Saved
 from mlwrap._savers.identify import class_name, has_class, imported
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.tensorflow.checkpoint_files import (
     copy_checkpoint,
     place_checkpoints,
@@ -33,7 +33,7 @@ from mlwrap._savers.tensorflow.saved_model import saved_from_contents, warn_of_o
 from mlwrap._savers.tensorflow.saved_model_proto import read_saved_model
 from mlwrap.errors import SaveError, describe_error, warn
 
-_FOLDER = "checkpoint"
+_ESTIMATOR_FOLDER = "checkpoint"
 _BEST = "best"
 _EXPORT = "tfmodel"  # MLflow's name for it when MLflow still saved Estimators
 _EXPORTERS = "export"  # TensorFlow's name for it in model_dir
@@ -66,16 +66,16 @@ class EstimatorSaver:
                 "Call train() before it is returned.",
                 value,
             )
-        name = copy_checkpoint(prefix, folder / _FOLDER, value)
+        name = copy_checkpoint(prefix, folder / _ESTIMATOR_FOLDER, value)
         best = _copy_best(value, folder, name)
-        _copy_graph(str(value.model_dir), folder / _FOLDER)
+        _copy_graph(str(value.model_dir), folder / _ESTIMATOR_FOLDER)
         exports = _copy_exports(str(value.model_dir), folder)
         saved = None
         if options.serving_input_receiver_fn is not None:
             saved = _export(value, folder, prefix, options)
         if saved is None and exports:
             saved = _saved_from_export(value, folder, exports[-1])
-        details: dict[str, Any] = {"checkpoint": f"{_FOLDER}/{name}"}
+        details: dict[str, Any] = {"checkpoint": f"{_ESTIMATOR_FOLDER}/{name}"}
         if best:
             details["best"] = best
         if exports:
@@ -114,10 +114,10 @@ class EstimatorSaver:
         """
         prefix = require_checkpoint(folder, str(details["checkpoint"]))
         if into is None:
-            return folder / _FOLDER
+            return folder / _ESTIMATOR_FOLDER
         estimator = self.matches(into)
         target = place_checkpoints(
-            folder / _FOLDER, [Path(prefix).name], into.model_dir if estimator else into
+            folder / _ESTIMATOR_FOLDER, [Path(prefix).name], into.model_dir if estimator else into
         )
         return into if estimator else target
 
@@ -134,14 +134,14 @@ def _copy_best(value: Any, folder: Path, latest: str) -> dict[str, Any]:
         if not imported("tensorflow").io.gfile.exists(f"{prefix}.index"):
             return details  # Estimators keep the last five checkpoints; the best may be older
         try:
-            copy_checkpoint(prefix, folder / _FOLDER, value)
+            copy_checkpoint(prefix, folder / _ESTIMATOR_FOLDER, value)
         except SaveError as error:
             warn(f"The checkpoint of the best evaluation is not saved: {error}")
             return details
-        write_state(folder / _FOLDER, latest)
+        write_state(folder / _ESTIMATOR_FOLDER, latest)
     folder.joinpath(_BEST).mkdir()
-    write_state(folder / _BEST, f"../{_FOLDER}/{name}")
-    return {**details, "checkpoint": f"{_FOLDER}/{name}"}
+    write_state(folder / _BEST, f"../{_ESTIMATOR_FOLDER}/{name}")
+    return {**details, "checkpoint": f"{_ESTIMATOR_FOLDER}/{name}"}
 
 
 def _best_evaluation(model_dir: str) -> BestExport | None:

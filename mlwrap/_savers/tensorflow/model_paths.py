@@ -16,7 +16,7 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved
 from mlwrap._savers.paths import named_path
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.tensorflow.checkpoint import CheckpointSaver
 from mlwrap._savers.tensorflow.checkpoint_files import write_state
 from mlwrap._savers.tensorflow.estimator import EstimatorSaver

@@ -18,13 +18,13 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved, Signature
 from mlwrap._savers.identify import class_name, has_class, imported
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap._savers.tensorflow.functions import holder, is_function, serving
 from mlwrap._savers.tensorflow.saved_model_proto import Contents, check_saved_model, read_saved_model
 from mlwrap._shipped.loader import ship_loader
 from mlwrap.errors import LoadError, SaveError, describe_error, warn
 
-_FOLDER = "tf2model"  # MLflow's own name for it
+_MODEL_FOLDER = "tf2model"  # MLflow's own name for it
 _LOADED = ("AutoTrackable", "_UserObject")  # results of tf.saved_model.load, for TF 1 and TF 2
 _KERAS = ("keras", "tf_keras")
 _KERAS_PARTS = ("Layer", "Optimizer", "Metric", "KerasAutoTrackable")
@@ -61,7 +61,7 @@ class SavedModelSaver:
         Raises:
             SaveError: It is a function without a graph, or uses an object that it does not hold.
         """
-        target = folder / _FOLDER
+        target = folder / _MODEL_FOLDER
         try:
             _write_saved_model(value, target)
         except (AssertionError, KeyError) as error:  # TensorFlow's errors for an "untracked" object
@@ -74,7 +74,7 @@ class SavedModelSaver:
             ) from error
         contents = read_saved_model(target)
         warn_of_obstacles(contents, class_name(value))
-        return saved_from_contents(contents, folder, _FOLDER)
+        return saved_from_contents(contents, folder, _MODEL_FOLDER)
 
     def metrics(self, value: Any) -> Iterable[Metrics]:  # noqa: ARG002
         """Return none: a SavedModel has no record of its training."""
@@ -93,7 +93,7 @@ class SavedModelSaver:
             raise LoadError(
                 "This is a SavedModel, and TensorFlow is not installed. Install it: pip install tensorflow"
             ) from error
-        target = folder / _FOLDER
+        target = folder / _MODEL_FOLDER
         check_saved_model(target, trust=trust)
         try:
             return tf.saved_model.load(str(target))

@@ -32,7 +32,7 @@ from mlwrap._journal.records import (
     TensorSpec,
 )
 from mlwrap._journal.writer import Writer
-from mlwrap._mlflow.errors import without_client_retries
+from mlwrap._mlflow.server_errors import without_client_retries
 from mlwrap._spool.open_run import OpenRun, open_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mlwrap import model_run
 from mlwrap._delivery.deliver import deliver
-from mlwrap._delivery.thinning import FILE, MetricAt, Thinning, write_points
+from mlwrap._delivery.thinning import THINNED_FILE, MetricAt, Thinning, write_points
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header
 from mlwrap._journal.records import Artifact, Metrics, RunEnded, RunStarted
@@ -143,7 +143,7 @@ def test_memory_is_flat(tmp_path: Path):
         try:
             for step in range(count):
                 thinning.select(Metrics(values={"loss": -float(step)}, step=step, time=step))
-            write_points(journal, thinning.thinned, tmp_path / FILE, lambda: None)
+            write_points(journal, thinning.thinned, tmp_path / THINNED_FILE, lambda: None)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -190,7 +190,7 @@ def only() -> list:
 def file_of_all() -> list[list[str]]:
     """The table of all points of what was thinned."""
     (run,) = only()
-    path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=FILE)
+    path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=THINNED_FILE)
     with gzip.open(path, "rt", newline="") as text:
         return list(csv.reader(text))
 

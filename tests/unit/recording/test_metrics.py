@@ -23,7 +23,6 @@ from mlwrap._run.run import recorder_of
 from mlwrap.errors import Diverged, MlwrapWarning, OptionError
 from mlwrap.savers import Metrics
 from mlwrap.testing import capture_runs
-from tests.spools import folder_of
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def test_names_that_mlflow_refuses():
 def test_an_empty_mapping_writes_no_record():
     """There is nothing to log."""
     with captured() as (run, _):
-        journal = folder_of(run).journal
+        journal = recorder_of(run).folder.journal
         before = journal.read_bytes()
         run.log_metrics({})
         assert journal.read_bytes() == before

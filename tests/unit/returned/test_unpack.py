@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mlwrap._journal.names import artifact_path
 from mlwrap._journal.records import Metrics
 from mlwrap._returned.unpack import FoundModel, unpack
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import MlwrapWarning
 
 
@@ -58,7 +58,7 @@ class ModelSaver:
 
 @pytest.fixture(autouse=True)
 def _with_models(monkeypatch):
-    monkeypatch.setattr(registry, "_savers", [ModelSaver(), *registry._savers])
+    monkeypatch.setattr(saver_registry, "_savers", [ModelSaver(), *saver_registry._savers])
 
 
 class Scores(NamedTuple):
@@ -490,4 +490,4 @@ class TestWithKeras:
     def test_the_saver_is_the_one_for_the_kind(self, keras):
         """A Keras model is saved by the Keras saver, whichever Keras it is of."""
         model, _ = self.trained(keras)
-        assert unpack(model).models == [FoundModel("keras_model", model, registry.by_name("keras"))]
+        assert unpack(model).models == [FoundModel("keras_model", model, saver_registry.by_name("keras"))]

@@ -15,7 +15,7 @@ from mlflow.types import Schema, TensorSpec
 from mlwrap import savers
 from mlwrap._journal.records import Saved, Signature
 from mlwrap._mlflow.model_files.files import assemble
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -72,7 +72,7 @@ def keep(tmp_path):
     """Save a value with the saver that fits it."""
 
     def keep(value, **options):
-        saver = registry.find(value)
+        saver = saver_registry.find(value)
         assert saver is not None
         folder = tmp_path / f"model-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from mlwrap import savers
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap._savers.keras_checks.archive import check_archive, check_hdf5
 from mlwrap.errors import LoadError, SaveError
 from tests.corpus.archives import (
@@ -118,7 +118,9 @@ def test_a_hostile_configuration_is_refused(keras, tmp_path, monkeypatch, case):
     )
     monkeypatch.delitem(sys.modules, "antigravity", raising=False)
     with pytest.raises(LoadError, match=words):
-        registry.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+        saver_registry.by_name("keras").load(
+            tmp_path, {"keras": keras.__name__, "version": keras.__version__}
+        )
     assert "antigravity" not in sys.modules
 
 
@@ -132,13 +134,15 @@ def test_a_configuration_that_nests_at_will(keras, tmp_path, depth):
         file.writestr("config.json", deep)
         file.writestr("model.weights.h5", weights())
     with pytest.raises(LoadError, match=r"os\.system|can't be read"):
-        registry.by_name("keras").load(tmp_path, {"keras": keras.__name__, "version": keras.__version__})
+        saver_registry.by_name("keras").load(
+            tmp_path, {"keras": keras.__name__, "version": keras.__version__}
+        )
 
 
 def test_a_keras_that_the_file_names_is_one_of_keras(tmp_path):
     """The name comes from MLmodel, and is imported: only Keras's own are."""
     with pytest.raises(LoadError, match="Expected a model of keras or tf_keras, got one of 'antigravity'"):
-        registry.by_name("keras").load(tmp_path, {"keras": "antigravity", "version": "3.0"})
+        saver_registry.by_name("keras").load(tmp_path, {"keras": "antigravity", "version": "3.0"})
     assert "antigravity" not in sys.modules
 
 
@@ -147,7 +151,7 @@ def test_weights_are_checked_with_trust_too(keras, tmp_path):
     (tmp_path / "data").mkdir()
     archive(tmp_path / "data" / "model.keras", h5=weights(HOSTILE_WEIGHTS["soft link"][0]))
     with pytest.raises(LoadError, match="leads elsewhere"):
-        registry.by_name("keras").load(
+        saver_registry.by_name("keras").load(
             tmp_path, {"keras": keras.__name__, "version": keras.__version__}, trust=True
         )
 
@@ -161,10 +165,12 @@ def test_hdf5_that_somebody_returned_is_checked_too(keras, tmp_path, case):
         (tmp_path / "data" / name).write_bytes(content)
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
-        registry.by_name("keras_weights").load(tmp_path, {"weights": "data/model.weights.h5"}, into=model)
+        saver_registry.by_name("keras_weights").load(
+            tmp_path, {"weights": "data/model.weights.h5"}, into=model
+        )
     written_by = {"keras": keras.__name__, "version": keras.__version__}
     with pytest.raises(LoadError, match=HOSTILE_WEIGHTS[case][1]):
-        registry.by_name("keras_hdf5").load(tmp_path, written_by, trust=True)
+        saver_registry.by_name("keras_hdf5").load(tmp_path, written_by, trust=True)
 
 
 def test_a_hostile_file_that_is_returned_is_not_passed_on(tmp_path):
@@ -174,4 +180,4 @@ def test_a_hostile_file_that_is_returned_is_not_passed_on(tmp_path):
     with pytest.raises(
         SaveError, match=r"best\.keras is no \.keras file that loads.*leads out of the folder"
     ):
-        registry.find(path).save(path, tmp_path / "out", savers.SaveOptions())
+        saver_registry.find(path).save(path, tmp_path / "out", savers.SaveOptions())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
 tf = pytest.importorskip("tensorflow")
@@ -174,7 +174,7 @@ def test_a_description_that_leads_elsewhere_is_refused(keep, name: str):
     """It is not of the model's own files."""
     kept = keep(checkpoint())
     with pytest.raises(LoadError, match="not among its own files"):
-        registry.by_name("checkpoint").load(kept.folder, {"checkpoint": name}, into=checkpoint())
+        saver_registry.by_name("checkpoint").load(kept.folder, {"checkpoint": name}, into=checkpoint())
 
 
 def test_a_shard_that_is_cut_short_is_a_load_error(keep):
@@ -260,5 +260,5 @@ def test_load_into_unbuilt_model_of_built_parts(keep):
 
 def test_it_is_not_taken_for_a_saved_model():
     """A checkpoint is an AutoTrackable as well; the checkpoint saver is asked first."""
-    assert registry.find(checkpoint()).name == "checkpoint"
-    assert list(registry.find(checkpoint()).metrics(checkpoint())) == []
+    assert saver_registry.find(checkpoint()).name == "checkpoint"
+    assert list(saver_registry.find(checkpoint()).metrics(checkpoint())) == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlwrap._journal.records import TensorSpec
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
 tf = pytest.importorskip("tensorflow")
@@ -166,7 +166,7 @@ def test_a_serving_function_that_fails_costs_the_export_and_not_the_checkpoint(t
 def test_metrics_are_those_of_the_event_files(make):
     """Losses and evaluations, with their steps, with times in milliseconds, and no doubles."""
     estimator = make()
-    saver = registry.find(estimator)
+    saver = saver_registry.find(estimator)
     assert list(saver.metrics(estimator)) == []
     estimator.train(data, steps=6)
     first = estimator.evaluate(data, steps=1)
@@ -195,7 +195,7 @@ def test_a_torn_event_file_gives_what_is_whole(tmp_path):
     """A process that was killed leaves half a record at the end of its file."""
     estimator = custom(tmp_path / "model_dir", tf.estimator.RunConfig(save_summary_steps=1))
     estimator.train(data, steps=5)
-    saver = registry.find(estimator)
+    saver = saver_registry.find(estimator)
     whole = list(saver.metrics(estimator))
     (file,) = tmp_path.glob("model_dir/events.*")
     content = file.read_bytes()

@@ -12,7 +12,7 @@ from mlwrap import savers
 from mlwrap._journal.input_example import Example
 from mlwrap._journal.records import Saved, Signature, TensorSpec
 from mlwrap._savers.input_example import keep_example
-from mlwrap._savers.per_model import per_model
+from mlwrap._savers.options_per_model import per_model
 from mlwrap._savers.predict import difference
 from mlwrap.errors import MlwrapWarning
 

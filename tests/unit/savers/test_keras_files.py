@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mlwrap._returned.unpack import unpack
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap._savers.keras import files
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
@@ -143,7 +143,7 @@ def test_keras_is_not_imported_to_log_a_file(model, tmp_path):
     (tmp_path / "out").mkdir()
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from mlwrap._savers import registry\nfrom mlwrap.savers import SaveOptions\n"
+        "from mlwrap._savers import saver_registry as registry\nfrom mlwrap.savers import SaveOptions\n"
         f"here = Path({str(tmp_path)!r})\n"
         "saver = registry.find(here / 'm.keras')\n"
         "print(sorted(saver.save(here / 'm.keras', here / 'out', SaveOptions()).flavors))\n"
@@ -252,7 +252,7 @@ def test_other_hdf5_files_are_files(tmp_path):
         file["x"] = np.zeros(3)
     (tmp_path / "text.h5").write_text("text")
     for name in ("data.h5", "text.h5"):
-        assert registry.find(tmp_path / name) is None
+        assert saver_registry.find(tmp_path / name) is None
         assert [output.path for output in unpack(tmp_path / name).outputs] == [name]
 
 

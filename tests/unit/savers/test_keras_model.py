@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlwrap._journal.records import TensorSpec
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap._savers.signature import of_keras
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
@@ -290,7 +290,7 @@ def test_a_model_without_weights_is_refused(keras, keep):
 def test_metrics_come_from_the_history_that_the_model_keeps(keras):
     """A body that returns only the model still gives its epochs; one that never trained gives none."""
     model = sequential(keras)
-    saver = registry.find(model)
+    saver = saver_registry.find(model)
     assert list(saver.metrics(model)) == []
     model.compile("sgd", "mse")
     history = model.fit(X, X[:, :2], epochs=5, initial_epoch=2, verbose=0)
@@ -304,7 +304,7 @@ def test_validation_every_other_epoch_keeps_its_epochs(keras):
     model = sequential(keras)
     model.compile("sgd", "mse")
     model.fit(X, X[:, :2], epochs=4, validation_data=(X, X[:, :2]), validation_freq=2, verbose=0)
-    records = registry.find(model).metrics(model)
+    records = saver_registry.find(model).metrics(model)
     assert [record.step for record in records if "val_loss" in record.values] == [1, 3]
 
 
@@ -320,7 +320,7 @@ def test_the_wrong_keras_is_named_with_what_to_install(tmp_path, details, cure):
     """A model of another Keras is not tried: the error says which one to install."""
     pytest.importorskip("keras")
     with pytest.raises(LoadError, match=cure):
-        registry.by_name("keras").load(tmp_path, details)
+        saver_registry.by_name("keras").load(tmp_path, details)
 
 
 def test_a_keras_2_model_is_read_by_tf_keras_where_keras_is_3(keep):
@@ -337,10 +337,10 @@ def test_keras_saver_is_not_asked_before_keras_is_imported(monkeypatch):
     for name in ("keras", "tf_keras", "tensorflow", "tensorflow_estimator"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     Model = type("Model", (), {"__module__": "keras.models"})  # noqa: N806
-    assert registry.find(Model()) is None
+    assert saver_registry.find(Model()) is None
 
 
 def test_an_optimizer_is_not_a_model(keras):
     """A part of a model that is trackable, too; a layer alone has a saver of its own."""
-    assert registry.find(keras.layers.Dense(2)).name == "keras_layer"
-    assert registry.find(keras.optimizers.Adam()) is None
+    assert saver_registry.find(keras.layers.Dense(2)).name == "keras_layer"
+    assert saver_registry.find(keras.optimizers.Adam()) is None

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mlwrap import savers
-from mlwrap._savers import registry
-from mlwrap._savers.saver import naming
+from mlwrap._savers import saver_registry
+from mlwrap._savers.saver_interface import naming
 from mlwrap._savers.tensorflow.saved_model_proto import check_saved_model
 from mlwrap.errors import LoadError, MlwrapWarning
 
@@ -271,7 +271,7 @@ def test_messages_name_the_model_and_the_run(keras, tmp_path):
     """Of several models and runs it is clear which one is meant."""
     model = with_block(keras)
     with naming("calm-fox", "critic"), pytest.warns(MlwrapWarning, match="'critic' of run 'calm-fox'"):
-        registry.find(model).save(model, tmp_path, savers.SaveOptions())
+        saver_registry.find(model).save(model, tmp_path, savers.SaveOptions())
 
 
 def test_feature_columns_are_served(keras, keep):

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from mlwrap import savers
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
 X, Y = load_iris(return_X_y=True)
@@ -179,7 +179,7 @@ def test_it_comes_back_without_pickle(kind: str, keep):
 def test_what_evaluation_sets_said_becomes_metrics(build, names: list[str]):
     """A step for each round."""
     model = build()
-    records = registry.training_metrics(registry.find(model), model)
+    records = saver_registry.training_metrics(saver_registry.find(model), model)
     assert [record.step for record in records] == [0, 1, 2]
     assert sorted(records[-1].values) == names
     assert records[-1].numbers()[names[0]] < records[0].numbers()[names[0]]
@@ -188,7 +188,7 @@ def test_what_evaluation_sets_said_becomes_metrics(build, names: list[str]):
 def test_a_model_without_evaluation_sets_has_no_metrics():
     """That is no reason for a warning."""
     model = logistic()
-    assert registry.training_metrics(registry.find(model), model) == []
+    assert saver_registry.training_metrics(saver_registry.find(model), model) == []
 
 
 def test_what_can_not_predict_is_saved_too(keep):
@@ -216,7 +216,7 @@ def pipeline(function: Callable[..., Any]) -> Any:
 def save(value: Any, folder: Path, **options: Any) -> savers.Saved:
     """Save with the saver that fits, whatever the format."""
     folder.mkdir()
-    return registry.find(value).save(value, folder, savers.SaveOptions(**options))
+    return saver_registry.find(value).save(value, folder, savers.SaveOptions(**options))
 
 
 def test_what_skops_can_not_write_is_pickled_only_if_asked(tmp_path: Path, as_model):
@@ -228,7 +228,9 @@ def test_what_skops_can_not_write_is_pickled_only_if_asked(tmp_path: Path, as_mo
         save(model, tmp_path / "safe")
     assert caught.value.value is model
     assert list((tmp_path / "safe").iterdir()) == []
-    kept = as_model(tmp_path / "pickled", save(model, tmp_path / "pickled", trust=True), registry.find(model))
+    kept = as_model(
+        tmp_path / "pickled", save(model, tmp_path / "pickled", trust=True), saver_registry.find(model)
+    )
     assert (kept.folder / "model.pkl").is_file()
     with pytest.raises(LoadError, match=r"not loaded: it is a pickle\. Pass trust=True only if you trust"):
         kept.load()
@@ -255,7 +257,7 @@ def test_what_has_no_safe_format_is_saved_only_if_asked(tmp_path: Path, as_model
     with pytest.raises(SaveError, match=r"no format without pickle for a statsmodels.*trust=True"):
         save(fitted, tmp_path / "safe")
     kept = as_model(
-        tmp_path / "pickled", save(fitted, tmp_path / "pickled", trust=True), registry.find(fitted)
+        tmp_path / "pickled", save(fitted, tmp_path / "pickled", trust=True), saver_registry.find(fitted)
     )
     with pytest.raises(LoadError, match=r"a model of statsmodels is a pickle.*trust=True"):
         kept.load()
@@ -358,7 +360,9 @@ def test_a_torch_module_without_example_is_pickled_only_if_asked(tmp_path: Path,
     net = network()
     with pytest.raises(SaveError, match=r"Pass input_example=.*trust=True"):
         save(net, tmp_path / "safe")
-    kept = as_model(tmp_path / "pickled", save(net, tmp_path / "pickled", trust=True), registry.find(net))
+    kept = as_model(
+        tmp_path / "pickled", save(net, tmp_path / "pickled", trust=True), saver_registry.find(net)
+    )
     with pytest.raises(LoadError, match=r"pickle.*trust=True"):
         kept.load()
     x = torch.ones(2, 4)

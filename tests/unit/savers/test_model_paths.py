@@ -12,7 +12,7 @@ from mlflow import pyfunc
 from mlflow import tensorflow as mlflow_tensorflow
 
 from mlwrap._returned.unpack import unpack
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap._savers.tensorflow import model_paths
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError, SpoolError
 
@@ -74,7 +74,7 @@ class TestSavedModel:
     @pytest.mark.parametrize("form", [str, os.fsencode, Path])
     def test_any_form_of_its_path(self, saved_model, form):
         """An Estimator's export_saved_model returns bytes."""
-        assert registry.find(form(saved_model)).name == "saved_model_folder"
+        assert saver_registry.find(form(saved_model)).name == "saved_model_folder"
         found = unpack({"served": form(saved_model)}).models
         assert [(model.name, model.value) for model in found] == [("served", saved_model)]
 
@@ -163,7 +163,7 @@ class TestCheckpoints:
         """A folder with something else named checkpoint in it is a folder."""
         (tmp_path / "f").mkdir()
         (tmp_path / "f" / "checkpoint").write_bytes(state.encode("utf-8", "surrogateescape"))
-        assert registry.find(tmp_path / "f") is None
+        assert saver_registry.find(tmp_path / "f") is None
 
     def test_of_a_graph(self, keep, tmp_path):
         """What an Estimator or a Saver of TensorFlow 1 wrote comes back as a folder to go on from."""
@@ -207,7 +207,7 @@ def test_what_an_estimator_left_behind(keep, tmp_path):
     expected = [float(row["predictions"][0]) for row in estimator.predict(lambda: data().take(1))]
     served, kept = keep(exported), keep(estimator.model_dir)
     remembered = list(kept.saver.metrics(estimator.model_dir))
-    assert remembered == list(registry.find(estimator).metrics(estimator)) != []
+    assert remembered == list(saver_registry.find(estimator).metrics(estimator)) != []
     shutil.rmtree(tmp_path / "model_dir")
     assert isinstance(exported, bytes)
     assert served.saver.name == "saved_model_folder"
@@ -224,4 +224,4 @@ def test_a_path_that_is_no_model_has_no_saver(tmp_path):
     """Whatever it is, and whether it is there or not."""
     (tmp_path / "a.txt").write_text("a")
     for path in (tmp_path, tmp_path / "a.txt", tmp_path / "gone", "", "x\0y", b"\xff", "x" * 5000):
-        assert registry.find(path) is None
+        assert saver_registry.find(path) is None

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mlwrap._journal.records import Signature, TensorSpec
-from mlwrap._savers import registry, signature
+from mlwrap._savers import saver_registry, signature
 from mlwrap.errors import LoadError, MlwrapWarning, SaveError
 
 tf = pytest.importorskip("tensorflow")
@@ -233,7 +233,7 @@ def test_tensorflows_own_helpers_are_not_models():
         tf.constant([1.0]),
         tf.data.Dataset.range(3),
     ):
-        assert registry.find(value) is None
+        assert saver_registry.find(value) is None
 
 
 class Several(tf.Module):
@@ -482,4 +482,4 @@ def test_a_saved_model_whose_variables_are_cut_short(keep):
 def test_a_missing_saved_model_is_a_load_error(tmp_path):
     """A folder without the SavedModel is named."""
     with pytest.raises(LoadError, match="can't be read"):
-        registry.by_name("saved_model").load(tmp_path, {})
+        saver_registry.by_name("saved_model").load(tmp_path, {})

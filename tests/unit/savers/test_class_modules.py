@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._savers.modules import import_modules, import_problem, is_installed
+from mlwrap._savers.class_modules import import_modules, import_problem, is_installed
 from mlwrap.errors import LoadError
 
 

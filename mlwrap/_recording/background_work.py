@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class BackgroundSaver:
+class BackgroundWork:
     """Runs one job at a time, in the order in which they were submitted.
 
     At most one job of each name waits: a newer one replaces it. The thread is not a daemon, because stopping

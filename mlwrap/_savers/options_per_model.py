@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mlwrap._savers.saver import SaveOptions
+from mlwrap._savers.saver_interface import SaveOptions
 
 
 def per_model(options: SaveOptions, names: Sequence[str]) -> tuple[list[SaveOptions], list[str]]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from mlwrap._delivery.threads import Slots
-from mlwrap._mlflow.errors import classify_error
+from mlwrap._mlflow.server_errors import classify_error
 from mlwrap.errors import Refused, Unreachable
 
 CONNECTIONS = 15  # of SQLAlchemy's pool, as MLflow makes it

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from mlwrap._journal.records import Metrics, Saved
+from mlwrap._savers.class_modules import import_modules
 from mlwrap._savers.keras.files import KerasFileSaver
 from mlwrap._savers.keras.hdf5_files import KerasHdf5Saver, KerasWeightsSaver
 from mlwrap._savers.keras.layers import KerasLayerSaver
 from mlwrap._savers.keras.model import KerasSaver
 from mlwrap._savers.mlflow_flavors import FLAVORS
-from mlwrap._savers.modules import import_modules
-from mlwrap._savers.saver import SaveOptions, Saver
+from mlwrap._savers.saver_interface import SaveOptions, Saver
 from mlwrap._savers.tensorflow.checkpoint import CheckpointSaver
 from mlwrap._savers.tensorflow.estimator import EstimatorSaver
 from mlwrap._savers.tensorflow.model_paths import (
@@ -174,7 +174,7 @@ def import_needed(
     For a saver that is not mlwrap's own, the description alone decides.
 
     Raises:
-        LoadError: See :func:`mlwrap._savers.modules.import_modules`.
+        LoadError: See :func:`mlwrap._savers.class_modules.import_modules`.
     """
     needs = getattr(saver, "needs_module", None)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from mlwrap._spool.run_folder import lost_message
+
 
 def started(name: str, experiment: str | None, tracking_uri: str, run_id: str | None) -> None:
     """Print that a run has started, and its experiment and tracking URI."""
@@ -29,7 +31,7 @@ def ended(
     """Print how a run ended, its id, whether it is delivered or where it waits, and each model's status."""
     lines = [f"mlwrap: run {name!r} {status} after {seconds:.1f} s"]
     if lost:
-        lines.append("        " + lost_folder(folder))
+        lines.append("        " + lost_message(folder))
     elif delivering:
         lines.append("        is being delivered; run.wait(), or the end of the process, waits for that")
     else:
@@ -38,11 +40,6 @@ def ended(
         version = f", registered as {registered}" if registered else ""
         lines.append(f"        {model} {model_status} {uri or ''}".rstrip() + version)
     say("\n".join(lines))
-
-
-def lost_folder(folder: Path) -> str:
-    """Return the message for a run folder that was removed before it was delivered."""
-    return f"its run folder {folder} was removed: what MLflow does not have of it is lost."
 
 
 @contextlib.contextmanager

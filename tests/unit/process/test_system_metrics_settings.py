@@ -9,7 +9,7 @@ import pytest
 
 from mlwrap import model_run
 from mlwrap._journal.records import SystemMetrics
-from mlwrap._process.system_metrics import system_metrics
+from mlwrap._process.system_metrics_settings import system_metrics
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapWarning, OptionError
 from mlwrap.testing import capture_runs

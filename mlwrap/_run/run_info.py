@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mlwrap._journal.run_models import models_of_run
+from mlwrap._journal.final_models import models_of_run
 from mlwrap._recording.logged_model import LoggedModel
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.flush import RunDelivery

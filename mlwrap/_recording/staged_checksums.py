@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlwrap._journal.records import Checksums, StagedFile, Zip
-from mlwrap._recording.background_save import BackgroundSaver
+from mlwrap._recording.background_work import BackgroundWork
 from mlwrap._recording.run_log import RunLog
 from mlwrap._spool.staged_files import LARGE_BYTES, staged_files, total_size, with_checksums
 
@@ -21,7 +21,7 @@ class StageChecksums:
 
     def __init__(self, run: RunLog) -> None:
         self._run = run
-        self._background = BackgroundSaver()
+        self._background = BackgroundWork()
 
     @property
     def busy(self) -> bool:

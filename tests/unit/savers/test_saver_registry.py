@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlwrap import savers
-from mlwrap._savers import registry
+from mlwrap._savers import saver_registry
 from mlwrap.errors import LoadError, MlwrapWarning, OptionError, SaveError
 
 
@@ -37,7 +37,7 @@ class BoxSaver:
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch):
-    monkeypatch.setattr(registry, "_savers", list(registry._savers))
+    monkeypatch.setattr(saver_registry, "_savers", list(saver_registry._savers))
 
 
 def variant(**attributes):
@@ -57,12 +57,12 @@ def test_importing_the_room_loads_nothing_heavy():
 
 def test_a_registered_saver_is_found_by_value_and_by_name():
     """It is asked first, and its name leads back to it."""
-    assert registry.find(Box()) is None
-    saver, before = BoxSaver(), registry.saver_names()
+    assert saver_registry.find(Box()) is None
+    saver, before = BoxSaver(), saver_registry.saver_names()
     savers.register(saver)
     assert isinstance(saver, savers.Saver)
-    assert registry.find(Box()) is saver is registry.by_name("box")
-    assert registry.saver_names() == ["box", *before]
+    assert saver_registry.find(Box()) is saver is saver_registry.by_name("box")
+    assert saver_registry.saver_names() == ["box", *before]
 
 
 def test_the_newest_wins():
@@ -70,10 +70,10 @@ def test_the_newest_wins():
     savers.register(BoxSaver())
     newer, other = BoxSaver(), variant(name="other")
     savers.register(newer)
-    assert registry.find(Box()) is newer
+    assert saver_registry.find(Box()) is newer
     savers.register(other)
-    assert registry.find(Box()) is other
-    assert registry.saver_names().count("box") == 1
+    assert saver_registry.find(Box()) is other
+    assert saver_registry.saver_names().count("box") == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_no_saver_is_refused_at_the_door(saver, says):
     """The error names the saver and everything that is wrong."""
     with pytest.raises(OptionError, match=says):
         savers.register(saver)
-    assert "box" not in registry.saver_names()
+    assert "box" not in saver_registry.saver_names()
 
 
 def test_an_unknown_name_says_what_there_is():
@@ -102,7 +102,7 @@ def test_an_unknown_name_says_what_there_is():
     with pytest.raises(
         LoadError, match=r"'orbax'; known here are .*keras, keras_layer, checkpoint.*register_saver"
     ):
-        registry.by_name("orbax")
+        saver_registry.by_name("orbax")
 
 
 def test_a_saver_that_fails_to_answer_is_passed_over():
@@ -114,13 +114,13 @@ def test_a_saver_that_fails_to_answer_is_passed_over():
     savers.register(BoxSaver())
     savers.register(variant(name="broken", matches=matches))
     with pytest.warns(MlwrapWarning, match=r"'broken' of .*test_registry failed.*RuntimeError: oops"):
-        assert registry.find(Box()).name == "box"
+        assert saver_registry.find(Box()).name == "box"
 
 
 def test_a_saver_is_asked_only_if_its_framework_is_there():
     """Nothing is imported to find out what an object is."""
     savers.register(variant(frameworks=("a_framework_nobody_imported",)))
-    assert registry.find(Box()) is None
+    assert saver_registry.find(Box()) is None
 
 
 def test_what_a_registered_saver_does_wrong_is_said_to_be_its_own(tmp_path):
@@ -133,12 +133,12 @@ def test_what_a_registered_saver_does_wrong_is_said_to_be_its_own(tmp_path):
     savers.register(saver)
     words = r"'box' of .*test_registry.*RuntimeError: oops"
     with pytest.raises(SaveError, match=words) as caught:
-        registry.save(saver, Box(), tmp_path, savers.SaveOptions())
+        saver_registry.save(saver, Box(), tmp_path, savers.SaveOptions())
     assert isinstance(caught.value.value, Box)
     with pytest.raises(LoadError, match=words):
-        registry.load(saver, tmp_path, {}, into=None, trust=False)
+        saver_registry.load(saver, tmp_path, {}, into=None, trust=False)
     with pytest.warns(MlwrapWarning, match=words):
-        assert registry.training_metrics(saver, Box()) == []
+        assert saver_registry.training_metrics(saver, Box()) == []
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_saver_says_what_it_saved(tmp_path, saved, says):
     saver = variant(save=lambda self, value, folder, options: saved)
     savers.register(saver)
     with pytest.raises(SaveError, match=says):
-        registry.save(saver, Box(), tmp_path, savers.SaveOptions())
+        saver_registry.save(saver, Box(), tmp_path, savers.SaveOptions())
 
 
 def test_what_can_not_be_written_down_is_refused_at_once(tmp_path):
@@ -158,4 +158,4 @@ def test_what_can_not_be_written_down_is_refused_at_once(tmp_path):
     saver = variant(save=lambda *_: savers.Saved(details={"box": Box()}))
     savers.register(saver)
     with pytest.raises(SaveError, match=r"'box' of .* failed: .*Box"):
-        registry.save(saver, Box(), tmp_path, savers.SaveOptions())
+        saver_registry.save(saver, Box(), tmp_path, savers.SaveOptions())

@@ -23,8 +23,8 @@ from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Checksums, Model
 from mlwrap._journal.tags import TagName
 from mlwrap._mlflow.client import Client, MetricPoint
-from mlwrap._mlflow.errors import classify_error, http_status
 from mlwrap._mlflow.model_registry import Registry
+from mlwrap._mlflow.server_errors import classify_error, http_status
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import check_content, check_staged, with_checksums
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
