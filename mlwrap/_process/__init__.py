@@ -1,4 +1,4 @@
-"""Where does this process run, which of several workers is it, and how does it end?
+"""What is this process: its place, its git state, its settings of MLflow, its rank among workers, its end?
 
 May import: _capture, _journal, config, errors.
 Never imports MLflow or a framework; it uses them only if they are already imported.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_a_room_imports_what_its_sign_says(room: Path):
     assert "never" in rest.lower()
     said = rest.partition("May import: ")[2].partition(".")[0].replace("\n", " ")
     assert set(said.split(", ")) - {"nothing of mlwrap"} == graph_of_rooms()[room.name]
+
+
+def test_contributing_quotes_every_sign():
+    """The page that says where to change what asks the same questions."""
+    page = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    for room in ROOMS:
+        question = (ast.get_docstring(parsed(room / "__init__.py")) or "").partition("\n")[0]
+        assert f"| `{room.name}` | {question.replace('``', '`')} |" in page
+
+
+def test_contributing_names_files_that_exist():
+    """A file that has moved is named where it is now."""
+    page = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    walks = (ROOT.parent / "docs" / "explanation" / "five-walks.md").read_text()
+    named = re.findall(r"`(_\w+/[\w/]*(?:\.py)?)`", page + walks)
+    assert len(named) > 60
+    for path in named:
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT.parent)))
