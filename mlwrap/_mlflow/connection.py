@@ -57,7 +57,7 @@ def check_listening(tracking_uri: str) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        raise ServerNotListening(f"nobody listens at {parts.hostname}:{port} ({error}).") from error
+        raise ServerNotListening(f"no server listens at {parts.hostname}:{port} ({error}).") from error
 
 
 def _check_sqlite(tracking_uri: str) -> None:

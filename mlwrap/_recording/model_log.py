@@ -253,7 +253,7 @@ class ModelLog:
         message = f"the model {record.name!r} could not be saved: {why}"
         if strict:
             raise SaveError(self._run.redactor.text(f"run {self._run.name!r}: {message}"), model) from cause
-        self._run.warn(message + " It is FAILED in MLflow; the object itself reaches your code unharmed.")
+        self._run.warn(message + " It is FAILED in MLflow; your code gets the object unchanged.")
 
     def _abandon(self, record: Model, why: str) -> None:
         self._saving.pop(record.staged, None)

@@ -85,7 +85,7 @@ class Recorder(RunLog):
             try:
                 self.sender_link = SenderLink(self.folder, first.tracking_uri)
             except DeliveryError as error:
-                self.warn(f"MLflow will be told at its end, by this process: {error}")
+                self.warn(f"it will be uploaded at its end, by this process: {error}")
         self._journal.watch(self._warn_full, self._look, WAKE_SECONDS)
         self.metrics.write = self._journal.append  # looked up once, because every step calls it
 
@@ -177,7 +177,7 @@ class Recorder(RunLog):
         """Warn of objects that no saver knows: where each was found, and its type."""
         items = ", ".join(f"{kind} ({where})" for where, kind in unknown)
         self.warn(
-            f"no saver knows {items}; it is not logged, and reaches your code unharmed. "
+            f"no saver knows {items}, so it is not logged; your code gets it unchanged. "
             f"There are savers for: {', '.join(saver_registry.saver_names())}. "
             "mlwrap.register_saver() adds one."
         )

@@ -122,7 +122,7 @@ class RunDelivery:
             raise DeliveryError((answer and answer.error) or _STILL_DELIVERING)
 
 
-_STILL_DELIVERING = "the sender is still at it."
+_STILL_DELIVERING = "the sender is still uploading."
 
 
 def _undelivered_message(why: str, folder: RunFolder) -> str:

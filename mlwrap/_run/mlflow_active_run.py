@@ -56,7 +56,7 @@ class ActiveRunBridge:
             self._entry = mlflow.ActiveRun(mlflow.MlflowClient().get_run(recorder.run_id))
             self.join()
         except (DeliveryError, JournalError, OSError, AttributeError, mlflow.MlflowException) as error:
-            recorder.warn(f"calls of MLflow's own in its body do not land in it: {describe_error(error)}")
+            recorder.warn(f"calls to mlflow.* in its body do not log to it: {describe_error(error)}")
         else:
             _bridges.append(self)
             stand_back(_current_note, self.note)

@@ -56,7 +56,7 @@ _savers: list[Saver] = [
 _ATTRIBUTES: dict[str, tuple[type, str]] = {
     "name": (str, "a name that signs what it wrote"),
     "format": (int, "the number of its layout, from 1"),
-    "default_name": (str, "the name of a model that nobody named"),
+    "default_name": (str, "the name of a model without a given name"),
     "frameworks": (tuple, "top-level module names, such as ('tensorflow',)"),
 }
 _METHODS = ("matches", "save", "metrics", "load")

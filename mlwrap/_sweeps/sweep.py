@@ -127,7 +127,7 @@ def _joblib_engine(n_jobs: int | None) -> Any:
             max_nbytes=None,  # else large arrays arrive as read-only memory maps
         )
     except (ValueError, ImportError) as error:
-        raise OptionError(f"joblib can't use the engine that it was told to: {error}") from error
+        raise OptionError(f"joblib can't use the configured engine: {error}") from error
 
 
 def _check_travels(target: SweepTarget, trials: Iterable[Mapping[str, Any]], parallel: Any) -> None:

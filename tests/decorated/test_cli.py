@@ -52,7 +52,7 @@ def test_sync_says_what_it_could_not_deliver_and_why(command, runs, spool: Path)
     waiting("here")
     code, output = command("sync")
     assert code == 1
-    assert "nobody listens at 127.0.0.1:9" in output
+    assert "no server listens at 127.0.0.1:9" in output
     assert f"it waits in {spool / key}" in output
     assert output.endswith("1 delivered, 1 waiting\n")
     assert set(runs()) == {"here"}
@@ -87,7 +87,7 @@ def test_status_lists_what_waits(command):
     lines = {line.split("│")[2].strip(): line for line in output.splitlines() if "│" in line}
     assert "open" in lines["open one"]
     assert "offline" in lines["second offline one"]
-    assert "nobody listens at 127.0.0.1:9" in lines["away"]
+    assert "no server listens at 127.0.0.1:9" in lines["away"]
     assert key not in output
 
 

@@ -283,7 +283,7 @@ def test_a_resumed_sweep_skips_what_finished(store, marks, by):
 
 
 def test_resuming_looks_at_parameters_code_and_status(store, marks):
-    """With True, in every sweep in the experiment; a point that is there twice runs twice."""
+    """With True, in every sweep in the experiment; a point that is in it twice runs twice."""
     train = counted(marks.folder)
     table = train.sweep([{"units": 1}, {"units": 2, "fail": (2,)}], resume=True)
     assert [point.status for point in table] == ["FINISHED", "FAILED"]

@@ -521,7 +521,7 @@ def test_a_server_that_is_away_costs_nothing_but_a_warning(runs, store: str, mon
     with pytest.warns(MlwrapWarning, match=r"waits in .*; 'mlwrap sync' delivers it"):
         assert train() == {"accuracy": 0.5}
     (entry,) = mlwrap.sync()
-    assert "nobody listens at 127.0.0.1:9" in entry.error
+    assert "no server listens at 127.0.0.1:9" in entry.error
 
 
 def test_warnings_come_from_the_users_line(runs):

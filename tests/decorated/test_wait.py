@@ -170,7 +170,7 @@ def test_a_server_that_is_away(spool: Path):
     with model_run("r", tracking_uri=AWAY, deadline=0.5) as run:
         pass
     for _ in range(2):
-        with pytest.warns(MlwrapWarning, match=f"(?s)nobody listens.*It waits in {spool / run.key}.*sync"):
+        with pytest.warns(MlwrapWarning, match=f"(?s)no server listens.*It waits in {spool / run.key}.*sync"):
             assert run.wait() is False
     assert run.status == "FINISHED"
 

@@ -39,7 +39,7 @@ class Server(NamedTuple):
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port that no server listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

@@ -76,7 +76,7 @@ def test_sync_names_what_it_can_not_deliver_and_delivers_the_rest(store: str, sp
     client = mlflow.MlflowClient()
     client.delete_experiment(client.create_experiment("deleted"))
     bad = {
-        wait_in("away", tracking_uri=AWAY): "nobody listens at 127.0.0.1:9",
+        wait_in("away", tracking_uri=AWAY): "no server listens at 127.0.0.1:9",
         wait_in("hanging", tracking_uri=hanging): "timed out",
         wait_in("deleted", experiment="deleted"): "is deleted. Restore it",
         wait_in("damaged"): "does not begin with a whole record",

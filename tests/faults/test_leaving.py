@@ -60,7 +60,7 @@ def test_leaving_while_the_server_is_away(script, spool: Path):
     err = ended(process)
     assert process.returncode == 0
     assert err.count("MlwrapWarning") == 1
-    assert "MLflow does not have all of 20 runs yet: nobody listens at 127.0.0.1:9" in err
+    assert "MLflow does not have all of 20 runs yet: no server listens at 127.0.0.1:9" in err
     assert f"They wait in {spool}; 'mlwrap sync' delivers them." in err
     assert len(folders(spool)) == 20
     until(lambda: not senders(spool))

@@ -240,7 +240,7 @@ def test_leaving_waits_no_longer_than_the_deadline(script, store: str, spool: Pa
     )
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "nobody listens at 127.0.0.1:9" in err
+    assert "no server listens at 127.0.0.1:9" in err
     assert "'mlwrap sync' delivers it" in err
     until(lambda: not senders(spool))
     assert len(waiting_in(spool)) == 1

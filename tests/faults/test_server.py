@@ -268,7 +268,7 @@ def test_an_outage_that_begins_at_any_request(number: int, proxy: Proxy, same, i
     "fault", [how.cut, how.cut_after, how.reply(200, "<html>")], ids=["cut", "cut after", "page"]
 )
 def test_every_request_fails_once(fault, proxy: Proxy, same, impatient):
-    """Rows 20, 24. Each first answer is lost, or is somebody else's page; nothing is there twice."""
+    """Rows 20, 24. Each first answer is lost, or is somebody else's page; nothing is in it twice."""
     key = train(proxy.uri)
     seen: set[tuple[str, bytes]] = set()
 
@@ -638,7 +638,7 @@ def test_a_sync_of_what_is_delivered(proxy: Proxy, same):
 
 
 def test_two_syncs_at_once(proxy: Proxy, same):
-    """Row 65. One delivers; the other waits, or says that somebody is at it; nothing is there twice."""
+    """Row 65. One delivers; the other waits, or says that somebody is at it; nothing is in it twice."""
     keys = [train(proxy.uri) for _ in range(3)]
     proxy.rule(how.slow(0.05))
     results: list[list[Synced]] = []
@@ -660,7 +660,7 @@ def test_two_syncs_at_once(proxy: Proxy, same):
 def test_the_users_exception_leaves_while_the_server_is_away(on_sqlite: Server, spool: Path):
     """Row 16. Not ours, not MLflow's; what was logged waits."""
     uri = f"http://127.0.0.1:{free_port()}"
-    words = "nobody listens at 127.0.0.1"
+    words = "no server listens at 127.0.0.1"
     with (
         pytest.warns(MlwrapWarning, match=words),
         pytest.raises(ZeroDivisionError),

@@ -111,7 +111,7 @@ def test_the_training_process_is_killed(script, store: str, spool: Path):
 
 
 def test_another_sender_goes_on_counting(script, store: str, spool: Path):
-    """No step is there twice, and none goes back."""
+    """No step is in it twice, and none goes back."""
     process = script(
         "with mlwrap.model_run('r', system_metrics=True) as run:\n"
         "    while not os.path.exists('enough'):\n"

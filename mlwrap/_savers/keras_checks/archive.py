@@ -134,7 +134,7 @@ def _member_problem(member: zipfile.ZipInfo, seen: set[str]) -> str | None:
     if name not in _KNOWN and not name.startswith(_ASSETS):
         return "is nothing that Keras writes"
     if name in seen:
-        return "is there twice"
+        return "is in it twice"
     if member.flag_bits & 1:
         return "is encrypted"
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:

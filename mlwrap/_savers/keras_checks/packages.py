@@ -86,9 +86,7 @@ def keras_for(package: str, version: str, trained_on: str = "") -> Any:
 
 def _without_backend(backend_name: str, trained_on: str) -> str:
     installed = [name for name in _BACKENDS if name != backend_name and find_spec(name) is not None]
-    message = (
-        f"Keras is here, but not its backend {backend_name}, which it is told to use or takes by default. "
-    )
+    message = f"Keras is here, but not its backend {backend_name}, which is configured or the default. "
     remedy = f"pip install {trained_on or backend_name}"
     if installed:
         remedy = (

@@ -222,7 +222,7 @@ def _saved_from_export(value: Any, folder: Path, export: str) -> Saved | None:
     except Exception as error:  # noqa: BLE001  # a user's exporter may write any file
         warn(
             f"The checkpoint of the {class_name(value)} is saved, but its export {export} can't be read, "
-            f"so MLflow is told of none: {describe_error(error)}"
+            f"so none is logged: {describe_error(error)}"
         )
         return None
     warn_of_obstacles(contents, class_name(value))
