@@ -57,9 +57,9 @@ test-fast: lint types  ## What matters, in a minute: neither TensorFlow, servers
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
 	.venv/bin/python -m pytest $(PYTEST) tests README.md docs
 
-# Neither a server nor a disk, a registry nor another framework knows which TensorFlow it is: those tests run once.
+# Tests that no version of TensorFlow can change run once: of servers, disks, the registry, other frameworks.
 EVERYWHERE_THE_SAME := tests/faults tests/property $(addprefix tests/integration/test_,from_a_server.py registry.py \
-  plugins.py flavors.py)
+  plugins.py flavors.py) $(addprefix tests/unit/,journal spool mlflow delivery sender loading)
 test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	@if [ -x .venv-estimator/bin/python ]; then \
 	  .venv-estimator/bin/python -m pytest $(PYTEST) $(addprefix --ignore=,$(EVERYWHERE_THE_SAME)) tests; \
@@ -68,11 +68,11 @@ test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	fi
 
 test-jax: $(JAX)  ## Keras on JAX, without TensorFlow
-	.venv-jax/bin/python -m pytest tests/backends tests/zoo
+	.venv-jax/bin/python -m pytest $(PYTEST) tests/backends tests/zoo
 
 test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
 	@if [ -x .venv-torch/bin/python ]; then \
-	  .venv-torch/bin/python -m pytest tests/backends tests/zoo; \
+	  .venv-torch/bin/python -m pytest $(PYTEST) tests/backends tests/zoo; \
 	else \
 	  echo "test-torch: skipped, for pip finds no PyTorch for the CPU that Python $(TORCH_PYTHON) can import here"; \
 	fi

@@ -253,9 +253,8 @@ class MetricsCallback:
             return
         self._recorder.metrics.flush_pending()
         save_seconds = max(self._save_seconds, self._recorder.models.seconds)
-        if (
-            self._single_worker and save_seconds < self._grace / 3
-        ):  # several workers would have to save together
+        # Several workers would have to save together.
+        if self._single_worker and save_seconds < self._grace / 3:
             self._save("preempted", record, background=False)
 
     def _save(self, name: str, record: Metrics | None, *, background: bool) -> None:

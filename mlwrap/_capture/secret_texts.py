@@ -30,9 +30,8 @@ _VALUE = re.compile(
     r"|\\?[\"'@]{0,2}(?:(?:bearer|basic|token|apikey|digest|negotiate)\s+)?(?:\[redacted\]|[^\s,;&\"')\]}<])+",
     re.IGNORECASE,
 )
-_HEADER = re.compile(
-    r"(?!\[redacted\])[^\n\"']+"
-)  # for cookies and authorization everything up to the end of the line
+# For cookies and authorization everything up to the end of the line.
+_HEADER = re.compile(r"(?!\[redacted\])[^\n\"']+")
 _HEADERS = re.compile(r"(?:^|[\s-])(?:authorization|(?:set-)?cookie)\Z", re.IGNORECASE)
 _OPTION = re.compile(r"-(?<![\w-]-)-?(?P<name>[A-Za-z][\w.-]{0,80})(?P<gap>\s{1,4}|[\"'],\s{0,4})(?=[^\s-])")
 _COMPARED = re.compile(

@@ -88,9 +88,8 @@ def deliver_once(folder: RunFolder, on_progress: Callable[[Progress], None] | No
         except Exception as error:
             note_error(folder, description(error))
             raise
-        if (
-            progress.ended
-        ):  # still under the lease: another delivery would see a half-removed folder, and start again
+        # Still under the lease: another delivery would see a half-removed folder, and start again.
+        if progress.ended:
             remove_delivered(folder, progress)
     return progress
 

@@ -277,9 +277,8 @@ class Items:
         if not isinstance(problem, Unreachable):
             return why, True
         cause = error if problem is not error else problem.__cause__
-        if (
-            cause is None or http_status(cause) == _SERVER_ERROR
-        ):  # it was sent but did not arrive; or status 500
+        # It was sent but did not arrive; or status 500.
+        if cause is None or http_status(cause) == _SERVER_ERROR:
             return why, why == previous_reason
         return why, isinstance(cause, OSError) and cause.errno in _REFUSALS
 

@@ -146,9 +146,8 @@ def _make(
     except Refused:
         if not record.params:
             raise
-        return client.create_model(
-            experiment_id, run_id, record.name, tags, {}
-        )  # the model matters more than its parameters
+        # The model matters more than its parameters.
+        return client.create_model(experiment_id, run_id, record.name, tags, {})
 
 
 def metrics_of(record: Model, model_id: str) -> list[MetricPoint]:

@@ -144,9 +144,8 @@ def _remove(folder: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        trash = folder.with_name(
-            f".{folder.name.strip('.')}{_PART}"
-        )  # a partial removal never looks complete
+        # A partial removal never looks complete.
+        trash = folder.with_name(f".{folder.name.strip('.')}{_PART}")
         if trash != folder:
             folder.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)

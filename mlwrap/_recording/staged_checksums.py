@@ -53,9 +53,8 @@ class StageChecksums:
             return
 
         def work() -> None:
-            with contextlib.suppress(
-                OSError
-            ):  # it was delivered and removed; otherwise delivery reports the error
+            # It was delivered and removed; otherwise delivery reports the error.
+            with contextlib.suppress(OSError):
                 self._run.append(Checksums(staged=staged, files=with_checksums(stage, files)))
 
         try:

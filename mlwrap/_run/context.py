@@ -185,9 +185,8 @@ class RunContext:
             self._offline = self._offline or parent_run.offline
             self._on_end = parent_run.on_end
             tags |= parent_run.tags
-        captured = (
-            self._captured()
-        )  # before any text is written, so that the redactor knows the secrets in it
+        # Before any text is written, so that the redactor knows the secrets in it.
+        captured = self._captured()
         first = RunStarted(
             key=recorder.key,
             name=recorder.name,

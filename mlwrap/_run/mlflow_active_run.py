@@ -98,9 +98,8 @@ class ActiveRunBridge:
         finally:
             if not any(entry is own_entry for entry in stack):
                 stack.insert(own_position, own_entry)
-        if (
-            run.info.run_id == self.run_id
-        ):  # user code requested the mlwrap run by its id, and it is active already
+        # User code requested the mlwrap run by its id, and it is active already.
+        if run.info.run_id == self.run_id:
             stack.pop()
         else:
             self._started.add(run.info.run_id)
@@ -204,9 +203,8 @@ def _patch() -> None:
 
     @functools.wraps(_stock.end_run)
     def end_run(*args: Any, **kwargs: Any) -> Any:
-        return (
-            _stock.end_run(*args, **kwargs) if _active_bridge() is None else None
-        )  # mlwrap ends its own run
+        # The run of mlwrap is ended by mlwrap itself.
+        return _stock.end_run(*args, **kwargs) if _active_bridge() is None else None
 
     @functools.wraps(_stock.get_or_start_run)
     def get_or_start_run() -> Any:

@@ -36,9 +36,8 @@ current: ContextVar[Run | None] = ContextVar("mlwrap_current_run", default=None)
 def current_run() -> Run | None:
     """Return the innermost open run that contains this code; ``None`` outside of runs."""
     run = current.get()
-    while (
-        run is not None and run.status != "RUNNING"
-    ):  # ended out of order, as in generators, or by another thread
+    # Ended out of order, as in generators, or by another thread.
+    while run is not None and run.status != "RUNNING":
         run = run.parent
     return run
 

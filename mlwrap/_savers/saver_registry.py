@@ -140,9 +140,8 @@ def save(saver: Saver, value: Any, folder: Path, options: SaveOptions) -> Saved:
 def snapshot(saver: Saver, value: Any, options: SaveOptions) -> Any:
     """Return an object that ``saver`` can write in another thread: ``value`` as it is now; or ``None``."""
     take_snapshot = getattr(saver, "snapshot", None)
-    if (
-        take_snapshot is None or options.input_example is not None
-    ):  # only the model itself can predict the example
+    # Only the model itself can predict the example.
+    if take_snapshot is None or options.input_example is not None:
         return None
     try:
         return take_snapshot(value)

@@ -131,9 +131,8 @@ def _inputs_of_calls(model: Any) -> Any:
         for inputs in _traced_inputs(model)
         if [_shapes(inputs)] == [_shapes(shape) for shape in shapes]
     ]
-    if (
-        not fed and (fit_data := fed_to(model)) is not None and "0" not in fit_data
-    ):  # on JAX and PyTorch nothing is traced
+    # On JAX and PyTorch nothing is traced.
+    if not fed and (fit_data := fed_to(model)) is not None and "0" not in fit_data:
         fed = [
             inputs
             for inputs in (fit_data.get("", fit_data),)

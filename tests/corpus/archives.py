@@ -55,7 +55,7 @@ HOSTILE_MEMBERS = {
     "a device": ((member("assets/tty", stat.S_IFCHR), b""), "special file"),
     "a bomb": ((member("assets/zeros", compression=zipfile.ZIP_DEFLATED), bytes(1 << 20)), "is compressed"),
     "a pickle": (("model.pkl", b"x"), "nothing that Keras writes"),
-    "twice": (("config.json", b"{}"), "there twice"),
+    "twice": (("config.json", b"{}"), "in it twice"),
 }
 
 

@@ -201,7 +201,7 @@ def test_where_there_is_little_memory_it_is_saved_at_once(monkeypatch: pytest.Mo
     """As by a limit of the shell's."""
     model = dense(optimizer="adam")
     assert take_snapshot(model) is not None
-    monkeypatch.setattr("mlwrap._savers.keras.snapshot.spare_memory", lambda: 100)
+    monkeypatch.setattr("mlwrap._savers.keras.snapshot.free_memory", lambda: 100)
     assert take_snapshot(model) is None
 
 

@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from mlwrap import load_model, model_run, savers, tracked_training
+from mlwrap import load_model, model_run, tracked_training
 from mlwrap._fit.best import BestTracker
 from mlwrap._run.run import recorder_of
 from mlwrap._savers import saver_registry
@@ -271,7 +271,7 @@ def test_checkpoints_while_the_training_goes_on(keras, store: str, monkeypatch: 
         threads.append(threading.current_thread().name)
         return real(*args)
 
-    monkeypatch.setattr(savers, "save", save)
+    monkeypatch.setattr(saver_registry, "save", save)
 
     @tracked_training
     def train():
