@@ -53,6 +53,7 @@ _ready = threading.Event()  # set once MLflow is imported
 
 def warm_up() -> None:
     """Import MLflow, which takes seconds, and tune HTTP; no run can be delivered before."""
+    import mlwrap._delivery.deliver  # noqa: F401, PLC0415 - loads MLflow
     from mlwrap._mlflow.tune_http import tune_http  # noqa: PLC0415 - urllib3, which MLflow imports
 
     tune_http()
@@ -227,10 +228,7 @@ class ServedRun:
             try:
                 check_listening(uri)
             except Unreachable as error:
-                status = SenderStatus(
-                    progress=_progress(self.folder), error=str(error), away=_outages.failed(uri)
-                )
-                self._send(status)
+                self._send(self._failed(uri, error))
 
     def _deliver(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
         """Deliver all records so far, of a dead run all; return when to deliver next, ``None`` for never."""
@@ -249,9 +247,7 @@ class ServedRun:
             self._open_store(uri)
             progress = deliver_once(folder, on_progress)
         except (Unreachable, OSError) as error:
-            self._send_to_waiter(
-                SenderStatus(progress=_progress(folder), error=str(error), away=_outages.failed(uri))
-            )
+            self._send_to_waiter(self._failed(uri, error))
             now = time.monotonic()
             self._pause_ends = now + self._backoff.after(error)
             self._retry_after = now + (getattr(error, "retry_after", None) or 0.0)
@@ -282,6 +278,9 @@ class ServedRun:
         with ticking(_OPENING_SECONDS, report_seconds):
             open_client(header(self.folder.journal))
         _opened.add(uri)
+
+    def _failed(self, uri: str, error: Exception) -> SenderStatus:
+        return SenderStatus(progress=_progress(self.folder), error=str(error), away=_outages.failed(uri))
 
     def _send_to_waiter(self, status: SenderStatus) -> None:
         """Send a status if the writer waits for it, or if the run is delivered."""

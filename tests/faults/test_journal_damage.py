@@ -124,6 +124,7 @@ def test_swapped_and_doubled_lines_cost_nothing(store: str, spool: Path):
 TROUBLE = {"mlwrap.error.message", "mlwrap.lost_records", "mlwrap.damaged_records"}
 LIMITED = """
 import resource, mlwrap
+from mlwrap._run.run import recorder_of
 with mlwrap.model_run("r", delivery={delivery!r}) as run:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, hard))
@@ -167,11 +168,12 @@ import os
 for descriptor in range(3):
     os.close(descriptor)
 import mlwrap
+from mlwrap._run.run import recorder_of
 with mlwrap.model_run("r") as run:
     run.log_metric("loss", 0.0, step=0)
     os.system("echo noise; echo noise >&2; head -c 100")
     run.log_metric("loss", 1.0, step=1)
-    journal = folder_of(run).journal.read_bytes()
+    journal = recorder_of(run).folder.journal.read_bytes()
     held = [n for n in range(3) if os.path.exists(f"/proc/self/fd/{n}")]
     with open("seen.json", "w") as file:
         import json

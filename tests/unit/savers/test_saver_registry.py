@@ -113,7 +113,7 @@ def test_a_saver_that_fails_to_answer_is_passed_over():
 
     savers.register(BoxSaver())
     savers.register(variant(name="broken", matches=matches))
-    with pytest.warns(MlwrapWarning, match=r"'broken' of .*test_registry failed.*RuntimeError: oops"):
+    with pytest.warns(MlwrapWarning, match=r"'broken' of .*test_saver_registry failed.*RuntimeError: oops"):
         assert saver_registry.find(Box()).name == "box"
 
 
@@ -131,7 +131,7 @@ def test_what_a_registered_saver_does_wrong_is_said_to_be_its_own(tmp_path):
 
     saver = variant(save=fail, load=fail, metrics=fail)
     savers.register(saver)
-    words = r"'box' of .*test_registry.*RuntimeError: oops"
+    words = r"'box' of .*test_saver_registry.*RuntimeError: oops"
     with pytest.raises(SaveError, match=words) as caught:
         saver_registry.save(saver, Box(), tmp_path, savers.SaveOptions())
     assert isinstance(caught.value.value, Box)

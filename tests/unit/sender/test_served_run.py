@@ -150,3 +150,13 @@ def test_a_whole_request_does_not_wait(training: Training):
     training.goes_on(10, points=200)
     late = [seconds for seconds in training.delivered if seconds > 5]
     assert max(after - before for before, after in itertools.pairwise(late)) <= 1.6
+
+
+def test_a_sender_is_ready_once_mlflow_and_delivery_are_imported(python):
+    """Its first word to a run that waits comes then, and the run's deadline counts from that word."""
+    done = python(
+        "import sys\nfrom mlwrap._sender.served_run import warm_up\n"
+        "print(sorted({'mlflow', 'mlwrap._delivery.deliver'} & set(sys.modules)))\nwarm_up()\n"
+        "print(sorted({'mlflow', 'mlwrap._delivery.deliver'} & set(sys.modules)))\n"
+    )
+    assert done.stdout.splitlines() == ["[]", "['mlflow', 'mlwrap._delivery.deliver']"]
