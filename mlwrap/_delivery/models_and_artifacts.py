@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -26,7 +27,7 @@ from mlwrap._mlflow.client import Client, MetricPoint
 from mlwrap._mlflow.model_registry import Registry
 from mlwrap._mlflow.server_errors import classify_error, http_status
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.staged_files import check_content, check_staged, with_checksums
+from mlwrap._spool.staged_files import check_contents
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
 
 _MAX_RETRIES = 2  # after the first
@@ -207,7 +208,7 @@ class Items:
         staged = self._folder.staged_path(record.staged)
         path = str(artifact_path(record.path))
         if staged.exists():
-            self._check_files(staged.parent, record)
+            check_contents(staged.parent, record.files)
             self._client.log_artifact(run_id, staged, path)
             if self._client.is_remote:
                 self._check_arrived(run_id, staged, path)
@@ -232,18 +233,23 @@ class Items:
 
     def _has_artifact(self, run_id: str, record: Artifact) -> bool:
         """Return whether MLflow has an artifact from an earlier delivery whose progress is lost."""
+        replaced = self._replaced_later(record)
+        files = {name: file for name, file in record.files.items() if _target(record, name) not in replaced}
+        if record.files and not files:
+            return True
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DeliveryError, OSError):
             downloaded = self._client.download(run_id, record.path, Path(folder)).parent
-            self._check_files(downloaded, record)
-            return bool(record.files)
+            check_contents(downloaded, files)
+            return bool(files)
         return False
 
-    @staticmethod
-    def _check_files(folder: Path, record: Artifact) -> None:
-        """Check that a folder contains the artifact's files as they were saved."""
-        check_staged(folder, record.files)
-        for name, file in with_checksums(folder, record.files).items():
-            check_content(name, record.files[name], file.crc or 0)
+    def _replaced_later(self, record: Artifact) -> set[PurePosixPath]:
+        """Return the paths of the artifacts that were logged after this one, and may have replaced it."""
+        artifacts = (other for other, _ in read_records(self._folder.journal) if isinstance(other, Artifact))
+        later = itertools.islice(
+            itertools.dropwhile(lambda other: other.staged != record.staged, artifacts), 1, None
+        )
+        return {_target(other, name) for other in later for name in other.files}
 
     def _finish(self, record: Model, run_id: str) -> None:
         """Tag a delivered model with its problems, request its verification, and register it."""
@@ -290,3 +296,8 @@ class Items:
 
 def _label(record: Artifact | Model) -> str:
     return f"the model {record.name!r}" if isinstance(record, Model) else f"the artifact {record.path!r}"
+
+
+def _target(record: Artifact, name: str) -> PurePosixPath:
+    """Return the path of a staged file among the run's artifacts."""
+    return artifact_path(record.path).parent / name

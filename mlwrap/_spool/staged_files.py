@@ -95,6 +95,17 @@ def check_content(path: str, saved: StagedFile | None, crc: int) -> None:
         raise damaged(path, "was changed after it had been saved: its checksum is another one")
 
 
+def check_contents(folder: Path, files: Mapping[str, StagedFile]) -> None:
+    """Compare the lengths and checksums of files with those that were saved.
+
+    Raises:
+        Damaged: A file is missing or differs; the message names it.
+    """
+    check_staged(folder, files)
+    for path, file in with_checksums(folder, files).items():
+        check_content(path, files[path], file.crc or 0)
+
+
 def damaged(path: str, what: str) -> Damaged:
     """Return the error for a staged file; ``what`` says what is wrong with it."""
     return Damaged(f"its file {path} {what}.")

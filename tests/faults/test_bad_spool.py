@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mlwrap
@@ -257,6 +258,24 @@ def test_progress_that_is_lost_is_rebuilt(store: str, spool: Path, damage: str, 
     assert steps("r") == [0, 1]
     assert runs()["r"].info.status == "FINISHED"
     assert waiting_in(spool) == []
+
+
+def test_an_artifact_that_a_later_one_replaced_is_not_called_lost(store: str, spool: Path):
+    """Row 73. Its stage is gone, and MLflow has the later text; one that no later one replaced is lost."""
+    with model_run("r", delivery="off") as run:
+        for number in range(2):
+            run.log_text(f"version {number}", "note.txt")
+            run.log_text(f"version {number}", f"{number}.txt")
+            deliver(folder_of(run))
+    (spool / run.key / "delivered.json").unlink()
+    client = MlflowClient(store)
+    artifacts = Path(runs()["r"].info.artifact_uri.removeprefix("file://"))
+    (artifacts / "1.txt").unlink()
+    assert command("sync").returncode == 0
+    assert client.get_run(runs()["r"].info.run_id).data.tags["mlwrap.refused"] == (
+        "the artifact '1.txt': its file is gone from the run folder, so it is lost."
+    )
+    assert (artifacts / "note.txt").read_text() == "version 1"
 
 
 def test_an_open_run_whose_progress_is_lost_makes_no_second_run(store: str):
