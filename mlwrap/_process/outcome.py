@@ -1,11 +1,9 @@
-"""``Outcome``: the status of a run at its end, with its error and tags."""
+"""``Outcome``: the status of a run at its end, and the reason for it."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 from mlwrap._journal.records import Status
@@ -16,17 +14,42 @@ from mlwrap.errors import describe_error, message
 class Outcome(NamedTuple):
     """The outcome of a run.
 
+    All but the status is computed when it is read, because it calls the exception's own methods.
+
     Attributes:
         status: MLflow's status.
-        error: The error in one line; ``None`` without one.
-        tags: The tags that give the reason for the status.
-        traceback: The error's traceback; ``None`` without an error, and for a clean exit or a pruned trial.
+        exception: The exception that ended the training function or block; ``None`` without one.
+        signal: The name of a signal that arrived while the run was open; ``None`` without one.
     """
 
     status: Status
-    error: str | None = None
-    tags: Mapping[str, str] = MappingProxyType({})
-    traceback: str | None = None
+    exception: BaseException | None = None
+    signal: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """The exception in one line; ``None`` without one."""
+        return None if self.exception is None else describe_error(self.exception)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that give the reason for the status."""
+        tags = {TagName.SIGNAL: self.signal} if self.signal else {}
+        if is_pruned(self.exception):
+            tags[TagName.PRUNED] = "true"
+        if self.exception is not None and self.status != "FINISHED":
+            tags[TagName.ERROR_TYPE] = type(self.exception).__qualname__
+            tags[TagName.ERROR_MESSAGE] = message(self.exception)
+        elif self.status == "KILLED" and not self.signal:
+            tags[TagName.ERROR_MESSAGE] = "the interpreter exited while the run was open"
+        return tags
+
+    @property
+    def traceback(self) -> str | None:
+        """The exception's traceback; ``None`` without one, and for a clean exit or a pruned trial."""
+        if self.exception is None or self.status == "FINISHED":
+            return None
+        return "".join(traceback.format_exception(self.exception))
 
 
 def outcome_of(error: BaseException | None, signal: str | None = None) -> Outcome:
@@ -36,23 +59,7 @@ def outcome_of(error: BaseException | None, signal: str | None = None) -> Outcom
         error: The exception that it raised; ``None`` without one.
         signal: The name of a signal that arrived while the run was open.
     """
-    tags = {TagName.SIGNAL: signal} if signal else {}
-    if is_pruned(error):
-        tags[TagName.PRUNED] = "true"
-    if error is None:
-        return Outcome("FINISHED", tags=tags)
-    status = _status_of(error, signal)
-    if status == "FINISHED":
-        return Outcome(status, describe_error(error), tags)
-    tags |= {TagName.ERROR_TYPE: type(error).__qualname__, TagName.ERROR_MESSAGE: message(error)}
-    return Outcome(status, describe_error(error), tags, "".join(traceback.format_exception(error)))
-
-
-def outcome_of_exit(signal: str | None) -> Outcome:
-    """Return the outcome of a run that is open when its process ends, by a signal or by itself."""
-    if signal:
-        return Outcome("KILLED", tags={TagName.SIGNAL: signal})
-    return Outcome("KILLED", tags={TagName.ERROR_MESSAGE: "the interpreter exited while the run was open"})
+    return Outcome("FINISHED" if error is None else _status_of(error, signal), error, signal)
 
 
 def is_pruned(error: BaseException | None) -> bool:

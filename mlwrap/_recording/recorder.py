@@ -186,23 +186,28 @@ class Recorder(RunLog):
         """Write the run's end and close the journal; a second call does nothing."""
         if self.status != "RUNNING":
             return
-        self._try("why it ended could not be written down", self._write_why, outcome)
-        self._try("its last metrics could not be written", self.metrics.flush_pending)
-        self._try("the names of its artifacts could not be written", self.artifacts.finish)
-        self.status, self.ready = outcome.status, False
-        error = self.redactor.text(outcome.error) if outcome.error else None
-        last = RunEnded(status=outcome.status, time=now(), error=error)
         try:
+            self._try("why it ended could not be written down", self._write_why, outcome)
+            self._try("its last metrics could not be written", self.metrics.flush_pending)
+            self._try("the names of its artifacts could not be written", self.artifacts.finish)
+        finally:  # Ctrl-C, too, leaves no run open
+            self._write_end(outcome)
+
+    def _write_end(self, outcome: Outcome) -> None:
+        self.status, self.ready = outcome.status, False
+        try:
+            error = self.redactor.text(outcome.error) if outcome.error else None
+            last = RunEnded(status=outcome.status, time=now(), error=error)
             if lost := self.journal.end(last):
                 self.warn(f"{lost:,} records are lost, for {self.folder.path} could not be written.")
         except Exception as failure:  # noqa: BLE001 - the user's result comes before a fault of mlwrap's
             self.warn(f"its end could not be written to {self.folder.path}: {failure}")
 
     def _write_why(self, outcome: Outcome) -> None:
-        if outcome.traceback:
-            self.artifacts.text(outcome.traceback, "traceback.txt")
-        if outcome.tags:
-            self.tags(outcome.tags)
+        if tags := outcome.tags:
+            self.tags(tags)
+        if text := outcome.traceback:
+            self.artifacts.text(text, "traceback.txt")
 
     def _try(self, problem: str, work: Any, *args: Any) -> None:
         """Do a part of the end; a failure is a warning, because the user's result comes first."""

@@ -14,7 +14,7 @@ from mlwrap._journal.records import RunStarted, now
 from mlwrap._journal.tags import TagName
 from mlwrap._process import shutdown
 from mlwrap._process.mlflow_settings import current_directory
-from mlwrap._process.outcome import outcome_of, outcome_of_exit
+from mlwrap._process.outcome import Outcome, outcome_of
 from mlwrap._process.provenance import provenance
 from mlwrap._process.run_in_thread import run_in_thread
 from mlwrap._process.system_metrics_settings import system_metrics
@@ -167,7 +167,7 @@ class RunContext:
         if not self._is_delivering:
             self._recorder.signal = signal_name
             self._recorder.models.abandon_all(f"cut short by {signal_name or 'the end of the process'}")
-            self._recorder.close(outcome_of_exit(signal_name))
+            self._recorder.close(Outcome("KILLED", signal=signal_name))
             self._deliver()
 
     def _start(self) -> None:

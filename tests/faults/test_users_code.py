@@ -15,6 +15,8 @@ import pytest
 
 import mlwrap
 from mlwrap import current_run, model_run, tracked_training
+from mlwrap._journal.reader import read_records
+from mlwrap._journal.records import RunEnded
 from mlwrap.errors import MlwrapWarning
 from tests.spools import waiting_in
 
@@ -44,6 +46,47 @@ def test_an_exception_that_is_hard_to_write_down(store: str, error: BaseExceptio
         raise error
     assert caught.value is error
     assert runs()["r"].info.status == "FAILED"
+
+
+class Notes(list[str]):
+    """Notes of an exception that can't be read, as those of a wrapper whose object is gone."""
+
+    def __iter__(self):
+        raise RuntimeError("no")
+
+
+def test_an_exception_whose_traceback_can_not_be_written_down(store: str):
+    """It leaves as it came, and the run is FAILED, with its type and message."""
+    error = ValueError("theirs")
+    error.__notes__ = Notes(["a"])  # type: ignore[attr-defined] # since Python 3.11
+    with warnings.catch_warnings(), pytest.raises(ValueError) as caught, model_run("r"):  # noqa: PT011
+        warnings.simplefilter("ignore", MlwrapWarning)
+        raise error
+    assert caught.value is error
+    run = runs()["r"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlwrap.error.message"] == "theirs"
+
+
+class InterruptedOnce(Exception):
+    """Ctrl-C is pressed while its message is read for the first time."""
+
+    pressed = False
+
+    def __str__(self) -> str:
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return "theirs"
+
+
+def test_ctrl_c_while_the_reason_of_the_end_is_written(store: str, spool: Path):
+    """The run is closed all the same, with the status that its error gave it."""
+    with pytest.raises(KeyboardInterrupt), model_run("r", delivery="off") as run:
+        raise InterruptedOnce
+    *_, (last, _) = read_records(spool / run.key / "journal.jsonl")
+    assert isinstance(last, RunEnded)
+    assert (last.status, last.error) == ("FAILED", "InterruptedOnce: theirs")
 
 
 @pytest.mark.parametrize("uri", ["bogus://nowhere", "mlruns", "postgresql://nobody@127.0.0.1:9/none"])
