@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import shutil
 import time
@@ -10,10 +9,11 @@ from collections.abc import Callable
 
 from mlwrap._delivery.backoff import Backoff
 from mlwrap._delivery.batch import Batch
+from mlwrap._delivery.create_run import LEASE_SECONDS, RunCreation, open_client
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
-from mlwrap._delivery.models_and_artifacts import Items
+from mlwrap._delivery.publishing.models_and_artifacts import Items
+from mlwrap._delivery.publishing.verify_in_process import verify_models
 from mlwrap._delivery.thinning import THINNED_FILE, Thinning, write_points
-from mlwrap._delivery.verify_in_process import verify_models
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header, read_records
 from mlwrap._journal.records import (
@@ -28,17 +28,13 @@ from mlwrap._journal.records import (
     Tags,
 )
 from mlwrap._journal.tags import TagName
-from mlwrap._mlflow import experiments
 from mlwrap._mlflow.client import Client
 from mlwrap._mlflow.connection import ServerNotListening
 from mlwrap._mlflow.server_errors import without_client_retries
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.spool import is_key
-from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
+from mlwrap.errors import JournalError, Unreachable
 from mlwrap.errors import describe_error as description
 
-_LEASE_SECONDS = 10.0
-_PARENT_SECONDS = 1.0  # that a child waits for another delivery of its parent
 _PATIENCE_SECONDS = 10.0  # without progress; the caller waits
 
 
@@ -78,7 +74,7 @@ def deliver(folder: RunFolder, on_progress: Callable[[Progress], None] | None = 
 
 def deliver_once(folder: RunFolder, on_progress: Callable[[Progress], None] | None = None) -> Progress:
     """Deliver a run folder without repeating requests; see :func:`deliver`."""
-    with leased(folder, _LEASE_SECONDS):
+    with leased(folder, LEASE_SECONDS):
         try:
             first = header(folder.journal)
             with without_client_retries():
@@ -92,11 +88,6 @@ def deliver_once(folder: RunFolder, on_progress: Callable[[Progress], None] | No
         if progress.ended:
             remove_delivered(folder, progress)
     return progress
-
-
-def open_client(first: RunStarted) -> Client:
-    """Return a client for the MLflow that a run is delivered to; creates the tables of a new sqlite store."""
-    return Client(first.tracking_uri, first.folder)
 
 
 class _Delivery:
@@ -115,6 +106,7 @@ class _Delivery:
         self._on_progress = on_progress
         self._progress = folder.progress()
         self._progress.error = None
+        self._creation = RunCreation(client, folder, first, self._progress, self._save)
         self._items = Items(client, folder, self._progress, self._save)
         # Updated with each record, and saved only together with the offset that they belong to.
         self._numbers = copy.deepcopy(self._progress.numbers)
@@ -126,7 +118,7 @@ class _Delivery:
     def run(self) -> Progress:
         if self._progress.ended:
             return self._progress
-        run_id = self.ensure_run()  # may also create the parent's run, with the same client
+        run_id = self._creation.create()  # may also create the parent's run, with the same client
         self._client.may_repeat = self._progress.sending or self._progress.rebuilt
         offset = self._progress.offset
         for record, end_offset in read_records(self._folder.journal, self._progress.offset, self._numbers):
@@ -168,7 +160,7 @@ class _Delivery:
                 self._tag_damage(record)
                 self._batch.add_deferred()
                 if self._progress.parent_unknown:  # the parent may have an MLflow run by now
-                    self._batch.tags |= self._parent_tags(self._progress.experiment_id or "")
+                    self._batch.tags |= self._creation.parent_tags(self._progress.experiment_id or "")
                 self._flush(run_id, offset)
                 self._items.deliver_set_aside(run_id)
                 self._publish_thinned(run_id)
@@ -222,68 +214,3 @@ class _Delivery:
     def _alive(self) -> None:
         self._progress.seconds += 1
         self._save()
-
-    def ensure_run(self) -> str:
-        """Create MLflow's run if it does not exist yet, and return its id."""
-        progress, first = self._progress, self._first
-        if progress.run_id is not None:
-            return progress.run_id
-        if first.run_id is not None:  # reopening is idempotent, so it is not saved before
-            tags = {**first.tags, TagName.KEY: first.key}
-            progress.experiment_id = self._client.reopen_run(first.run_id, tags)
-            progress.run_id = first.run_id
-            self._save()
-            return progress.run_id
-        experiment_id = first.experiment_id or self._experiment_of_parent()
-        experiment_id = experiment_id or experiments.experiment_id(self._client, first.experiment)
-        progress.experiment_id = experiment_id
-        if progress.asked:  # an earlier delivery requested it, and its answer is lost
-            progress.run_id = self._client.find_run(first.key, experiment_id)
-            progress.rebuilt = progress.run_id is not None and progress.rebuilt
-        if progress.run_id is None:
-            progress.asked = True
-            self._save()
-            tags = {**first.tags, TagName.KEY: first.key, **self._parent_tags(experiment_id)}
-            try:
-                progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
-            except Refused:
-                if first.experiment_id is None:
-                    experiments.forget(self._client, first.experiment)
-                    experiments.experiment_id(self._client, first.experiment)  # raises if it is deleted
-                raise
-        self._save()
-        return progress.run_id
-
-    def _experiment_of_parent(self) -> str | None:
-        """Return the id of the parent's experiment, if the run itself names no experiment."""
-        key, parent_run_id = self._first.parent_key, self._first.parent_run_id
-        if self._first.experiment is not None or (key is None and parent_run_id is None):
-            return None
-        if key is not None and is_key(key):
-            folder = RunFolder(self._folder.path.with_name(key))
-            parent_run_id = self._parent_run(folder) or parent_run_id
-            with contextlib.suppress(JournalError, OSError):
-                if folder.is_ours() and (experiment_id := folder.progress().experiment_id) is not None:
-                    return experiment_id
-        with contextlib.suppress(Refused):  # the parent does not exist
-            return self._client.experiment_of(parent_run_id) if parent_run_id is not None else None
-        return None
-
-    def _parent_tags(self, experiment_id: str) -> dict[str, str]:
-        key, parent_run_id = self._first.parent_key, self._first.parent_run_id
-        if key is not None and is_key(key):
-            created = self._parent_run(RunFolder(self._folder.path.with_name(key)))
-            parent_run_id = created or parent_run_id or self._client.find_run(key, experiment_id)
-        self._progress.parent_unknown = key is not None and parent_run_id is None
-        return {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
-
-    def _parent_run(self, folder: RunFolder) -> str | None:
-        """Return the id of the parent's run; create the run if missing, but deliver nothing else of it."""
-        with contextlib.suppress(DeliveryError, JournalError, OSError):
-            if folder.is_ours() and (run_id := folder.progress().run_id) is not None:
-                return run_id
-            with leased(folder, _PARENT_SECONDS):
-                first = header(folder.journal)
-                if first.tracking_uri == self._first.tracking_uri:
-                    return _Delivery(folder, first, self._client, None).ensure_run()
-        return None

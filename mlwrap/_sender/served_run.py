@@ -268,7 +268,7 @@ class ServedRun:
         """Make MLflow create the tables of an sqlite store, and report progress for up to a minute."""
         if not uri.startswith("sqlite:") or uri in _opened:
             return
-        from mlwrap._delivery.deliver import open_client  # noqa: PLC0415 - loads MLflow
+        from mlwrap._delivery.create_run import open_client  # noqa: PLC0415 - loads MLflow
 
         def report_seconds(seconds: int) -> None:
             self._send_to_waiter(

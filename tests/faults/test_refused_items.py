@@ -6,16 +6,19 @@ import os
 import shutil
 import uuid
 import warnings
+import zlib
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 import mlwrap
+from mlwrap._delivery.create_run import create_run
 from mlwrap._delivery.deliver import deliver
-from mlwrap._journal.records import AnyRecord, Artifact, Metrics, RunEnded, RunStarted
+from mlwrap._journal.records import AnyRecord, Artifact, Metrics, RunEnded, RunStarted, StagedFile
 from mlwrap._spool.open_run import open_run
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import spool_root
@@ -23,6 +26,7 @@ from mlwrap.errors import MlwrapWarning, Refused
 from tests.faults.servers import Server
 
 LARGEST = 2**63 - 1
+OLD, NEW = (StagedFile(size=len(text), crc=zlib.crc32(text)) for text in (b"old", b"newer"))
 ODD_NAMES = {
     "a hash": "x#y.txt",
     "a question mark": "x?y.txt",
@@ -182,3 +186,24 @@ def test_what_is_refused_is_kept_and_sync_says_so_again(uri: str):
         with pytest.raises(Refused, match="MLflow has the run, but not the artifact 'a/b'"):
             deliver(folder)
     assert run_of(folder.key).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("uri", ["http"], indirect=True)
+def test_a_folder_that_is_delivered_late_replaces_nothing_that_was_logged_after_it(uri: str):
+    """One of its files could not be stored at first; the other one is there in a later version."""
+    folder = recorded(
+        uri,
+        Artifact(staged="staged/1-data/data", path="data", files={f"data/{name}": OLD for name in "ab"}),
+        Artifact(staged="staged/2-data/data", path="data", files={"data/a": NEW}),
+        files={"1-data/data/a": "old", "1-data/data/b": "old", "2-data/data/a": "newer"},
+    )
+    run_id = create_run(folder).run_id
+    MlflowClient().log_text(run_id, "a folder in the place of the file", "data/b/c")
+    with pytest.raises(Refused, match="MLflow has the run, but not the artifact 'data'"):
+        deliver(folder)
+    repository = get_artifact_repository(run_of(folder.key).info.artifact_uri)
+    repository.delete_artifacts("data/b")
+    deliver(folder)
+    assert artifacts(run_of(folder.key)) == {"data/a", "data/b"}
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/data/a") == "newer"
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/data/b") == "old"

@@ -7,18 +7,20 @@ refused, and a tag of the run says so.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import itertools
 import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mlwrap._delivery.publish_model import MAX_REASON, create, fail, has_arrived, metrics_of, publish
-from mlwrap._journal.names import artifact_path
+from mlwrap._delivery.publishing.publish_artifact import publish_artifact
+from mlwrap._delivery.publishing.publish_model import (
+    MAX_REASON,
+    create,
+    fail,
+    metrics_of,
+    publish,
+)
 from mlwrap._journal.progress import Failing, Progress
 from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Checksums, Model
@@ -27,7 +29,6 @@ from mlwrap._mlflow.client import Client, MetricPoint
 from mlwrap._mlflow.model_registry import Registry
 from mlwrap._mlflow.server_errors import classify_error, http_status
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.staged_files import check_contents
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
 
 _MAX_RETRIES = 2  # after the first
@@ -56,7 +57,6 @@ class Items:
         self._folder = folder
         self._progress = progress
         self._save = save
-        self._set_aside = set(progress.held)  # by an earlier delivery
         self._unreachable: set[str] = set()  # set aside, but worth trying again
         self._has_metrics: str | None = None  # the model whose metrics are in MLflow
 
@@ -130,9 +130,9 @@ class Items:
 
     def deliver_set_aside(self, run_id: str) -> None:
         """Try the items that are set aside once more, at the end of the run."""
-        to_retry = self._set_aside | self._unreachable
-        for record, _ in read_records(self._folder.journal) if to_retry else ():
-            if isinstance(record, Artifact | Model) and record.staged in to_retry:
+        held = self._progress.held
+        for record, _ in read_records(self._folder.journal) if held else ():
+            if isinstance(record, Artifact | Model) and record.staged in held:
                 self.deliver(record, run_id, is_last_chance=True)
 
     def close(self, run_id: str) -> None:
@@ -202,54 +202,7 @@ class Items:
             publish(self._client, self._folder, record, self._progress, self._save, has_metrics=has_metrics)
             self._finish(record, run_id)
         else:
-            self._put_artifact(record, run_id)
-
-    def _put_artifact(self, record: Artifact, run_id: str) -> None:
-        staged = self._folder.staged_path(record.staged)
-        path = str(artifact_path(record.path))
-        if staged.exists():
-            check_contents(staged.parent, record.files)
-            self._client.log_artifact(run_id, staged, path)
-            if self._client.is_remote:
-                self._check_arrived(run_id, staged, path)
-        elif not (self._progress.rebuilt and self._has_artifact(run_id, record)):
-            raise Refused("its file is gone from the run folder, so it is lost.")
-
-    def _check_arrived(self, run_id: str, staged: Path, path: str) -> None:
-        """Check that the store has the files, because MLflow's client takes a proxy's page for success."""
-        if staged.is_dir():
-            files = {
-                f"{path}/{file.relative_to(staged).as_posix()}": file
-                for file in staged.rglob("*")
-                if file.is_file()
-            }
-            sizes = self._client.artifact_sizes(run_id, path) if files else {}
-        else:
-            files = {path: staged}
-            sizes = self._client.artifact_sizes(run_id, path.rpartition("/")[0])
-        for name, file in files.items():
-            if not has_arrived(file, name, sizes):
-                raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
-
-    def _has_artifact(self, run_id: str, record: Artifact) -> bool:
-        """Return whether MLflow has an artifact from an earlier delivery whose progress is lost."""
-        replaced = self._replaced_later(record)
-        files = {name: file for name, file in record.files.items() if _target(record, name) not in replaced}
-        if record.files and not files:
-            return True
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DeliveryError, OSError):
-            downloaded = self._client.download(run_id, record.path, Path(folder)).parent
-            check_contents(downloaded, files)
-            return bool(files)
-        return False
-
-    def _replaced_later(self, record: Artifact) -> set[PurePosixPath]:
-        """Return the paths of the artifacts that were logged after this one, and may have replaced it."""
-        artifacts = (other for other, _ in read_records(self._folder.journal) if isinstance(other, Artifact))
-        later = itertools.islice(
-            itertools.dropwhile(lambda other: other.staged != record.staged, artifacts), 1, None
-        )
-        return {_target(other, name) for other in later for name in other.files}
+            publish_artifact(self._client, self._folder, record, run_id, self._progress)
 
     def _finish(self, record: Model, run_id: str) -> None:
         """Tag a delivered model with its problems, request its verification, and register it."""
@@ -267,9 +220,11 @@ class Items:
         """Return the record with the checksums of large files, which are recorded later."""
         if all(file.crc is not None for file in record.files.values()):
             return record
-        for later_record, _ in read_records(self._folder.journal, self._progress.offset):
+        offset = 0 if record.staged in self._progress.held else self._progress.offset
+        for later_record, _ in read_records(self._folder.journal, offset):
             if isinstance(later_record, Checksums) and later_record.staged == record.staged:
-                return msgspec.structs.replace(record, files=later_record.files)
+                files = {name: file for name, file in later_record.files.items() if name in record.files}
+                return msgspec.structs.replace(record, files=files)
         return record
 
     def _remove_stage(self, record: Artifact | Model) -> None:
@@ -296,8 +251,3 @@ class Items:
 
 def _label(record: Artifact | Model) -> str:
     return f"the model {record.name!r}" if isinstance(record, Model) else f"the artifact {record.path!r}"
-
-
-def _target(record: Artifact, name: str) -> PurePosixPath:
-    """Return the path of a staged file among the run's artifacts."""
-    return artifact_path(record.path).parent / name
