@@ -11,21 +11,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_MODULE = "mlflow.utils.autologging_utils"
+AUTOLOGGING = "mlflow.utils.autologging_utils"
 _FLAVORS = ("keras", "tensorflow")
 
 
 Say = Callable[[str], None]
 
 
-def stand_back(run_here: Callable[[], Say | None], say: Say) -> None:
+def stand_back(run_here: Callable[[], Say | None], say: Say | None) -> None:
     """Suspend Keras autologging in mlwrap's runs, whether it is on now or turned on inside a run.
 
     Args:
         run_here: Returns the function that warns for the current mlwrap run; ``None`` if there is none.
-        say: The function that warns for the run that begins.
+        say: The function that warns for the run that begins; ``None`` if none does.
     """
-    utils: Any = sys.modules.get(_MODULE)
+    utils: Any = sys.modules.get(AUTOLOGGING)
     logger = getattr(utils, "AutologgingEventLogger", None)
     if logger is None:
         return

@@ -214,7 +214,7 @@ class RunContext:
         if captured is not None:
             self._write_params(captured)
         if not self._offline:
-            self._active_run_bridge = ActiveRunBridge(recorder, first.tracking_uri)
+            self._active_run_bridge = ActiveRunBridge(recorder, self._delivery, first.tracking_uri)
         if not self._settings.quiet:
             console.started(
                 recorder.name,

@@ -40,6 +40,7 @@ class RunDelivery:
         self._recorder = recorder
         self._wait = wait
         self._deadline = deadline
+        self._created = False
         self._delivered = False
         self._lock = threading.Lock()  # several threads may wait; one at a time asks the sender
 
@@ -57,6 +58,24 @@ class RunDelivery:
     def is_deferred(self) -> bool:
         """Whether delivery continues in the background, and nothing has waited for it yet."""
         return not self.is_done and not self.blocks
+
+    def create_run(self) -> str:
+        """Create or reopen the run in MLflow if that is not done yet, and return MLflow's id.
+
+        Nothing else is delivered.
+
+        Raises:
+            DeliveryError: MLflow did not answer, or refused the run.
+            JournalError: The run folder can't be read.
+        """
+        recorder = self._recorder
+        if not self._created:
+            from mlwrap._delivery.create_run import create_run  # noqa: PLC0415 - loads MLflow
+
+            progress = create_run(recorder.folder)
+            recorder.run_id, recorder.experiment_id = progress.run_id, progress.experiment_id
+            self._created = True
+        return str(recorder.run_id)
 
     def start(self) -> None:
         """Start delivery, after the run's journal was closed."""

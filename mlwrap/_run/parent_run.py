@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlwrap._journal.reader import header
-from mlwrap._process.mlflow_settings import Destination, destination, take_run_id
+from mlwrap._process.mlflow_settings import Destination, take_run_id
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.mlflow_active_run import without_own_active_run
+from mlwrap._run.mlflow_active_run import destination_of_new_run
 from mlwrap._run.run import current_run, recorder_of
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.config import Settings
@@ -130,7 +130,7 @@ def resolve_destination(
         own_experiment: Whether the call itself names an experiment. If not, the run goes to its parent's
             experiment, which overrides ``configure()`` and the environment: MLflow shows a child only there.
     """
-    where = without_own_active_run(destination(settings, around.tracking_uri if around is not None else None))
+    where = destination_of_new_run(settings, around.tracking_uri if around is not None else None)
     key, parent = _parent(around, where)
     if run_id is not None:
         where = where._replace(experiment=None, experiment_id=None)
@@ -146,7 +146,7 @@ def _parent(parent: ParentRun | None, where: Destination) -> tuple[str | None, s
     active = where.parent_run_id
     if parent is None or parent.tracking_uri != where.tracking_uri:
         return None, active if parent is None else None
-    if active is not None and parent.run_id is not None and active != parent.run_id:
+    if active is not None:
         return None, active  # a run that user code started with MLflow inside the mlwrap run
     return parent.key, parent.run_id
 
@@ -165,4 +165,4 @@ def parent_in_context() -> ParentRun | None:
         return None
     recorder = recorder_of(run)
     experiment = recorder.experiment, recorder.experiment_id
-    return ParentRun(run.key, run.tracking_uri, run.offline, run.run_id, *experiment)
+    return ParentRun(run.key, run.tracking_uri, run.offline, recorder.run_id, *experiment)

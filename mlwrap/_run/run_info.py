@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from mlwrap._recording.logged_model import LoggedModel
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.flush import RunDelivery
 from mlwrap._run.internal_errors import never_raises
-from mlwrap.errors import LoadError, warn
+from mlwrap.errors import DeliveryError, JournalError, LoadError, warn
 
 
 class RunInfo:
@@ -21,7 +23,7 @@ class RunInfo:
     _delivery: RunDelivery | None = None
 
     def __repr__(self) -> str:
-        return f"<Run {self.name!r} {self.status} {self.run_id or self.key}>"
+        return f"<Run {self.name!r} {self.status} {self._recorder.run_id or self.key}>"
 
     if not TYPE_CHECKING:  # a type checker would take it to mean that every name exists
 
@@ -77,8 +79,16 @@ class RunInfo:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run; ``None`` until this process knows it. See :meth:`wait`."""
-        return self._recorder.run_id
+        """MLflow's id of the run; ``None`` until this process knows it. See :meth:`wait`.
+
+        While the run is open, and if the process has imported MLflow, the run is created there to get the id.
+        """
+        recorder, delivery = self._recorder, self._delivery
+        is_open = self.recording and recorder.status == "RUNNING" and not recorder.offline
+        if is_open and delivery is not None and "mlflow" in sys.modules:
+            with contextlib.suppress(DeliveryError, JournalError, OSError):
+                delivery.create_run()
+        return recorder.run_id
 
     @property
     def models(self) -> list[LoggedModel]:

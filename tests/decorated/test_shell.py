@@ -177,8 +177,7 @@ def command(*arguments: str, **options) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "MLWRAP_DELIVERY": "off"},
-        **options,
+        **{"env": {**os.environ, "MLWRAP_DELIVERY": "off"}} | options,
     )
 
 
@@ -215,6 +214,18 @@ def test_a_function_from_a_shell(package: Path, spool: Path):
     assert run.tags["mlwrap.function"] == "digits_pkg.training:train"
     written = b"".join(file.read_bytes() for file in spool.rglob("*") if file.is_file())
     assert canary.encode() not in written
+
+
+def test_a_function_that_calls_mlflow_logs_to_its_run(store: str):
+    """The command imports MLflow before the function's module does."""
+    Path("job.py").write_text(
+        "import mlflow, mlwrap\n@mlwrap.tracked_training\ndef train():\n    mlflow.log_metric('loss', 0.5)\n"
+    )
+    process = command("job.py:train", env=dict(os.environ))
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    (run,) = all_runs(store)
+    assert (run.info.run_name, run.data.metrics) == ("train", {"loss": 0.5})
 
 
 def test_an_exception_is_the_users_own(package: Path, spool: Path):

@@ -42,8 +42,7 @@ def spool(one_sender: dict[str, str]) -> Path:
 
 @pytest.fixture
 def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs are delivered by a sender, of a process that has not imported MLflow for itself."""
-    monkeypatch.setattr("mlwrap._mlflow.IMPORTED_BY_MLWRAP", True)
+    """Runs are delivered by a sender."""
     for name, value in one_sender.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLWRAP_DELIVERY", "sender")

@@ -13,6 +13,7 @@ from mlflow.tracking import fluent
 
 from mlwrap import configure, current_run, model_run, tracked_training
 from mlwrap.errors import MlwrapWarning, OptionError
+from tests.spools import folder_of
 
 PARENT = "mlflow.parentRunId"
 
@@ -76,10 +77,62 @@ def test_another_mlflow_is_left_alone(runs, store: str, tmp_path):
 def test_a_server_that_is_away_is_said_once_and_costs_nothing_else(runs, monkeypatch: pytest.MonkeyPatch):
     """Our own calls are written down; MLflow's can't land."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.warns(MlwrapWarning) as caught, model_run("r") as run:
+
+    def train():
+        with model_run("r") as run:
+            run.log_metric("loss", 1.0)
+            assert (mlflow.active_run(), mlflow.active_run(), run.run_id) == (None, None, None)
+
+    with pytest.warns(MlwrapWarning) as caught:
+        train()
+    first, second = (str(warning.message) for warning in caught)
+    assert "calls to mlflow.* in its body do not log to it" in first
+    assert "no server listens at 127.0.0.1:9" in first
+    assert "'mlwrap sync' delivers it" in second
+
+
+def test_a_body_that_does_not_call_mlflow_makes_no_run_before_its_end(runs):
+    """MLflow is imported here; the run's own calls and a nested run need nothing of it."""
+    with model_run("ours") as run, model_run("nested"):
         run.log_metric("loss", 1.0)
-    assert "calls to mlflow.* in its body do not log to it" in str(caught[0].message)
-    assert "no server listens at 127.0.0.1:9" in str(caught[0].message)
+        assert folder_of(run).progress().run_id is None
+    assert parents(runs()) == {"ours": None, "nested": "ours"}
+
+
+def test_the_id_of_an_open_run_is_that_of_the_run_in_mlflow(runs):
+    """Whoever asks for it, the run is created for it."""
+    with model_run("ours") as run:
+        assert mlflow.get_run(run.run_id).info.status == "RUNNING"
+        mlflow.MlflowClient().log_metric(run.run_id, "loss", 1.0)
+    assert runs()["ours"].data.metrics == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import mlwrap._mlflow.client\n", "with mlwrap.model_run('first'): pass\n"],
+    ids=["nobody", "mlwrap", "a run that is delivered here"],
+)
+def test_a_body_that_imports_mlflow_itself(runs, python, before: str):
+    """Whether or not mlwrap has imported it before."""
+    done = python(
+        "import mlwrap\n"
+        f"{before}"
+        "@mlwrap.tracked_training\n"
+        "def train():\n"
+        "    import mlflow\n"
+        "    mlflow.log_metric('a', 1.0)\n"
+        "    with mlflow.start_run(run_name='theirs'):\n"
+        "        mlflow.log_metric('b', 2.0)\n"
+        "train()\n"
+    )
+    assert "Traceback" not in done.stderr
+    found = runs()
+    found.pop("first", None)
+    assert parents(found) == {"train": None, "theirs": "train"}
+    assert {name: run.data.metrics for name, run in found.items()} == {
+        "train": {"a": 1.0},
+        "theirs": {"b": 2.0},
+    }
 
 
 def parents(found) -> dict[str, str | None]:
@@ -231,12 +284,63 @@ def test_threads_of_the_body(runs):
     assert found["ours"].data.metrics == {"c": 3.0}
 
 
-def test_last_active_run_is_ours(runs):
-    """Scripts ask for it after the training."""
-    with model_run("ours") as run:
+def test_tasks_of_one_thread_log_to_their_own_runs(runs):
+    """MLflow has one stack of active runs for all of them."""
+
+    async def train(name: str, turns: asyncio.Queue[None], others: asyncio.Queue[None]):
+        async with model_run(name):
+            with mlflow.start_run(run_name=f"theirs in {name}"):
+                await others.put(None)
+                await turns.get()
+                mlflow.log_metric(f"inner {name}", 1.0)
+            await others.put(None)
+            await turns.get()
+            mlflow.log_metric(f"outer {name}", 2.0)
+
+    async def both():
+        first: asyncio.Queue[None] = asyncio.Queue()
+        second: asyncio.Queue[None] = asyncio.Queue()
+        await asyncio.gather(train("a", first, second), train("b", second, first))
+
+    asyncio.run(both())
+    found = runs()
+    assert parents(found) == {"a": None, "b": None, "theirs in a": "a", "theirs in b": "b"}
+    assert {name: set(run.data.metrics) for name, run in found.items()} == {
+        "a": {"outer a"},
+        "b": {"outer b"},
+        "theirs in a": {"inner a"},
+        "theirs in b": {"inner b"},
+    }
+
+
+def test_a_run_in_a_run_that_the_body_left_open(runs):
+    """All of them end with ours."""
+    with model_run("ours"):
+        mlflow.start_run(run_name="theirs")
+        mlflow.start_run(run_name="in theirs", nested=True)
+        mlflow.log_metric("a", 1.0)
+    assert mlflow.active_run() is None
+    found = runs()
+    assert parents(found) == {"ours": None, "theirs": "ours", "in theirs": "theirs"}
+    assert found["in theirs"].data.metrics == {"a": 1.0}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_last_active_run_is_waited_for(runs):
+    """It may be delivered later."""
+    with model_run("ours", delivery="sender", wait=False) as run:
         pass
+    assert run.run_id is None
     assert mlflow.last_active_run().info.run_id == run.run_id
     assert set(runs()) == {"ours"}
+
+
+def test_last_active_run_is_ours(runs):
+    """Scripts ask for it after the training."""
+    with model_run("ours") as run, model_run("nested"):
+        pass
+    assert mlflow.last_active_run().info.run_id == run.run_id
+    assert set(runs()) == {"ours", "nested"}
 
 
 def test_set_experiment_and_another_one_at_the_decorator(runs):
