@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import wrapt
 
-from mlwrap._journal.uri_passwords import without_password
-from mlwrap._process.mlflow_settings import Destination, destination
+from mlwrap._process.mlflow_settings import Destination, absolute, destination
 from mlwrap._recording.recorder import Recorder
 from mlwrap._run.autolog import AUTOLOGGING, stand_back
 from mlwrap._run.flush import RunDelivery
@@ -61,7 +60,7 @@ class ActiveRunBridge:
         if self._entries:
             return True
         uri = getattr(sys.modules.get("mlflow"), "get_tracking_uri", None)
-        return uri is not None and self._tracking_uri == without_password(uri())
+        return uri is not None and self._tracking_uri == absolute(uri())
 
     def has(self, run_id: str | None) -> bool:
         """Return whether ``run_id`` is MLflow's id of the mlwrap run."""

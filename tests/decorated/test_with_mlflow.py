@@ -203,6 +203,18 @@ def test_an_exception_within_start_run_is_failed_in_both(runs):
     assert {name: run.info.status for name, run in runs().items()} == {"ours": "FAILED", "theirs": "FAILED"}
 
 
+@pytest.mark.parametrize("uri", [None, "sqlite:///relative.db", "sqlite:///folder/../mlflow.db"])
+def test_a_store_in_the_working_folder(monkeypatch: pytest.MonkeyPatch, uri: str | None):
+    """Its URI is relative, as MLflow's own default is."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("folder").mkdir()
+    mlflow.set_tracking_uri(uri)
+    with model_run("ours"):
+        mlflow.log_metric("a", 1.0)
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert (run.info.run_name, run.data.metrics) == ("ours", {"a": 1.0})
+
+
 def test_names_imported_from_mlflow_are_the_same(runs, python):
     """``from mlflow import start_run``, before any run of ours."""
     done = python(
