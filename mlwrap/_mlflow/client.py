@@ -19,6 +19,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -29,7 +30,6 @@ from mlwrap._mlflow.connection import check_listening, exclusive_open
 from mlwrap._mlflow.file_store import not_logged
 from mlwrap._mlflow.model_files.files import local_path
 from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors, classify_error
-from mlwrap._mlflow.small_uploads import SmallFileUploader
 from mlwrap._mlflow.sqlite_store import absolute_uri, artifact_root, existing_directory
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
@@ -76,7 +76,7 @@ class Client:
             raise
         except Exception as error:
             raise classify_error(error, uri) from error
-        self._stores: dict[str, SmallFileUploader] = {}
+        self._stores: dict[str, ArtifactRepository] = {}
         self.may_repeat = False
 
     @property
@@ -224,7 +224,8 @@ class Client:
     @classifies_errors
     def upload(self, location: str, file: Path, path: str) -> None:
         """Upload one file to the relative ``path`` at an artifact location."""
-        self._store(location).upload(file, path)
+        folder = path.rpartition("/")[0] or None
+        self._store(location).log_artifact(str(file), folder)  # type: ignore[no-untyped-call] # MLflow's
 
     @classifies_errors
     def download(self, run_id: str, path: str, into: Path) -> Path:
@@ -239,14 +240,13 @@ class Client:
     @classifies_errors
     def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
         """Return the files of a folder of an artifact location, with sizes; ``""`` is the location itself."""
-        listed: list[FileInfo] = self._store(location).store.list_artifacts(folder or None)
+        listed: list[FileInfo] = self._store(location).list_artifacts(folder or None)
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
-    def _store(self, location: str) -> SmallFileUploader:
+    def _store(self, location: str) -> ArtifactRepository:
         # MLflowClient's own upload of model files requests the model first, in each uploading thread.
         if location not in self._stores:
-            store = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
-            self._stores[location] = SmallFileUploader(store)
+            self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
         return self._stores[location]
 
     @classifies_errors
