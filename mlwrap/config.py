@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             and after it has ended; ``"inline"``: the training process uploads when the run ends; ``"off"``:
             the run folder waits for ``mlwrap sync``.
         deadline: Seconds without upload progress after which the end of a run stops waiting (default 10).
+        linger: Seconds for which a sender waits for the next run after the last one is delivered (default
+            60), so that a script that starts then need not wait for it to start.
         wait: Whether the end of a run waits until MLflow has all of it (default true). If false,
             ``run.wait()`` or the end of the process waits. If the training process itself delivers, its runs
             always wait.
@@ -63,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool: str | None = None
     delivery: Delivery = "sender"
     deadline: float = 10.0
+    linger: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     wait: bool = True
     tracking_uri: str | None = None
     experiment: str | None = None
@@ -83,6 +86,7 @@ class Options(TypedDict, total=False):
     spool: str | os.PathLike[str] | None
     delivery: Delivery | None
     deadline: float | None
+    linger: float | None
     wait: bool | None
     tracking_uri: str | None
     experiment: str | None

@@ -93,6 +93,7 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv("MLWRAP_QUIET", "1")
     # Most tests are not about the sender, and starting one costs each of them an import of MLflow.
     monkeypatch.setenv("MLWRAP_DELIVERY", "inline")
+    monkeypatch.setenv("MLWRAP_LINGER", "0")  # a sender of a test is not needed by the next
     for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(work)

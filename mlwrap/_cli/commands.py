@@ -13,12 +13,14 @@ from rich.progress import track
 from rich.table import Table
 
 from mlwrap._cli.run_target import run as run_function
+from mlwrap._cli.senders import ask_senders
 from mlwrap._delivery import sync as spooled
 from mlwrap._delivery.backlog import is_stuck
 from mlwrap._loading.cache import Cache
 from mlwrap._loading.verify import verify as verify_model
 from mlwrap._process.mlflow_settings import destination
 from mlwrap._sender.served_run import warm_up
+from mlwrap._spool.spool import spool_root
 from mlwrap.config import settings
 from mlwrap.errors import MlwrapError, OptionError
 
@@ -104,6 +106,25 @@ def show(run_id: str | None, tracking_uri: str | None) -> None:
     from mlwrap._cli.run_summary import print_run  # noqa: PLC0415 - loads MLflow
 
     print_run(run_id, destination(settings(tracking_uri=tracking_uri)).tracking_uri)
+
+
+@cli.command()
+@click.argument("action", type=click.Choice(["status", "stop"]))
+@_spool
+def sender(action: str, spool: str | None) -> None:
+    """List the senders of the spool, or stop them; the runs that are open go on with new ones."""
+    root = spool_root(settings(spool=spool).spool)
+    answers = list(ask_senders(root, action.encode()))
+    if not answers:
+        click.echo("no sender runs")
+    for answer in answers:
+        if answer is None:
+            click.echo("a sender does not answer")
+            continue
+        age = str(datetime.timedelta(seconds=round(answer.seconds)))
+        runs = "1 run" if answer.runs == 1 else f"{answer.runs} runs"
+        click.echo(f"process {answer.pid}, {age} old, {runs}" + ("; it stops" if action == "stop" else ""))
+    sys.exit(1 if None in answers else 0)
 
 
 # All options after TARGET belong to the function, including --help.

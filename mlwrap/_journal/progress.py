@@ -24,6 +24,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
         registered: URI of the model's version in the registry; empty from the request until MLflow's answer;
             ``None`` before the request.
         verified: Result of loading the model; empty while that is pending, ``None`` if it was not requested.
+        search_path: The module search path with which it is loaded for that.
         troubles: Sentences that say which requests could not be carried out.
     """
 
@@ -34,6 +35,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     uploaded: set[str] = set()
     registered: str | None = None
     verified: str | None = None
+    search_path: tuple[str, ...] = ()
     troubles: list[str] = []
 
 

@@ -254,6 +254,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
         error: Why the model could not be saved, or ``None``.
         register_as: ``name`` or ``name@alias`` in MLflow's registry.
         verify: ``"load"`` to load the model once it is logged.
+        search_path: The training process's module search path, with which the model is loaded then.
         metrics: Metrics of the run that rate this model; MLflow gets them as the model's metrics, too.
         newest: The run's newest metrics when the model was logged, used if ``metrics`` is ``None``.
         params: The run's first parameters when the model was logged.
@@ -275,6 +276,7 @@ class Model(Record, frozen=True, kw_only=True, tag="model"):
     error: str | None = None
     register_as: str | None = None
     verify: Literal["static", "load"] = "static"
+    search_path: tuple[str, ...] = ()
     metrics: Metrics | None = None
     newest: tuple[Metrics, ...] = ()
     params: dict[str, str] = {}

@@ -2,6 +2,8 @@
 
 The run starts with one line of JSON, a :class:`Handshake`. After that it sends single bytes: ``WAKE`` if the
 journal has new records, ``ASK`` to request the status. The sender answers with :class:`SenderStatus` lines.
+
+The command ``mlwrap sender`` sends the line ``STATUS`` or ``STOP`` instead, and gets one :class:`SenderInfo`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import msgspec
 from mlwrap._journal.progress import Progress
 
 WAKE, ASK = b".", b"?"
+STATUS, STOP = b"status", b"stop"
 
 
 class SenderStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -35,7 +38,23 @@ class Handshake(msgspec.Struct, kw_only=True):
     Attributes:
         folder: The run's folder.
         tracking_uri: The destination, including the password if it has one.
+        linger: Seconds for which the sender waits for another run after this one.
     """
 
     folder: str
     tracking_uri: str
+    linger: float = 0.0
+
+
+class SenderInfo(msgspec.Struct, kw_only=True):
+    """The state of a sender.
+
+    Attributes:
+        pid: Its process id.
+        seconds: Seconds since it was started.
+        runs: Count of the runs that are connected to it, or that it still delivers.
+    """
+
+    pid: int
+    seconds: float
+    runs: int

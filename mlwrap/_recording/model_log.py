@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlwrap._journal.records import Metrics, Model, now
+from mlwrap._process.delivery_environment import search_path
 from mlwrap._process.provenance import pins
 from mlwrap._recording.background_work import BackgroundWork
 from mlwrap._recording.logged_model import LoggedModel, plain_name
@@ -127,6 +128,7 @@ class ModelLog:
             python=platform.python_version(),
             register_as=options.registered,
             verify=options.verify,
+            search_path=tuple(search_path()) if options.verify == "load" else (),
             metrics=None if metrics is None else _own_metrics(metrics, ()),
             newest=tuple(_own_metrics(record_metrics, others) for record_metrics in newest)
             if metrics is None

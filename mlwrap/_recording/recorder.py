@@ -61,13 +61,16 @@ class Recorder(RunLog):
         self.models = ModelLog(self, self.params, self.metrics, checksums, strict=strict)
         self._warned_full = self._looked_lost = False
 
-    def open(self, root: Path, first: RunStarted, *, has_sender: bool, is_discarded: bool = False) -> None:
+    def open(
+        self, root: Path, first: RunStarted, *, linger: float | None = None, is_discarded: bool = False
+    ) -> None:
         """Open the journal, in the spool ``root``.
 
         Args:
             root: Where the run folder is made.
             first: The journal's first record.
-            has_sender: Whether a sender delivers the run from now on.
+            linger: Seconds for which the sender, which delivers the run from now on, waits for another one
+                afterwards; ``None`` if no sender delivers it.
             is_discarded: Whether the run folder is removed at the end, as for a worker that only takes part
                 in saving.
 
@@ -81,9 +84,9 @@ class Recorder(RunLog):
         self.tracking_uri, self.offline = first.tracking_uri, first.offline
         self.run_id = first.run_id
         self.experiment, self.experiment_id = first.experiment, first.experiment_id
-        if has_sender:
+        if linger is not None:
             try:
-                self.sender_link = SenderLink(self.folder, first.tracking_uri)
+                self.sender_link = SenderLink(self.folder, first.tracking_uri, linger)
             except DeliveryError as error:
                 self.warn(f"it will be uploaded at its end, by this process: {error}")
         self._journal.watch(self._warn_full, self._look, WAKE_SECONDS)

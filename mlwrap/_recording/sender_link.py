@@ -1,8 +1,11 @@
 """``SenderLink``: the connection from a run to the sender.
 
-The sender is a separate process, one for a tree of training processes. It listens on a Unix socket in the
-spool. Each run has a connection to it, with which the run wakes the sender and asks whether all is delivered.
-If a training process dies, the kernel closes its connection, and the sender notices.
+The sender is a separate process: one for all processes that share a spool and deliver in the same
+environment, with the same interpreter, credentials and proxies. The first run that needs it starts it. It
+listens on a Unix socket in the spool. Each run has a connection to it, with which the run wakes the sender
+and asks whether all is delivered. If a training process dies, the kernel closes its connection, and the
+sender notices. If the environment of the process changes, as when a token is renewed, the run goes on with
+another sender.
 This module imports no MLflow, starts no thread, and does not wait until the sender has started.
 """
 
@@ -11,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -23,12 +25,12 @@ import msgspec
 
 from mlwrap._journal.sender_protocol import ASK, WAKE, Handshake, SenderStatus
 from mlwrap._journal.uri_passwords import with_password
+from mlwrap._process.delivery_environment import delivery_digest, sender_search_path
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.sender_sockets import connect_socket, listen_at
+from mlwrap._spool.sender_sockets import SenderAddress, locked
 from mlwrap._spool.standard_descriptors import above_standard_descriptors
 from mlwrap.errors import DeliveryError
 
-ADDRESS = "MLWRAP_SENDER"  # environment variable with the sender's socket, for child processes
 WAKE_SECONDS = 0.5  # minimum time between two wake-ups; the sender checks again after this time anyway
 _START_SECONDS = 60.0  # importing MLflow may take longer than the deadline on a busy machine
 _STARTS = 3
@@ -41,22 +43,27 @@ class SenderLink:
     Args:
         folder: The run folder, in a spool that both processes can access.
         tracking_uri: The MLflow that the run is delivered to.
+        linger: Seconds for which the sender waits for the next run after this one.
 
     Raises:
         DeliveryError: No sender can be started.
     """
 
-    def __init__(self, folder: RunFolder, tracking_uri: str) -> None:
+    def __init__(self, folder: RunFolder, tracking_uri: str, linger: float) -> None:
         self._folder = folder
-        self._hello = Handshake(folder=str(folder.path), tracking_uri=with_password(tracking_uri))
+        self._hello = Handshake(
+            folder=str(folder.path), tracking_uri=with_password(tracking_uri), linger=linger
+        )
         self._starts = 0
         self._socket: socket.socket | None = None
+        self._digest = ""  # of the environment of the sender that it is connected to
         self._connect()
         _links.add(self)
 
     def wake(self) -> None:
         """Tell the sender that more is to be delivered; once in ``WAKE_SECONDS`` is enough."""
         with contextlib.suppress(DeliveryError):  # the training continues; the end of the run reports it
+            self._follow_environment()
             self._send(WAKE)
 
     def wait(
@@ -67,8 +74,8 @@ class SenderLink:
         Args:
             deadline: Seconds without progress after which waiting ends.
             timeout: Seconds after which waiting ends in any case; by default unlimited.
-            patience: Seconds that the sender may take for its first message; by default 60. It sends that
-                after it has imported MLflow, before it contacts the run's store.
+            patience: Seconds that a sender that is starting may take for its first message; by default 60. It
+                sends that after it has imported MLflow, before it contacts the run's store.
 
         Returns:
             The last status that the sender sent; ``None`` if it sent none.
@@ -77,7 +84,10 @@ class SenderLink:
             DeliveryError: The sender is lost, and no other can be started.
         """
         self._starts = 0
+        self._follow_environment()
         connection = self._socket or self._connect()
+        if SenderAddress(self._folder.path.parent, self._digest).is_ready:
+            patience = 0.0
         with contextlib.suppress(OSError):  # the sender may have answered and closed the connection already
             connection.send(ASK, socket.MSG_DONTWAIT)
         last_status: SenderStatus | None = None
@@ -133,57 +143,71 @@ class SenderLink:
             self._send(ASK)
         return answer
 
+    def _follow_environment(self) -> None:
+        """Drop the connection to a sender whose environment is not this process's any more."""
+        if self._socket is not None and self._digest != delivery_digest():
+            self.close()
+
     def _connect(self) -> socket.socket:
         if not self._folder.exists():
             raise DeliveryError(f"its run folder {self._folder.path} is gone.")
         self._starts += 1
         if self._starts > _STARTS:
             raise DeliveryError(f"the sender was lost {_STARTS} times")
-        with above_standard_descriptors():
-            self._socket = _connection(self._folder.path.parent)
-        self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
+        self._digest = delivery_digest()
+        try:
+            with above_standard_descriptors():
+                self._socket = _connection(self._folder.path.parent, self._digest)
+            self._socket.sendall(msgspec.json.encode(self._hello) + b"\n")
+        except OSError as error:
+            raise DeliveryError(f"no sender could be started ({error})") from error
         return self._socket
 
 
 _links: weakref.WeakSet[SenderLink] = weakref.WeakSet()
-_started: list[subprocess.Popen[bytes]] = []  # a sender sees by its standard input that this process lives
+_started: list[subprocess.Popen[bytes]] = []  # their exit status is never read
 
 
-def _connection(spool: Path) -> socket.socket:
-    """Return a connection to the sender of this tree of processes; start a sender if none listens."""
-    address = os.environ.get(ADDRESS)
-    if address:
-        try:
-            return connect_socket(Path(address))
-        except OSError:
-            del os.environ[ADDRESS]
-    address = str(spool / f"sender-{os.getpid()}-{secrets.token_hex(4)}.sock")
-    try:
-        _start_sender(Path(address))
-        connection = connect_socket(Path(address))
-    except OSError as error:
-        Path(address).unlink(missing_ok=True)
-        raise DeliveryError(f"no sender could be started ({error})") from error
-    os.environ[ADDRESS] = address
+def _connection(spool: Path, digest: str) -> socket.socket:
+    """Return a connection to the sender of an environment; start it if none listens.
+
+    Raises:
+        OSError: It can't be started.
+    """
+    address = SenderAddress(spool, digest)
+    connection = address.connect()
+    if connection is None:
+        with locked(spool):
+            connection = address.connect()  # another thread or process has started it meanwhile
+            if connection is None:
+                _start_sender(address, spool, digest)
+                connection = address.connect()
+    if connection is None:
+        raise ConnectionRefusedError("it ended at once")
     return connection
 
 
-def _start_sender(address: Path) -> None:
-    with listen_at(address, _BACKLOG) as listener:
-        # The sender sees by its standard input whether this process lives. It has its own session, so that
-        # signals to a terminal's processes do not end it. It uses this process's module search path.
+def _start_sender(address: SenderAddress, spool: Path, digest: str) -> None:
+    with address.listen(_BACKLOG) as listener:
+        # It has its own session, so that signals to a terminal's processes do not end it.
         source = (
-            f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._sender.server import run_sender; "
-            f"run_sender({listener.fileno()}, {str(address)!r})"
+            f"import sys; sys.path[:] = {sender_search_path()!r}; "
+            "from mlwrap._sender.server import run_sender; "
+            f"run_sender({listener.fileno()}, {str(spool)!r}, {digest!r})"
         )
-        sender = subprocess.Popen(  # noqa: S603 - this very interpreter
-            [sys.executable, "-c", source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
+        try:
+            sender = subprocess.Popen(  # noqa: S603 - this very interpreter
+                [sys.executable, "-c", source],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+        except OSError:
+            address.remove()
+            raise
     _started.append(sender)
 
 
@@ -191,10 +215,6 @@ def _close_in_child() -> None:
     """Close all links in a child made by ``fork``, so that the sender still notices when the parent dies."""
     for link in list(_links):
         link.close()
-    for sender in _started:
-        if sender.stdin is not None:
-            sender.stdin.close()
-    _started.clear()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

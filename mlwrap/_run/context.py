@@ -203,9 +203,12 @@ class RunContext:
             thin_after=self._settings.thin_after,
             system_metrics=system_metrics(self._settings),
         )
-        sender = self._settings.delivery == "sender" and not self._offline and worker.chief
+        has_sender = self._settings.delivery == "sender" and not self._offline and worker.chief
         recorder.open(
-            spool_root(self._settings.spool), first, has_sender=sender, is_discarded=not worker.chief
+            spool_root(self._settings.spool),
+            first,
+            linger=self._settings.linger if has_sender else None,
+            is_discarded=not worker.chief,
         )
         shutdown.listen(self, self._preemption_signal)
         if not worker.chief:

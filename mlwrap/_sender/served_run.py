@@ -48,7 +48,8 @@ class _OutageTracker:
 
 _outages = _OutageTracker()
 _opened: set[str] = set()  # URIs of the sqlite stores whose tables exist
-_ready = threading.Event()  # set once MLflow is imported
+ready = threading.Event()
+"""Set once MLflow is imported."""
 
 
 def warm_up() -> None:
@@ -57,7 +58,7 @@ def warm_up() -> None:
     from mlwrap._mlflow.tune_http import tune_http  # noqa: PLC0415 - urllib3, which MLflow imports
 
     tune_http()
-    _ready.set()
+    ready.set()
 
 
 def next_delivery_time(woken: float, last: float, joined: float, waiting: int) -> float:
@@ -137,7 +138,7 @@ class ServedRun:
 
     def tell_ready(self) -> None:
         """Send a waiter the first status once MLflow is imported: its timeout counts from then."""
-        if self._has_waiter and _ready.is_set():
+        if self._has_waiter and ready.is_set():
             self._send(SenderStatus(progress=_progress(self.folder)))
 
     def on_disconnect(self, connection: socket.socket) -> None:
@@ -206,7 +207,7 @@ class ServedRun:
             self._monitor.close()
 
     def _work(self, dead: bool, moved: Callable[[ServedRun], None]) -> float | None:
-        if not _ready.is_set():
+        if not ready.is_set():
             self._probe_server()
             warm_up()
         is_final = dead or self._has_waiter

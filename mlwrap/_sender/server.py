@@ -2,8 +2,7 @@
 
 One thread reads all connections. A byte on a run's connection wakes it; the end of the connection means that
 the run is over or that its writer is gone. Other threads deliver the runs that are due, first those with a
-waiter; runs of one store never wait for another store. The sender ends when the process that started it is
-gone and no run is left.
+waiter; runs of one store never wait for another store. The sender ends when no run has come for a while.
 """
 
 from __future__ import annotations
@@ -23,54 +22,40 @@ from pathlib import Path
 
 import msgspec
 
-from mlwrap._delivery.backlog import deliver_backlog, is_stuck, patience_for
+from mlwrap._delivery.backlog import is_stuck, patience_for
 from mlwrap._delivery.threads import DaemonThreads
-from mlwrap._journal.reader import header
-from mlwrap._journal.sender_protocol import Handshake
+from mlwrap._journal.sender_protocol import STATUS, STOP, Handshake, SenderInfo
 from mlwrap._journal.uri_passwords import without_password
+from mlwrap._sender.abandoned import AbandonedRuns
 from mlwrap._sender.delivery_queue import DeliveryQueue
-from mlwrap._sender.served_run import ServedRun, warm_up
+from mlwrap._sender.served_run import ServedRun, ready, warm_up
 from mlwrap._spool.delivered_runs import find_delivered
 from mlwrap._spool.run_folder import RunFolder
-from mlwrap._spool.sender_sockets import is_own_peer, short_path
-from mlwrap._spool.spool import remove_leftovers, run_folders
-from mlwrap.errors import JournalError
+from mlwrap._spool.sender_sockets import SenderAddress, is_own_peer
 
-_LINGER_SECONDS = 10.0  # after the last writer is gone, while MLflow does not answer; then `mlwrap sync`
-_ABANDONED_SECONDS = 60.0  # how long a sender stays for runs that dead processes left
+_FIRST_SECONDS = 10.0  # until the first run connects
 _LOOK_SECONDS = 1.0  # between checks of deliveries without progress
 _MAX_GREETING = 1 << 16  # bytes
 
 
-def run_sender(listener: int, address: str) -> None:
-    """Serve the connections to a listening socket until no process can open another.
+def run_sender(listener: int, spool: str, digest: str) -> None:
+    """Serve the connections to a listening socket until no run has come for a while.
 
     Args:
         listener: The socket's file descriptor.
-        address: The socket's path, removed at the end.
+        spool: The spool, which holds the socket and the run folders.
+        digest: What the sender's runs have in common; it names the socket.
     """
     _lower_scheduling_priority()
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # one descriptor per connection
-    sender = Sender(socket.socket(fileno=listener))
-    abandoned = threading.Thread(target=_start_up, args=(sender, Path(address).parent), daemon=True)
-    abandoned.start()
-    try:
-        sender.serve()
-    finally:
-        abandoned.join(_ABANDONED_SECONDS)
-        with short_path(Path(address)) as path, contextlib.suppress(OSError):
-            os.unlink(path)  # noqa: PTH108 - a path through a descriptor
+    abandoned = AbandonedRuns(Path(spool))
+    sender = Sender(socket.socket(fileno=listener), SenderAddress(Path(spool), digest), abandoned)
+    threading.Thread(target=sender.start_up, daemon=True).start()
+    sender.serve()
+    abandoned.wait()
     if sender.is_stuck or is_stuck():  # a hanging thread would keep the process alive
         os._exit(0)
-
-
-def _start_up(sender: Sender, spool: Path) -> None:
-    """Import MLflow and report it to the waiters; then deliver what dead processes left."""
-    with contextlib.suppress(Exception):  # each run hits the same error and reports it
-        warm_up()
-    sender.note_ready()
-    finish_abandoned(spool)
 
 
 def _lower_scheduling_priority() -> None:
@@ -84,15 +69,21 @@ class Sender:
     """Reads all connections and lets threads deliver the runs that are due.
 
     Args:
-        server: The listening socket.
+        listener: The listening socket.
+        address: Its place in the spool.
+        abandoned: The runs that dead processes left there.
     """
 
-    def __init__(self, server: socket.socket) -> None:
-        server.setblocking(False)
-        self._server: socket.socket | None = server
+    def __init__(self, listener: socket.socket, address: SenderAddress, abandoned: AbandonedRuns) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._address = address
+        self._is_listed = True  # whether others find it by its address
+        self._is_stopping = False
+        self._abandoned = abandoned
+        self._began = time.time()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(server, selectors.EVENT_READ, self._accept)
-        self._selector.register(0, selectors.EVENT_READ, self._check_starter)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._connections: set[socket.socket] = set()
         self._runs: dict[str, ServedRun] = {}  # by folder
         self._queues: dict[str, DeliveryQueue] = defaultdict(DeliveryQueue)  # by store
@@ -102,12 +93,13 @@ class Sender:
         bell, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(bell, selectors.EVENT_READ, functools.partial(self._on_bell, bell))
-        self._linger_until = math.inf
+        self._linger = _FIRST_SECONDS  # after the last connection has ended
+        self._linger_until = time.monotonic() + self._linger
         self.is_stuck = False
 
     def serve(self) -> None:
-        """Serve until the process that started this one is gone and no run is left."""
-        while self._server is not None or self._connections or self._runs:
+        """Serve until no run has come for a while, and none is left."""
+        while self._connections or self._runs or not self._can_end():
             pause = min((deliveries.pause() for deliveries in self._queues.values()), default=math.inf)
             if self._linger_until < math.inf:
                 self._abandon_stuck()
@@ -121,9 +113,27 @@ class Sender:
                     run.begin()
                     self._threads.submit(functools.partial(self._work, run))
 
-    def note_ready(self) -> None:
-        """Wake the serving thread, because another thread has imported MLflow."""
+    def _can_end(self) -> bool:
+        """Return whether nobody needs the sender any more; nobody finds it then."""
+        if time.monotonic() >= self._linger_until:
+            self._retire()
+        return not self._is_listed and not self._connections
+
+    def _retire(self) -> None:
+        """Remove the address, and accept those that have found it already."""
+        if self._is_listed:
+            self._is_listed = False
+            self._address.unlist()
+        self._accept()
+
+    def start_up(self) -> None:
+        """Import MLflow, and report that to the waiters; run it in a thread beside :meth:`serve`."""
+        with contextlib.suppress(Exception):  # each run hits the same error and reports it
+            warm_up()
+        if self._is_listed:
+            self._address.mark_ready()
         self._report(None)
+        self._abandoned.look()
 
     def _report(self, worked: ServedRun | None) -> None:
         """Queue a finished run and wake the serving thread; ``None`` says that MLflow is imported."""
@@ -139,27 +149,20 @@ class Sender:
             if key.fileobj in self._connections:
                 self._close_connection(key.fileobj)
 
-    def _check_starter(self) -> None:
-        """Stop accepting connections once standard input ends, as it does with the starting process."""
-        if os.read(0, 4096) or self._server is None:
-            return
-        self._accept()  # connections that are already pending
-        self._selector.unregister(0)
-        self._selector.unregister(self._server)
-        self._server.close()
-        self._server = None
-        self._check_writers()
-
     def _accept(self) -> None:
-        while self._server is not None:
+        while True:
             try:
-                connection, _ = self._server.accept()
+                connection, _ = self._listener.accept()
             except OSError:  # no other connection is pending
                 return
             if not is_own_peer(connection):
                 connection.close()
                 continue
             self._connections.add(connection)
+            if self._linger_until < math.inf:
+                self._linger_until = math.inf
+                if ready.is_set():
+                    self._abandoned.look()
             self._selector.register(
                 connection,
                 selectors.EVENT_READ,
@@ -171,7 +174,9 @@ class Sender:
         data = _received(connection)
         received += data
         handshake, ended, rest = bytes(received).partition(b"\n")
-        if ended:
+        if handshake in {STATUS, STOP} and ended:
+            self._answer(connection, handshake)
+        elif ended:
             run = self._run_of_handshake(handshake)
             run.on_connect(connection)
             if rest:
@@ -183,6 +188,17 @@ class Sender:
         elif not data or len(received) > _MAX_GREETING:
             self._close_connection(connection)
 
+    def _answer(self, connection: socket.socket, question: bytes) -> None:
+        """Answer ``mlwrap sender``; if asked to, stop: the runs that are open go on with another sender."""
+        info = SenderInfo(pid=os.getpid(), seconds=time.time() - self._began, runs=len(self._runs))
+        connection.sendall(msgspec.json.encode(info) + b"\n")
+        self._close_connection(connection)
+        if question == STOP:
+            self._is_stopping = True
+            self._retire()
+            for run in set(self._runs.values()) - self._working:
+                self._drop(run)
+
     def _run_of_handshake(self, handshake: bytes) -> ServedRun:
         """Return the run that a handshake names.
 
@@ -191,6 +207,7 @@ class Sender:
             JournalError: The run's folder does not exist, or belongs to another user.
         """
         message = msgspec.json.decode(handshake, type=Handshake)
+        self._linger = message.linger
         folder = RunFolder(Path(message.folder))
         if folder.exists() or find_delivered(folder) is None:
             folder.check()
@@ -217,8 +234,8 @@ class Sender:
 
     def _check_writers(self) -> None:
         """Give each run a last delivery once no process is left that could write or wait."""
-        if self._server is None and not self._connections and self._linger_until == math.inf:
-            self._linger_until = time.monotonic() + _LINGER_SECONDS
+        if not self._connections:
+            self._linger_until = time.monotonic() + self._linger
             for run in self._runs.values():
                 run.final_attempt()
                 self._schedule(run)
@@ -244,7 +261,8 @@ class Sender:
             if run not in self._working:  # it was given up
                 continue
             self._end(run)
-            if run.reschedule() and run.due <= max(self._linger_until, time.monotonic()):
+            keeps = not self._is_stopping and run.reschedule()
+            if keeps and run.due <= max(self._linger_until, time.monotonic()):
                 self._schedule(run)
                 continue
             self._drop(run)
@@ -273,20 +291,3 @@ def _received(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     except OSError:
         return b""
-
-
-def finish_abandoned(spool: Path) -> None:
-    """Deliver what dead processes left in the spool, except runs that wait for ``mlwrap sync``."""
-    from mlwrap._delivery.deliver import deliver_once  # noqa: PLC0415 - loads MLflow
-
-    remove_leftovers(spool)
-    for _ in deliver_backlog(filter(_is_abandoned, run_folders(spool)), deliver_once):
-        pass
-
-
-def _is_abandoned(folder: RunFolder) -> bool:
-    try:
-        folder.check()
-        return not header(folder.journal).offline
-    except (JournalError, OSError):
-        return False

@@ -14,7 +14,6 @@ import pytest
 from mlwrap import model_run, tracked_training
 from mlwrap._delivery.deliver import deliver
 from mlwrap._journal.progress import Progress
-from mlwrap._recording.sender_link import ADDRESS
 from mlwrap._run import flush
 from mlwrap._run.run import recorder_of
 from mlwrap._spool.delivered_runs import note_delivered
@@ -48,9 +47,8 @@ def sender(one_sender: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("MLWRAP_DELIVERY", "sender")
     monkeypatch.setenv("MLWRAP_WAIT", "0")
     monkeypatch.setenv("MLWRAP_DEADLINE", "60")  # many tests at once on a small machine
+    monkeypatch.setenv("MLWRAP_LINGER", "60")
     yield
-    if ADDRESS in os.environ:
-        one_sender[ADDRESS] = os.environ[ADDRESS]
     flush._pending.clear()
 
 

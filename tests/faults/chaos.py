@@ -120,7 +120,6 @@ def _settle(folder: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and any(_name(run) in acknowledged for run in _left(folder)):
         time.sleep(0.05)
-    del os.environ["MLWRAP_SENDER"]
     next_one = mlwrap.model_run("next")
     with next_one as run:
         while time.monotonic() < deadline and [path for path in _left(folder) if path.name != run.key]:

@@ -46,14 +46,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
+def mlflow_server(backend: str, folder: Path, options: str = "", **environment: str) -> Iterator[Server]:
     """``mlflow server`` with one worker, which keeps artifacts for its clients."""
     server = Server(free_port(), backend, folder / "artifacts")
     server.artifacts.mkdir(parents=True)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             f"exec {sys.executable} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
-            f"--backend-store-uri {backend} --serve-artifacts --artifacts-destination {server.artifacts}",
+            f"--backend-store-uri {backend} --serve-artifacts --artifacts-destination {server.artifacts} "
+            f"{options}",
             shell=True,
             stdout=log,
             stderr=log,
@@ -62,6 +63,7 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[Server]:
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "MLWRAP_"))},
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes that nobody here needs
+                **environment,
             },
         )
     try:

@@ -321,7 +321,7 @@ def test_junk_on_the_socket_ends_no_sender(script, store: str, spool: Path):
     ready = "print('ready', flush=True); sys.stdin.readline()"
     process = script(f"with mlwrap.model_run('r') as run:\n    run.log_metric('loss', 0.5)\n    {ready}\n")
     assert process.stdout.readline() == "ready\n"
-    (address,) = spool.glob("sender-*.sock")
+    (address,) = spool.glob("*sender-*.sock")
     (sender,) = senders(spool)
     greeting = {"folder": str(spool / ("c" * 32)), "tracking_uri": store}
     for junk in (
@@ -346,7 +346,7 @@ def test_another_users_connection_is_not_served(script, store: str, spool: Path)
     ready = "print('ready', flush=True); sys.stdin.readline()"
     process = script(f"with mlwrap.model_run('r'):\n    {ready}\n")
     assert process.stdout.readline() == "ready\n"
-    (address,) = spool.glob("sender-*.sock")
+    (address,) = spool.glob("*sender-*.sock")
     assert address.stat().st_mode & 0o777 == 0o600
     let_through(spool)
     address.chmod(0o666)

@@ -212,7 +212,7 @@ class Items:
         if model.troubles and model.model_id:
             self._client.tag_model(model.model_id, {TagName.TROUBLE: " ".join(model.troubles)[:MAX_REASON]})
         if record.verify == "load" and model.verified is None:
-            model.verified = ""
+            model.verified, model.search_path = "", record.search_path
         if record.register_as is not None and not model.registered:
             Registry(self._client.tracking_uri).register(record, run_id, model, self._save)
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.tags import TagName
@@ -37,7 +37,7 @@ def verify_models(client: Client, progress: Progress, save: Callable[[], None]) 
 
     for model in progress.models.values():
         if model.status == "READY" and model.verified == "" and model.model_id:
-            verdict = _verdict(f"models:/{model.model_id}", client.tracking_uri, alive)
+            verdict = _verdict(f"models:/{model.model_id}", client.tracking_uri, model.search_path, alive)
             client.tag_model(model.model_id, {TagName.VERIFIED: verdict})
             model.verified = verdict
             if not verdict.startswith(_OK):
@@ -45,9 +45,10 @@ def verify_models(client: Client, progress: Progress, save: Callable[[], None]) 
             save()
 
 
-def _verdict(uri: str, tracking_uri: str, alive: Callable[[], None]) -> str:
-    """Return the result of ``mlwrap verify`` in a new process with this process's module search path."""
-    source = f"import sys; sys.path[:] = {sys.path!r}; from mlwrap._cli.commands import main; main()"
+def _verdict(uri: str, tracking_uri: str, search_path: Sequence[str], alive: Callable[[], None]) -> str:
+    """Return the result of ``mlwrap verify`` in a new process with the training's module search path."""
+    path = list(dict.fromkeys([*search_path, *sys.path]))
+    source = f"import sys; sys.path[:] = {path!r}; from mlwrap._cli.commands import main; main()"
     process = subprocess.Popen(  # noqa: S603 - this very interpreter
         # The model was saved here a moment ago, so it is trusted; the verdict says if that was needed.
         [sys.executable, "-c", source, "verify", uri, "--trust", "--tracking-uri", tracking_uri],

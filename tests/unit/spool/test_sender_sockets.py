@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwrap._spool.sender_sockets import connect_socket, is_own_peer, listen_at
+from mlwrap._spool.sender_sockets import _listen_at, connect_socket, is_own_peer
 from mlwrap._spool.spool import remove_leftovers
 from tests.users import as_nobody, let_through, needs_root
 
@@ -27,7 +27,7 @@ def test_a_socket_is_its_owners_alone(spool: Path):
     address = spool / "sender-1-a.sock"
     before = os.umask(0)
     try:
-        with listen_at(address, 1):
+        with _listen_at(address, 1):
             assert stat.S_IMODE(address.stat().st_mode) == 0o600
             connect_socket(address).close()
     finally:
@@ -38,19 +38,19 @@ def test_a_socket_is_its_owners_alone(spool: Path):
 def test_dead_sockets_are_swept_and_never_a_live_one(spool: Path):
     """Also one that so many wait for that no more can, and one that does not listen yet."""
     dead, live, full = (spool / f"sender-{name}.sock" for name in ("dead", "live", "full"))
-    starting = spool / "starting-sender-1.sock"
-    listen_at(dead, 1).close()
-    with listen_at(live, 1), listen_at(full, 0), socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(starting))
+    binding = spool / "binding-1-starting-sender-1.sock"
+    _listen_at(dead, 1).close()
+    with _listen_at(live, 1), _listen_at(full, 0), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(binding))
         waiting = []
         with contextlib.suppress(BlockingIOError):
             while True:
                 waiting.append(connect_socket(full))
         remove_leftovers(spool)
-        assert sorted(spool.iterdir()) == [full, live, starting]
+        assert sorted(spool.iterdir()) == [binding, full, live]
         for connection in waiting:
             connection.close()
-    os.utime(starting, (1, 1))
+    os.utime(binding, (1, 1))
     remove_leftovers(spool)
     assert list(spool.iterdir()) == []
 
@@ -68,7 +68,7 @@ def test_another_users_process_is_known(spool: Path):
     spool.chmod(0o777)
     let_through(spool)
     ours, theirs = spool / "ours", spool / "theirs"
-    with listen_at(ours, 1) as listener:
+    with _listen_at(ours, 1) as listener:
         assert not as_nobody(lambda: socket.socket(socket.AF_UNIX).connect(str(ours)))
         ours.chmod(0o666)
         listener.settimeout(60)
