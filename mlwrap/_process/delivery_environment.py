@@ -22,38 +22,33 @@ _VARIABLES = re.compile(
     re.IGNORECASE,
 )
 # A run folder names these itself; a password in the URI goes to the sender with the run.
-_OF_THE_RUN = {
-    *("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
-}
+_OF_THE_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 _NAMESPACES = ("mnt", "net", "pid", "user")
 
 
 def delivery_digest() -> str:
-    """Return a digest of all that decides how a run of this process is delivered.
-
-    It starts with a digest of the machine, which alone is equal for all processes here.
-    """
+    """Return a digest of all that decides how a run of this process is delivered."""
     version = getattr(sys.modules["mlwrap"], "__version__", None)
     variables = sorted(
         (name, value)
         for name, value in os.environ.items()
         if _VARIABLES.match(name) and name not in _OF_THE_RUN
     )
-    of_process = sys.executable, _PACKAGE_ROOT, version, sender_search_path(), variables
-    return f"{machine_digest()}-{_digest(of_process)}"
+    parts = _machine(), sys.executable, _PACKAGE_ROOT, version, sender_search_path(), variables
+    return hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=1)
-def machine_digest() -> str:
-    """Return a digest of the machine, or of the container, whose processes can reach each other's sockets."""
+def _machine() -> tuple[str, int, list[str]]:
+    """Return what the processes have in common that can reach each other: host, user, namespaces."""
     namespaces = []
     for name in _NAMESPACES:
         try:
             namespaces.append(str(Path(f"/proc/self/ns/{name}").readlink()))
         except OSError:  # not Linux
             break
-    return _digest((socket.gethostname(), os.getuid(), namespaces))
+    return socket.gethostname(), os.getuid(), namespaces
 
 
 def search_path() -> list[str]:
@@ -61,15 +56,13 @@ def search_path() -> list[str]:
     return [str(current_directory() / entry) for entry in sys.path]
 
 
+@lru_cache(maxsize=1)
 def sender_search_path() -> list[str]:
     """Return the module search path for a sender: without the folder of the script and the working directory.
 
-    Runs of scripts in several folders can share a sender then.
+    Runs of scripts in several folders can share a sender then. It is that of the first call, so that a
+    training which changes its search path or its folder keeps its sender.
     """
     script = sys.argv[0] if sys.argv else ""
     folders = {str(current_directory()), str((current_directory() / script).parent)} - {_PACKAGE_ROOT}
     return [entry for entry in search_path() if entry not in folders]
-
-
-def _digest(parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

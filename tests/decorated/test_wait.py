@@ -29,8 +29,8 @@ AWAY = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def one_sender(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where the one sender of all tests here listens, and its spool: to start it takes seconds."""
-    return {"MLWRAP_SPOOL": str(tmp_path_factory.mktemp("spool"))}
+    """What all tests here have in common, so that one sender serves them: to start it takes seconds."""
+    return {name: str(tmp_path_factory.mktemp(name)) for name in ("MLWRAP_SPOOL", "HOME")}
 
 
 @pytest.fixture

@@ -321,7 +321,8 @@ def test_junk_on_the_socket_ends_no_sender(script, store: str, spool: Path):
     ready = "print('ready', flush=True); sys.stdin.readline()"
     process = script(f"with mlwrap.model_run('r') as run:\n    run.log_metric('loss', 0.5)\n    {ready}\n")
     assert process.stdout.readline() == "ready\n"
-    (address,) = spool.glob("*sender-*.sock")
+    until(lambda: list(spool.glob("sender-*.sock")))
+    (address,) = spool.glob("sender-*.sock")
     (sender,) = senders(spool)
     greeting = {"folder": str(spool / ("c" * 32)), "tracking_uri": store}
     for junk in (
@@ -346,7 +347,8 @@ def test_another_users_connection_is_not_served(script, store: str, spool: Path)
     ready = "print('ready', flush=True); sys.stdin.readline()"
     process = script(f"with mlwrap.model_run('r'):\n    {ready}\n")
     assert process.stdout.readline() == "ready\n"
-    (address,) = spool.glob("*sender-*.sock")
+    until(lambda: list(spool.glob("sender-*.sock")))
+    (address,) = spool.glob("sender-*.sock")
     assert address.stat().st_mode & 0o777 == 0o600
     let_through(spool)
     address.chmod(0o666)
@@ -374,11 +376,11 @@ def test_all_that_is_made_is_private_whatever_the_umask(script, store: str, spoo
     )
     process = script(source)
     assert process.stdout.readline() == "ready\n"
-    until(lambda: "r" in runs())
+    until(lambda: "r" in runs() and list(spool.glob("sender-*.sock")))
     modes = {
         path: path.lstat().st_mode & 0o777
         for path in [spool, *spool.rglob("*")]
-        if len(path.relative_to(spool).parts) < 4  # below are a model's or an artifact's own files
+        if len(path.relative_to(spool).parts) < 3  # below are the folders of models and artifacts
     }
     assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
     process.communicate("\n", timeout=280)

@@ -83,6 +83,7 @@ def test_three_runs_start_one_sender_and_ask_git_once(python, store):
             "print(json.dumps(started))\n",
             MLWRAP_DELIVERY="sender",
             MLWRAP_DEADLINE="60",
+            MLWRAP_LINGER="10",
         )
     )
     assert [line[0] for line in started if "mlwrap._sender.server" not in " ".join(line)] == ["git"]

@@ -336,7 +336,7 @@ def test_a_deleted_experiment_is_refused_with_the_cure(opened):
 
 def test_one_folder_is_delivered_by_one_at_a_time(opened, monkeypatch: pytest.MonkeyPatch):
     """The second one says so instead of doing it again."""
-    monkeypatch.setattr("mlwrap._delivery.deliver._LEASE_SECONDS", 0)
+    monkeypatch.setattr("mlwrap._delivery.deliver.LEASE_SECONDS", 0)
     folder = opened(ENDED)
     with folder.delivery_lease(), pytest.raises(DeliveryError, match="by another process"):
         deliver(folder)

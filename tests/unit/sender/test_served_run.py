@@ -78,7 +78,7 @@ def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A run that has just begun; MLflow is imported, as in a sender that is warm."""
     ready = threading.Event()
     ready.set()
-    monkeypatch.setattr(served_run, "_ready", ready)
+    monkeypatch.setattr(served_run, "ready", ready)
     first = RunStarted(key=uuid.uuid4().hex, name="r", time=0, tracking_uri=store, folder=str(spool))
     run = open_run(spool_root(str(spool)), first)
     ours, theirs = socket.socketpair()
@@ -90,7 +90,7 @@ def training(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, monkeypatch: pytest.MonkeyPatch):
     """The deadline counts from when MLflow is imported, whatever the run's own store does."""
-    monkeypatch.setattr(served_run, "_ready", threading.Event())
+    monkeypatch.setattr(served_run, "ready", threading.Event())
     monkeypatch.setattr(
         "mlwrap._mlflow.tune_http.tune_http", lambda: None
     )  # this process is not the sender's
@@ -107,7 +107,7 @@ def test_the_first_word_does_not_wait_for_the_store(spool: Path, store: str, mon
             waiting.begin()
             work = threading.Thread(target=waiting.work)
             work.start()
-            assert served_run._ready.wait(300)
+            assert served_run.ready.wait(300)
             waiting.tell_ready()
             theirs.settimeout(300)
             assert b'"progress"' in theirs.recv(65536)

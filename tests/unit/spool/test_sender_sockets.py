@@ -38,7 +38,7 @@ def test_a_socket_is_its_owners_alone(spool: Path):
 def test_dead_sockets_are_swept_and_never_a_live_one(spool: Path):
     """Also one that so many wait for that no more can, and one that does not listen yet."""
     dead, live, full = (spool / f"sender-{name}.sock" for name in ("dead", "live", "full"))
-    binding = spool / "binding-1-starting-sender-1.sock"
+    binding = spool / "binding-sender-1.sock"
     _listen_at(dead, 1).close()
     with _listen_at(live, 1), _listen_at(full, 0), socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(binding))
