@@ -11,7 +11,7 @@ from mlwrap._journal.reader import header
 from mlwrap._journal.records import RunStarted
 from mlwrap._journal.tags import TagName
 from mlwrap._mlflow import experiments
-from mlwrap._mlflow.client import Client
+from mlwrap._mlflow.client import Client, MlflowRun
 from mlwrap._mlflow.server_errors import without_client_retries
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.spool import is_key
@@ -83,29 +83,31 @@ class RunCreation:
             return progress.run_id
         if first.run_id is not None:  # reopening is idempotent, so it is not saved before
             tags = {**first.tags, TagName.KEY: first.key}
-            progress.experiment_id = self._client.reopen_run(first.run_id, tags)
-            progress.run_id = first.run_id
-            self._save()
-            return progress.run_id
+            return self._note(self._client.reopen_run(first.run_id, tags))
         experiment_id = first.experiment_id or self._experiment_of_parent()
         experiment_id = experiment_id or experiments.experiment_id(self._client, first.experiment)
         progress.experiment_id = experiment_id
+        run = None
         if progress.asked:  # an earlier delivery requested it, and its answer is lost
-            progress.run_id = self._client.find_run(first.key, experiment_id)
-            progress.rebuilt = progress.run_id is not None and progress.rebuilt
-        if progress.run_id is None:
+            run = self._client.find_run(first.key, experiment_id)
+            progress.rebuilt = run is not None and progress.rebuilt
+        if run is None:
             progress.asked = True
             self._save()
             tags = {**first.tags, TagName.KEY: first.key, **self.parent_tags(experiment_id)}
             try:
-                progress.run_id = self._client.create_run(experiment_id, first.name, first.time, tags)
+                run = self._client.create_run(experiment_id, first.name, first.time, tags)
             except Refused:
                 if first.experiment_id is None:
                     experiments.forget(self._client, first.experiment)
                     experiments.experiment_id(self._client, first.experiment)  # raises if it is deleted
                 raise
+        return self._note(run)
+
+    def _note(self, run: MlflowRun) -> str:
+        self._progress.run_id, self._progress.experiment_id, self._progress.artifact_uri = run
         self._save()
-        return progress.run_id
+        return run.run_id
 
     def parent_tags(self, experiment_id: str) -> dict[str, str]:
         """Return the tag that names the parent run; note in the progress if the parent has no run yet.
@@ -117,7 +119,9 @@ class RunCreation:
         if key is not None and is_key(key):
             parent = self._parent(key)
             created = parent.run_id if parent is not None else None
-            parent_run_id = created or parent_run_id or self._client.find_run(key, experiment_id)
+            parent_run_id = created or parent_run_id
+            if parent_run_id is None and (found := self._client.find_run(key, experiment_id)) is not None:
+                parent_run_id = found.run_id
         self._progress.parent_unknown = key is not None and parent_run_id is None
         return {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
 

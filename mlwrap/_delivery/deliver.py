@@ -12,6 +12,7 @@ from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.create_run import LEASE_SECONDS, RunCreation, open_client
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.publishing.models_and_artifacts import Items
+from mlwrap._delivery.publishing.publish_artifact import can_join
 from mlwrap._delivery.publishing.verify_in_process import verify_models
 from mlwrap._delivery.thinning import THINNED_FILE, Thinning, write_points
 from mlwrap._journal.progress import Progress
@@ -111,7 +112,8 @@ class _Delivery:
         # Updated with each record, and saved only together with the offset that they belong to.
         self._numbers = copy.deepcopy(self._progress.numbers)
         self._seen = copy.deepcopy(self._progress.seen)
-        self._item: Artifact | Model | None = None  # in MLflow, but not saved in the progress yet
+        self._artifacts: list[Artifact] = []  # sent together with the batch
+        self._model: Model | None = None  # in MLflow, but not saved in the progress yet
         self._thinning = Thinning(first.thin_after, self._seen)
         self._batch = Batch(self._thinning, probe=(TagName.KEY, first.key))
 
@@ -131,14 +133,15 @@ class _Delivery:
         return self._progress
 
     def _pass(self, run_id: str, offset: int) -> None:
-        """Save that the item before this offset is in MLflow, and only then remove its stage."""
-        if self._item is not None:
+        """Save that the model before this offset is in MLflow, and only then remove its stage."""
+        if self._model is not None:
             self._flush(run_id, offset)
-            self._items.remove(self._item)
-            self._item = None
+            self._items.remove(self._model)
+            self._model = None
 
     def _take(self, record: AnyRecord | None, run_id: str, offset: int) -> None:
-        if self._batch.full:  # before this record is added, so that the saved offset is right
+        # Before this record is added, so that the saved offset is right.
+        if self._batch.full or (isinstance(record, Artifact) and not can_join(record, self._artifacts)):
             self._flush(run_id, offset)
         match record:
             case None:
@@ -149,13 +152,15 @@ class _Delivery:
                 self._batch.add(record)
             case Tags(values=values):
                 self._batch.tags.update(values)
-            case Artifact() | Model():
-                if isinstance(record, Model) and (points := self._items.create(record)):
+            case Artifact():
+                self._artifacts.append(record)
+            case Model():
+                if points := self._items.create(record):
                     self._batch.add_of_model(points)
                     self._items.note_metrics(record)
                 self._flush(run_id, offset)
                 self._items.deliver(record, run_id)
-                self._item = record
+                self._model = record
             case RunEnded(status=status, time=time):
                 self._tag_damage(record)
                 self._batch.add_deferred()
@@ -185,11 +190,16 @@ class _Delivery:
             self._save()
         self._progress.refused |= self._batch.send(self._client, run_id)
         self._progress.sending = False
+        self._items.deliver_artifacts(self._artifacts, run_id)
         if offset != self._progress.offset:
             self._progress.offset = offset
+            self._progress.uploaded.clear()
             self._progress.numbers = copy.deepcopy(self._numbers)
             self._progress.seen = copy.deepcopy(self._seen)
             self._save()
+        for record in self._artifacts:
+            self._items.remove(record)
+        self._artifacts.clear()
 
     def _save(self) -> None:
         self._folder.save_progress(self._progress)

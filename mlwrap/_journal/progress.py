@@ -81,7 +81,9 @@ class Progress(msgspec.Struct, kw_only=True):
         asked: Creating the run was requested; before another request, MLflow is searched for the run.
         run_id: MLflow's id of the run, once known.
         experiment_id: MLflow's id of the experiment, once known.
+        artifact_uri: Where the run's artifacts are stored; empty until known.
         models: Progress with each model, by its staged path.
+        uploaded: Files of artifacts after ``offset`` that have arrived, by paths relative to the run folder.
         seen: Statistics of each metric up to ``offset``, in runs that may be down-sampled.
         numbers: Numbers of the journal's records up to ``offset``.
         damaged: Count of damaged records; while the run is open, of unreadable pieces of the journal.
@@ -104,7 +106,9 @@ class Progress(msgspec.Struct, kw_only=True):
     asked: bool = False
     run_id: str | None = None
     experiment_id: str | None = None
+    artifact_uri: str = ""
     models: dict[str, ModelProgress] = {}
+    uploaded: set[str] = set()
     seen: dict[str, MetricStats] = {}
     numbers: Numbers = msgspec.field(default_factory=Numbers)
     damaged: int = 0
@@ -126,4 +130,4 @@ class Progress(msgspec.Struct, kw_only=True):
             key: (model.model_id, model.status, model.registered, model.verified, frozenset(model.uploaded))
             for key, model in self.models.items()
         }
-        return self.offset, self.run_id, models, self.seconds, self.ended
+        return self.offset, self.run_id, models, frozenset(self.uploaded), self.seconds, self.ended

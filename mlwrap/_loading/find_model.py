@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 from collections.abc import Callable
@@ -209,10 +210,15 @@ def _locate_uri(client: Queries, uri: str) -> _ModelLocation:
         return _require_ready(_get(client, uri, match["model_id"]), uri)
     if match := _REGISTERED_URI.match(uri):
         try:
-            source = client.model_source(match["name"], match["version"] or match["alias"])
+            version = client.model_version(match["name"], match["version"] or match["alias"])
         except Refused as error:
             raise LoadError(f"{uri} is not in the registry: {error}") from error
-        return _locate_uri(client, source)
+        source = str(version.source)
+        if _LOGGED_URI.match(source) or _RUN_URI.match(source):
+            return _locate_uri(client, source)
+        # Registered from an artifact location, by an older MLflow or by hand.
+        digest = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+        return _ModelLocation(f"{version.name}-{version.version}-{digest}", source)
     if match := _RUN_URI.match(uri):
         return _locate_in_run(client, uri, match["run_id"] or match["bare"], match["name"])
     raise LoadError(
@@ -228,10 +234,6 @@ def _locate_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> 
         models = run_outputs(client, run)
     except Refused as error:
         raise LoadError(f"{uri} can't be found: {error}") from error
-    if not models and name:  # on a server without LoggedModels they are artifacts of the run
-        location = f"{run.info.artifact_uri}/{name}"
-        if "MLmodel" in client.uploaded_sizes(location, ""):
-            return _ModelLocation(f"{run_id}-{name}".replace("/", "_"), location)
     if name is None:
         named = models_of_run(with_unsaved(client, run, models))
         if len(named) > 1:
@@ -239,6 +241,10 @@ def _locate_in_run(client: Queries, uri: str, run_id: str, name: str | None) -> 
             raise LoadError(f"run {run_id} has several models. Name one: {uris}.")
     else:
         named = [m for m in models if m.name == name] or [m for m in models if m.label == name]
+    if not named and name:  # on a server without LoggedModels it is an artifact of the run
+        location = f"{run.info.artifact_uri}/{name}"
+        if "MLmodel" in client.uploaded_sizes(location, ""):
+            return _ModelLocation(f"{run_id}-{name}".replace("/", "_"), location)
     if not named:
         labels = ", ".join(sorted({m.label for m in models}))
         problem = f"no model {name!r}; its models are: {labels or 'none'}" if name else "no model"

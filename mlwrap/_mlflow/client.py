@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -36,6 +37,21 @@ from mlwrap.errors import DeliveryError, Refused, Unreachable
 # MLflow's limits for one batch: all entities, and parameters or tags among them.
 BATCH = 1000
 BATCH_OF_PARAMS = 100
+
+
+class MlflowRun(NamedTuple):
+    """A run in MLflow: its id, its experiment's id, and where its artifacts are stored."""
+
+    run_id: str
+    experiment_id: str
+    artifact_uri: str
+
+    @classmethod
+    def of(cls, run: Run) -> MlflowRun:
+        """Return what delivery needs to know of a run."""
+        info = run.info
+        return cls(_id_or_refuse(info.run_id), str(info.experiment_id), str(info.artifact_uri or ""))
+
 
 MetricPoint = tuple[str, float, int, int] | tuple[str, float, int, int, str]
 """Name, value, milliseconds since the epoch, step; optionally the id of the LoggedModel it belongs to."""
@@ -110,20 +126,20 @@ class Client:
         return str(experiment.experiment_id)
 
     @classifies_errors
-    def find_run(self, key: str, experiment_id: str) -> str | None:
-        """Return the id of the run created for the run folder ``key``, or ``None``."""
+    def find_run(self, key: str, experiment_id: str) -> MlflowRun | None:
+        """Return the run created for the run folder ``key``, or ``None``."""
         runs = self._mlflow.search_runs([experiment_id], f"tags.`{TagName.KEY}` = '{key}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        return MlflowRun.of(runs[0]) if runs else None
 
     @classifies_errors
-    def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> str:
-        """Create a run that started at ``time`` (ms) and return its id."""
+    def create_run(self, experiment_id: str, name: str, time: int, tags: dict[str, str]) -> MlflowRun:
+        """Create a run that started at ``time`` (ms)."""
         run: Run = self._mlflow.create_run(experiment_id, start_time=time, tags=tags, run_name=name)
-        return _id_or_refuse(run.info.run_id)
+        return MlflowRun.of(run)
 
     @classifies_errors
-    def reopen_run(self, run_id: str, tags: dict[str, str]) -> str:
-        """Set an existing run to RUNNING, tag it, and return its experiment's id.
+    def reopen_run(self, run_id: str, tags: dict[str, str]) -> MlflowRun:
+        """Set an existing run to RUNNING, and tag it.
 
         As with ``mlflow.start_run(run_id=…)``, its name and its source tags stay as they are.
 
@@ -137,7 +153,7 @@ class Client:
         self.log_batch(
             run_id, (), (), [(name, text) for name, text in tags.items() if name not in existing_tags]
         )
-        return str(run.info.experiment_id)
+        return MlflowRun.of(run)
 
     @classifies_errors
     def experiment_of(self, run_id: str) -> str:
@@ -195,14 +211,6 @@ class Client:
             self._mlflow.delete_tag(run_id, name)
 
     @classifies_errors
-    def log_artifact(self, run_id: str, source: Path, path: str) -> None:
-        """Log a file or a folder under the artifact path ``path``."""
-        if source.is_dir():
-            self._mlflow.log_artifacts(run_id, str(source), path)
-        else:
-            self._mlflow.log_artifact(run_id, str(source), path.rpartition("/")[0] or None)
-
-    @classifies_errors
     def create_model(
         self, experiment_id: str, run_id: str, name: str, tags: dict[str, str], params: dict[str, str]
     ) -> LoggedModel:
@@ -228,14 +236,9 @@ class Client:
         self._store(location).log_artifact(str(file), folder)  # type: ignore[no-untyped-call] # MLflow's
 
     @classifies_errors
-    def download(self, run_id: str, path: str, into: Path) -> Path:
-        """Download an artifact of a run into the folder ``into`` and return its path."""
-        return Path(self._mlflow.download_artifacts(run_id, path, str(into)))
-
-    @classifies_errors
-    def artifact_sizes(self, run_id: str, path: str) -> dict[str, int | None]:
-        """Return a run's artifacts below the folder ``path``, with sizes where the store reports them."""
-        return _sizes(lambda folder: self._mlflow.list_artifacts(run_id, folder), path or None)
+    def download(self, location: str, path: str, into: Path) -> Path:
+        """Download a file or folder from an artifact location into the folder ``into``; return its path."""
+        return Path(self._store(location).download_artifacts(path, str(into)))  # type: ignore[no-untyped-call]
 
     @classifies_errors
     def uploaded_sizes(self, location: str, folder: str) -> dict[str, int | None]:
@@ -291,10 +294,3 @@ def _id_or_refuse(new_id: object) -> str:
     if not new_id:
         raise Unreachable("the answer to a request was empty, so it was not MLflow's.")
     return str(new_id)
-
-
-def _sizes(listed: Callable[[str | None], list[FileInfo]], folder: str | None) -> dict[str, int | None]:
-    sizes: dict[str, int | None] = {}
-    for entry in listed(folder):
-        sizes |= _sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
-    return sizes

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import mlflow.artifacts
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
 
 from mlwrap._journal.tags import TagName
 from mlwrap._journal.uri_passwords import with_password
@@ -66,18 +67,16 @@ class Queries(Client):
         return [model for model in models if model.status == LoggedModelStatus.FAILED]
 
     @classifies_errors
-    def model_source(self, name: str, version_or_alias: str) -> str:
-        """Return the URI of the files of a registered model's version, ``@alias`` or ``latest``."""
+    def model_version(self, name: str, version_or_alias: str) -> ModelVersion:
+        """Return a registered model's version, by its number, ``@alias`` or ``latest``."""
         if version_or_alias.startswith("@"):
-            version = self._mlflow.get_model_version_by_alias(name, version_or_alias[1:])
-        elif version_or_alias == "latest":
-            versions = self._mlflow.search_model_versions(f"name = '{name}'")
+            return self._mlflow.get_model_version_by_alias(name, version_or_alias[1:])
+        if version_or_alias == "latest":
+            versions: Sequence[ModelVersion] = self._mlflow.search_model_versions(f"name = '{name}'")
             if not versions:
                 raise Refused(f"there is no version of {name!r}.")
-            version = max(versions, key=lambda candidate: int(candidate.version))
-        else:
-            version = self._mlflow.get_model_version(name, version_or_alias)
-        return str(version.source)
+            return max(versions, key=lambda candidate: int(candidate.version))
+        return self._mlflow.get_model_version(name, version_or_alias)
 
     def download_files(self, location: str, folder: Path) -> Path:
         """Download the files at an artifact location into a folder and return their path."""

@@ -593,6 +593,49 @@ def test_the_requests_of_a_run_with_a_model(proxy: Proxy, on_sqlite: Server):
     assert proxy.lines("get-history|runs/get") == []
 
 
+def texts_logged(proxy: Proxy) -> str:
+    """The key of a run with twenty texts, between which it has metrics, too; it waits in the spool."""
+    with mlwrap.model_run("r", experiment="texts", tracking_uri=proxy.uri, delivery="off") as run:
+        for number in range(20):
+            run.log_text(f"text {number}", f"{number}.txt")
+            run.log_metric("loss", number, step=number)
+    return run.key
+
+
+def test_many_artifacts_take_a_request_each_and_one_to_look(proxy: Proxy, on_sqlite: Server):
+    """Several at a time; that the run was created says where they go."""
+    key = texts_logged(proxy)
+    assert synced() == [None]
+    assert len(proxy.lines("PUT ")) == 20
+    assert len(proxy.lines("GET .*artifacts")) == 1
+    assert proxy.lines("runs/get|logged-models") == []
+    (run,) = found(on_sqlite, key)
+    client = MlflowClient(on_sqlite.uri)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {f"{n}.txt" for n in range(20)}
+    assert (
+        mlflow.artifacts.load_text(
+            f"{on_sqlite.artifacts}/{run.info.experiment_id}/{run.info.run_id}/artifacts/7.txt"
+        )
+        == "text 7"
+    )
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 20
+
+
+def test_an_upload_of_artifacts_goes_on_where_it_stopped(proxy: Proxy, on_sqlite: Server, impatient):
+    """What has arrived is not sent again, and is compared with what was sent all the same."""
+    key = texts_logged(proxy)
+    proxy.rule(how.cut, "PUT ", after=9)
+    assert synced() != [None]
+    proxy.heal()
+    arrived = 9
+    assert sync_until_done() >= 1
+    (run,) = found(on_sqlite, key)
+    assert run.info.status == "FINISHED"
+    sent = [line for asked in proxy.asked if (line := asked.line).startswith("PUT ")]
+    assert len(set(sent)) == 20
+    assert sum(sent.count(line) == 1 for line in set(sent)) >= arrived
+
+
 def test_an_upload_goes_on_where_it_stopped(proxy: Proxy, same, impatient):
     """Row 9. Each file is sent once, but for the one that was refused; MLmodel is the last."""
     key = train(proxy.uri)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 from click.testing import CliRunner
 
@@ -64,6 +66,22 @@ def test_a_version_is_loaded_by_its_alias(logged):
         assert restored("models:/served@best") == value
     assert restored("models:/served/1") == 3.0
     assert restored("models:/served/latest") == 4.0
+
+
+def test_a_version_whose_source_is_an_artifact_location(logged, server: Server):
+    """As older MLflows register models, and whoever calls MLflow's client."""
+    client = mlflow.MlflowClient(server.uri)
+    name = f"by-location-{uuid.uuid4().hex}"
+    client.create_registered_model(name)
+    for value in (1.0, 2.0):
+        run = logged(value)
+        location = client.get_logged_model(run.models[0].uri.removeprefix("models:/")).artifact_location
+        assert location.startswith("mlflow-artifacts:/")
+        client.create_model_version(name, source=location, run_id=run.run_id)
+    assert [restored(f"models:/{name}/{version}") for version in (1, 2, "latest")] == [1.0, 2.0, 2.0]
+    client.create_model_version(name, source=f"{location}/nothing", run_id=run.run_id)
+    with pytest.raises(LoadError, match=f"models:/{name}/3"):
+        restored(f"models:/{name}/3")
 
 
 def test_a_copy_that_was_damaged_is_not_opened(logged, tmp_path: Path):

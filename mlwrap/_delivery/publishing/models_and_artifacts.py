@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from mlwrap._delivery.publishing.publish_artifact import publish_artifact
+from mlwrap._delivery.publishing.publish_artifact import publish_artifact, publish_together
 from mlwrap._delivery.publishing.publish_model import (
     MAX_REASON,
     create,
@@ -30,6 +31,8 @@ from mlwrap._mlflow.model_registry import Registry
 from mlwrap._mlflow.server_errors import classify_error, http_status
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap.errors import DeliveryError, JournalError, OptionError, Refused, SpoolError, Unreachable
+
+T = TypeVar("T", Artifact, Model)
 
 _MAX_RETRIES = 2  # after the first
 _SERVER_ERROR = 500
@@ -114,6 +117,15 @@ class Items:
             progress.held.pop(record.staged, None)
             self._unreachable.discard(record.staged)
 
+    def deliver_artifacts(self, records: Sequence[Artifact], run_id: str) -> None:
+        """Deliver artifacts together; each that fails is delivered by itself, or set aside."""
+        if len(records) > 1:
+            records = [self._with_checksums(record) for record in records]
+            present = publish_together(self._client, self._folder, records, self._progress, self._save)
+            records = [record for record in records if record.staged not in present]
+        for record in records:
+            self.deliver(record, run_id)
+
     def set_aside(self, record: Artifact | Model, why: str, *, is_final: bool) -> None:
         """Note that an item is not in MLflow.
 
@@ -196,13 +208,14 @@ class Items:
             self._client.check_run(run_id)
 
     def _put(self, record: Artifact | Model, run_id: str) -> None:
-        record = self._with_checksums(record)
         if isinstance(record, Model):
+            record = self._with_checksums(record)
             has_metrics = record.staged == self._has_metrics
             publish(self._client, self._folder, record, self._progress, self._save, has_metrics=has_metrics)
             self._finish(record, run_id)
         else:
-            publish_artifact(self._client, self._folder, record, run_id, self._progress)
+            record = self._with_checksums(record)
+            publish_artifact(self._client, self._folder, record, self._progress, self._save)
 
     def _finish(self, record: Model, run_id: str) -> None:
         """Tag a delivered model with its problems, request its verification, and register it."""
@@ -216,7 +229,7 @@ class Items:
         if record.register_as is not None and not model.registered:
             Registry(self._client.tracking_uri).register(record, run_id, model, self._save)
 
-    def _with_checksums(self, record: Artifact | Model) -> Artifact | Model:
+    def _with_checksums(self, record: T) -> T:
         """Return the record with the checksums of large files, which are recorded later."""
         if all(file.crc is not None for file in record.files.values()):
             return record

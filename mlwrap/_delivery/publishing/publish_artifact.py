@@ -1,15 +1,16 @@
-"""Publish a staged file or folder as an artifact of its run."""
+"""Publish staged files and folders as artifacts of their run."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mlwrap._delivery.publishing.publish_model import has_arrived
+from mlwrap._delivery.publishing.uploads import Upload, lost_uploads, upload_files
 from mlwrap._journal.names import artifact_path
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import read_records
@@ -17,11 +18,58 @@ from mlwrap._journal.records import Artifact
 from mlwrap._mlflow.client import Client
 from mlwrap._spool.run_folder import RunFolder
 from mlwrap._spool.staged_files import check_contents
-from mlwrap.errors import DeliveryError, Refused, Unreachable
+from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
+
+_MAX_TOGETHER = 100
+
+
+def can_join(record: Artifact, group: Sequence[Artifact]) -> bool:
+    """Return whether an artifact can be uploaded together with others: none of its files is in them."""
+    if not group:
+        return True
+    targets = {_target(other, name) for other in group for name in other.files}
+    is_known = bool(record.files) and all(other.files for other in group)
+    return (
+        len(group) < _MAX_TOGETHER
+        and is_known
+        and targets.isdisjoint(_target(record, name) for name in record.files)
+    )
+
+
+def publish_together(
+    client: Client,
+    folder: RunFolder,
+    records: Sequence[Artifact],
+    progress: Progress,
+    save: Callable[[], None],
+) -> set[str]:
+    """Upload several artifacts at a time, and return the staged paths of those that are in MLflow.
+
+    The others, which could not be read or uploaded, are left to :func:`publish_artifact`. The arguments are
+    those of it.
+    """
+    by_record: dict[str, dict[str, Upload]] = {}
+    for record in records:
+        if not _is_late(record, progress):
+            with contextlib.suppress(Refused, JournalError, OSError):
+                by_record[record.staged] = _uploads(folder, record)
+    uploads = {key: upload for files in by_record.values() for key, upload in files.items()}
+    location = _location(client, progress)
+    with contextlib.suppress(Exception):  # publish_artifact() finds out whose fault it is
+        upload_files(client, location, uploads, progress.uploaded, save)
+    present = {key: upload for key, upload in uploads.items() if key in progress.uploaded}
+    if client.is_remote:
+        try:
+            lost = lost_uploads(client, location, present.values())
+        except DeliveryError:
+            return set()
+        present = {key: upload for key, upload in present.items() if upload not in lost}
+        progress.uploaded.intersection_update(present)
+    return {staged for staged, files in by_record.items() if files.keys() <= present.keys()}
 
 
 def publish_artifact(
-    client: Client, folder: RunFolder, record: Artifact, run_id: str, progress: Progress
+    client: Client, folder: RunFolder, record: Artifact, progress: Progress, save: Callable[[], None]
 ) -> None:
     """Upload an artifact.
 
@@ -29,28 +77,57 @@ def publish_artifact(
         client: The client of the MLflow to deliver to.
         folder: The run folder that contains the staged files.
         record: The artifact's record.
-        run_id: MLflow's id of the run.
-        progress: The progress of the run's delivery. If it is lost, or the artifact was set aside, later
-            artifacts may have replaced it.
+        progress: The progress of the run's delivery; updated here. If it is lost, or the artifact was set
+            aside, later artifacts may have replaced it.
+        save: Saves ``progress``.
 
     Raises:
         Damaged: The staged files differ from the saved ones.
         Refused: They are gone, and MLflow does not have them.
+        Unreachable: They were sent, and are not there.
     """
-    if progress.rebuilt or record.staged in progress.held:
+    if _is_late(record, progress):
         is_known = bool(record.files)
         record = _without_replaced(folder, record, progress)
         if is_known and not record.files:
             return
-    staged = folder.staged_path(record.staged)
-    path = str(artifact_path(record.path))
-    if staged.exists():
-        check_contents(staged.parent, record.files)
-        client.log_artifact(run_id, staged, path)
-        if client.is_remote:
-            _check_arrived(client, run_id, staged, path)
-    elif not (progress.rebuilt and _is_there(client, record, run_id)):
+    location = _location(client, progress)
+    if folder.staged_path(record.staged).exists():
+        uploads = _uploads(folder, record)
+        upload_files(client, location, uploads, progress.uploaded, save)
+        if client.is_remote and (lost := lost_uploads(client, location, uploads.values())):
+            progress.uploaded.difference_update(uploads)
+            raise Unreachable(f"the artifact {lost[0].path!r} was sent, and is not there.")
+    elif not (progress.rebuilt and _is_there(client, location, record)):
         raise Refused("its file is gone from the run folder, so it is lost.")
+
+
+def _location(client: Client, progress: Progress) -> str:
+    """Return where the run's artifacts are; an older delivery has not noted it."""
+    progress.artifact_uri = progress.artifact_uri or client.artifact_uri(progress.run_id or "")
+    return progress.artifact_uri
+
+
+def _uploads(folder: RunFolder, record: Artifact) -> dict[str, Upload]:
+    """Return the files of an artifact, by paths relative to the run folder.
+
+    Raises:
+        Damaged: They differ from the saved ones.
+    """
+    staged = folder.staged_path(record.staged)
+    check_contents(staged.parent, record.files)
+    files = [file for file in staged.rglob("*") if file.is_file()] if staged.is_dir() else [staged]
+    return {
+        folder.relative(file): Upload(
+            file, str(artifact_path(record.path) / file.relative_to(staged).as_posix())
+        )
+        for file in files
+    }
+
+
+def _is_late(record: Artifact, progress: Progress) -> bool:
+    """Return whether later artifacts may be in MLflow already."""
+    return progress.rebuilt or record.staged in progress.held
 
 
 def _without_replaced(folder: RunFolder, record: Artifact, progress: Progress) -> Artifact:
@@ -74,27 +151,10 @@ def _target(record: Artifact, name: str) -> PurePosixPath:
     return artifact_path(record.path).parent / name
 
 
-def _check_arrived(client: Client, run_id: str, staged: Path, path: str) -> None:
-    """Check that the store has the files, because MLflow's client takes a proxy's page for success."""
-    if staged.is_dir():
-        files = {
-            f"{path}/{file.relative_to(staged).as_posix()}": file
-            for file in staged.rglob("*")
-            if file.is_file()
-        }
-        sizes = client.artifact_sizes(run_id, path) if files else {}
-    else:
-        files = {path: staged}
-        sizes = client.artifact_sizes(run_id, path.rpartition("/")[0])
-    for name, file in files.items():
-        if not has_arrived(file, name, sizes):
-            raise Unreachable(f"the artifact {name!r} was sent, and is not there.")
-
-
-def _is_there(client: Client, record: Artifact, run_id: str) -> bool:
+def _is_there(client: Client, location: str, record: Artifact) -> bool:
     """Return whether MLflow has an artifact from an earlier delivery whose progress is lost."""
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DeliveryError, OSError):
-        downloaded = client.download(run_id, record.path, Path(folder)).parent
+        downloaded = client.download(location, record.path, Path(folder)).parent
         check_contents(downloaded, record.files)
         return bool(record.files)
     return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlwrap._delivery.publishing.uploads import Upload, lost_uploads, upload_files
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import Model
 from mlwrap._journal.tags import TagName
@@ -30,8 +31,6 @@ from mlwrap.errors import Refused, Unreachable
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-_MAX_UPLOADS = 8
-_NOTE_SECONDS = 0.2  # files that arrive within this time are saved in the progress together
 MAX_REASON = 5000  # characters of a tag; every MLflow store accepts them
 
 
@@ -161,7 +160,7 @@ def metrics_of(record: Model, model_id: str) -> list[MetricPoint]:
 
 def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
     """Store a model among its run's artifacts, as before MLflow 3: the server has no LoggedModels."""
-    artifacts = client.artifact_uri(progress.run_id or "")
+    artifacts = progress.artifact_uri or client.artifact_uri(progress.run_id or "")
     taken = {other.location for other in progress.models.values()}
     names = itertools.chain([model.name], (f"{model.name}_{number}" for number in itertools.count(2)))
     model.name = next(name for name in names if f"{artifacts}/{name}" not in taken)
@@ -215,64 +214,11 @@ def _write_files(
 
 def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
     """Upload the files that have not arrived yet, several at a time; ``MLmodel`` after all others."""
-    paths = list_files(staged)
-    *others, mlmodel = paths
-    with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
-        path_by_upload = {
-            pool.submit(client.upload, model.location, staged / path, path): path
-            for path in others
-            if path not in model.uploaded
-        }
-        failed = _save_arrived(path_by_upload, model, save)
-    if failed is not None:
-        raise failed
-    client.upload(model.location, staged / mlmodel, mlmodel)
-    _check_arrived(client, staged, paths, model, save)
-
-
-def _save_arrived(
-    path_by_upload: Mapping[Future[None], str], model: ModelProgress, save: Callable[[], None]
-) -> BaseException | None:
-    """Save which files have arrived, until all have; after a failure, cancel the rest and return it."""
-    failed: BaseException | None = None
-    pending = set(path_by_upload)
-    while pending:
-        done, pending = wait(pending, _NOTE_SECONDS, FIRST_EXCEPTION)
-        arrived_paths = {
-            path_by_upload[upload] for upload in done if not upload.cancelled() and upload.exception() is None
-        }
-        if arrived_paths:
-            model.uploaded |= arrived_paths
-            save()
-        for upload in done:
-            failed = failed or (None if upload.cancelled() else upload.exception())
-        if failed is not None:
-            for upload in pending:
-                upload.cancel()  # running uploads continue and may still arrive
-    return failed
-
-
-def _check_arrived(
-    client: Client, staged: Path, paths: list[str], model: ModelProgress, save: Callable[[], None]
-) -> None:
-    """Check that the store lists all files, because MLflow's client takes a proxy's page for success."""
-    folders = {path.rpartition("/")[0] for path in paths}
-    with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
-        listed = pool.map(lambda folder: client.uploaded_sizes(model.location, folder), folders)
-        sizes = {path: size for folder_sizes in listed for path, size in folder_sizes.items()}
-    lost = [path for path in paths if not has_arrived(staged / path, path, sizes)]
-    if lost:
-        model.uploaded.difference_update(lost)
+    uploads = {path: Upload(staged / path, path) for path in list_files(staged)}
+    others = {path: upload for path, upload in uploads.items() if path != MLMODEL}
+    upload_files(client, model.location, others, model.uploaded, save)
+    client.upload(model.location, staged / MLMODEL, MLMODEL)
+    if lost := lost_uploads(client, model.location, uploads.values()):
+        model.uploaded.difference_update(upload.path for upload in lost)
         save()
-        raise Unreachable(f"{lost[0]} of the model {model.name!r} was sent, and is not there.")
-
-
-def has_arrived(file: Path, path: str, there: dict[str, int | None]) -> bool:
-    """Return whether ``path`` is in the store and has the length of ``file``, if the store lists lengths.
-
-    Args:
-        file: The local file.
-        path: The path in the store.
-        there: The files in the store: path to size in bytes, or to ``None`` if it is unknown.
-    """
-    return path in there and there[path] in {None, file.stat().st_size}
+        raise Unreachable(f"{lost[0].path} of the model {model.name!r} was sent, and is not there.")
