@@ -31,6 +31,7 @@ _RETRYABLE_STATUSES = {408, 429, 500, 502, 503, 504}
 _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in a valid JSON format")
 # A store that is too busy says this; MLflow turns all but the first into 400, as if a value were wrong.
 _BUSY = ("database is locked", "QueuePool limit of size", "connection already closed")
+_PAGE = re.compile(r"'?\s*<(?:!doctype|html)\b.*", re.IGNORECASE | re.DOTALL)
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
 
@@ -40,7 +41,7 @@ class EndpointMissing(Refused):
 
 def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """Return the mlwrap error that tells what ``error`` of MLflow's client means for delivery."""
-    text = mask_passwords(str(error))
+    text = _PAGE.sub("(a page of HTML)", mask_passwords(str(error)))
     status, code = http_status(error), getattr(error, "error_code", None)
     no_answer = any(words in text for words in _BUSY) or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
@@ -130,7 +131,7 @@ def _replace_setting(module: ModuleType, name: str, value: Callable[[Any], Any])
 # MLflow retries a call for four minutes, and a repeated create request makes a second run if the first
 # response was lost. So its client sends each request once, and delivery retries after looking for the run.
 _replace_setting(rest_utils, "MLFLOW_HTTP_REQUEST_MAX_RETRIES", lambda _: 0)
-request_timeout = _replace_setting(rest_utils, "MLFLOW_HTTP_REQUEST_TIMEOUT", _user_timeout_or_default)
+_replace_setting(rest_utils, "MLFLOW_HTTP_REQUEST_TIMEOUT", _user_timeout_or_default)
 # MLflow requests the run to print its URL; mlwrap prints a report of its own.
 _replace_setting(tracking, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", lambda _: True)
 

@@ -228,6 +228,7 @@ def test_a_server_that_knows_no_logged_models(proxy: Proxy, on_sqlite: Server, t
         run.log_model(Weights())
         run.log_model(Weights(b"other"))
     assert len(said) == 1
+    assert "<" not in str(said[0].message)
     assert [(model.status, model.uri) for model in run.models] == [
         ("READY", f"runs:/{run.run_id}/weights"),
         ("READY", f"runs:/{run.run_id}/weights_2"),
