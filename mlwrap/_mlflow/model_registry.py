@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -14,6 +18,8 @@ from mlwrap._journal.uri_passwords import with_password
 from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors
 from mlwrap._mlflow.sqlite_store import absolute_uri
 
+_tracking_uri: contextvars.ContextVar[str | None] = contextvars.ContextVar("mlwrap_registry", default=None)
+
 
 class Registry:
     """MLflow's registry of models.
@@ -23,8 +29,11 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._mlflow = MlflowClient(absolute_uri(with_password(tracking_uri)))
+        self._full_uri = absolute_uri(with_password(tracking_uri))
+        self._mlflow = MlflowClient(self._full_uri)
         self.tracking_uri = tracking_uri
+        if not tracking_uri.startswith(("http:", "https:")):
+            _look_in_own_store()
         self.asks_once = asked_without_retries()
 
     def register(self, record: Model, run_id: str, model: ModelProgress, save: Callable[[], None]) -> None:
@@ -71,11 +80,32 @@ class Registry:
         return self._create_version(name, run_id, source, model_id)
 
     def _create_version(self, name: str, run_id: str, source: str, model_id: str) -> str:
-        version_entity = self._mlflow.create_model_version(
-            name, source, run_id, model_id=model_id or None, await_creation_for=0
-        )
+        token = _tracking_uri.set(self._full_uri)
+        try:
+            version_entity = self._mlflow.create_model_version(
+                name, source, run_id, model_id=model_id or None, await_creation_for=0
+            )
+        finally:
+            _tracking_uri.reset(token)
         return str(version_entity.version)
 
     @classifies_errors
     def _set_alias(self, name: str, alias: str, version: str) -> None:
         self._mlflow.set_registered_model_alias(name, alias, version)
+
+
+@functools.cache
+def _look_in_own_store() -> None:
+    """Make MLflow's SQL registry look for a model where the model is.
+
+    It looks in the default MLflow of the process (its source says that this is to be changed). A process that
+    delivers to several has no default, and may not set one: other threads use it.
+    """
+    module: Any = import_module("mlflow.store.model_registry.sqlalchemy_store")  # loads SQLAlchemy
+    stock = module.MlflowClient
+
+    def client(*args: Any, **kwargs: Any) -> MlflowClient:
+        uri = _tracking_uri.get()
+        return MlflowClient(uri) if uri and not args and not kwargs else stock(*args, **kwargs)
+
+    module.MlflowClient = client

@@ -201,7 +201,7 @@ def _start_sender(address: SenderAddress, spool: Path, digest: str) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                cwd="/",
+                cwd=spool,  # not the training's, which may be removed
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )

@@ -89,7 +89,7 @@ def test_trust_is_yes_or_no():
 
 
 def test_the_runs_after_it_are_not_mlflows(store: str, python):
-    """A saver imported MLflow, and not the user: no later run is made at once, as MLflow's active one."""
+    """A saver imported MLflow, and not the user: no later run is made before somebody asks for it."""
     done = python(
         "import sys, mlwrap\n"
         "from sklearn.cluster import KMeans\n"
@@ -97,7 +97,9 @@ def test_the_runs_after_it_are_not_mlflows(store: str, python):
         "    print('mlflow' in sys.modules)\n"
         "    run.log_model(KMeans(2, n_init=1).fit([[0], [1], [2]]))\n"
         "    print('mlflow' in sys.modules)\n"
+        "from mlwrap._run.run import recorder_of\n"
         "with mlwrap.model_run('s') as run:\n"
-        "    print(run.run_id, sys.modules['mlflow'].active_run())\n"
+        "    print(recorder_of(run).folder.progress().asked)\n"
+        "    print(run.run_id == sys.modules['mlflow'].active_run().info.run_id)\n"
     )
-    assert done.stdout == "False\nTrue\nNone None\n"
+    assert done.stdout == "False\nTrue\nFalse\nTrue\n"

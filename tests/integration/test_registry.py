@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -52,6 +53,20 @@ def test_a_returned_model_becomes_a_version(store: str, capfd: pytest.CaptureFix
     version = mlflow.MlflowClient().get_model_version("digits", "2")
     assert version.run_id == train.last_run.run_id
     assert f"READY {second.uri}, registered as models:/digits/2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("delivery", ["inline", "sender"])
+def test_a_store_that_is_not_the_default_of_the_process(empty_store: Path, tmp_path: Path, delivery: str):
+    """MLflow's registry in an SQL store looks a model up in the default one; nor is a store made by that."""
+    shutil.copy(empty_store, tmp_path / "other.db")
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    with model_run("r", tracking_uri=uri, experiment="other", delivery=delivery, deadline=60) as run:
+        run.log_model(checkpoint(5.0), "m", register_as="digits@champion")
+    assert run.models[0].registered == "models:/digits/1"
+    version = mlflow.MlflowClient(uri).get_model_version_by_alias("digits", "champion")
+    assert version.source == run.models[0].uri
+    assert not Path("mlflow.db").exists()
+    assert not list((tmp_path / "spool").glob("mlflow.db"))
 
 
 def test_several_models_are_registered_by_their_names(store: str):
