@@ -28,14 +28,19 @@ _NAMESPACES = ("mnt", "net", "pid", "user")
 
 
 def delivery_digest() -> str:
-    """Return a digest of all that decides how a run of this process is delivered."""
+    """Return a digest of all that decides how a run of this process is delivered; each run asks for it."""
+    return _digest(tuple((name, value) for name, value in os.environ.items() if _decides(name)))
+
+
+@lru_cache(maxsize=4096)
+def _decides(variable: str) -> bool:
+    return _VARIABLES.match(variable) is not None and variable not in _OF_THE_RUN
+
+
+@lru_cache(maxsize=64)
+def _digest(variables: tuple[tuple[str, str], ...]) -> str:
     version = getattr(sys.modules["mlwrap"], "__version__", None)
-    variables = sorted(
-        (name, value)
-        for name, value in os.environ.items()
-        if _VARIABLES.match(name) and name not in _OF_THE_RUN
-    )
-    parts = _machine(), sys.executable, _PACKAGE_ROOT, version, sender_search_path(), variables
+    parts = _machine(), sys.executable, _PACKAGE_ROOT, version, sender_search_path(), sorted(variables)
     return hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 

@@ -16,9 +16,15 @@ from mlwrap._process.delivery_environment import delivery_digest, search_path, s
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The search path is that of the first call in each test."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    sender_search_path.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
+    """Forget what is known of the process."""
     sender_search_path.cache_clear()
+    delivery_environment._digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,7 @@ def test_scripts_in_several_folders_have_one(monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", [f"{name}.py"])
         sys.path.insert(0, str(folder))
-        sender_search_path.cache_clear()
+        forget()
         digests.add(delivery_digest())
         assert str(folder) in search_path()
         assert str(folder) not in sender_search_path()
