@@ -12,7 +12,7 @@ from mlwrap._delivery.batch import Batch
 from mlwrap._delivery.create_run import LEASE_SECONDS, RunCreation, open_client
 from mlwrap._delivery.leases import leased, note_error, remove_delivered
 from mlwrap._delivery.publishing.models_and_artifacts import Items
-from mlwrap._delivery.publishing.publish_artifact import can_join
+from mlwrap._delivery.publishing.publish_artifact import ArtifactGroup
 from mlwrap._delivery.publishing.verify_in_process import verify_models
 from mlwrap._delivery.thinning import THINNED_FILE, Thinning, write_points
 from mlwrap._journal.progress import Progress
@@ -112,7 +112,7 @@ class _Delivery:
         # Updated with each record, and saved only together with the offset that they belong to.
         self._numbers = copy.deepcopy(self._progress.numbers)
         self._seen = copy.deepcopy(self._progress.seen)
-        self._artifacts: list[Artifact] = []  # sent together with the batch
+        self._artifacts = ArtifactGroup()  # sent together with the batch
         self._model: Model | None = None  # in MLflow, but not saved in the progress yet
         self._thinning = Thinning(first.thin_after, self._seen)
         self._batch = Batch(self._thinning, probe=(TagName.KEY, first.key))
@@ -141,7 +141,7 @@ class _Delivery:
 
     def _take(self, record: AnyRecord | None, run_id: str, offset: int) -> None:
         # Before this record is added, so that the saved offset is right.
-        if self._batch.full or (isinstance(record, Artifact) and not can_join(record, self._artifacts)):
+        if self._batch.full or (isinstance(record, Artifact) and not self._artifacts.accepts(record)):
             self._flush(run_id, offset)
         match record:
             case None:
@@ -153,7 +153,7 @@ class _Delivery:
             case Tags(values=values):
                 self._batch.tags.update(values)
             case Artifact():
-                self._artifacts.append(record)
+                self._artifacts.add(record)
             case Model():
                 if points := self._items.create(record):
                     self._batch.add_of_model(points)
@@ -190,14 +190,14 @@ class _Delivery:
             self._save()
         self._progress.refused |= self._batch.send(self._client, run_id)
         self._progress.sending = False
-        self._items.deliver_artifacts(self._artifacts, run_id)
+        self._items.deliver_artifacts(self._artifacts.records, run_id)
         if offset != self._progress.offset:
             self._progress.offset = offset
             self._progress.uploaded.clear()
             self._progress.numbers = copy.deepcopy(self._numbers)
             self._progress.seen = copy.deepcopy(self._seen)
             self._save()
-        for record in self._artifacts:
+        for record in self._artifacts.records:
             self._items.remove(record)
         self._artifacts.clear()
 

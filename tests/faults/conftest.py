@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
+from mlflow.entities import Run
 
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Server, mlflow_server, postgres
@@ -89,6 +91,13 @@ def senders(spool: Path) -> list[psutil.Process]:
         if "mlwrap._sender.server" in line and str(spool) in line:
             found.append(process)
     return found
+
+
+def runs() -> dict[str, Run]:
+    """All runs of the store, by name."""
+    client = mlflow.MlflowClient()
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return {run.info.run_name: run for run in found}
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:

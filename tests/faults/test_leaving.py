@@ -6,11 +6,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-import mlflow
 import pytest
-from mlflow.entities import Run
 
-from tests.faults.conftest import senders, until
+from tests.faults.conftest import runs, senders, until
 
 AWAY = "http://127.0.0.1:9"
 BODY = """
@@ -24,13 +22,6 @@ LEAVING = """
 import mlwrap._run.flush, mlwrap._process.shutdown
 mlwrap._process.shutdown._exit_work.insert(0, lambda: print("ready", flush=True))
 """
-
-
-def runs() -> dict[str, Run]:
-    """All runs of the store, by name."""
-    client = mlflow.MlflowClient()
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    return {run.info.run_name: run for run in found}
 
 
 def ended(process: subprocess.Popen[str]) -> str:

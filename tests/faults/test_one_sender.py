@@ -11,11 +11,10 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.server import get_app_client
 
 from mlwrap._spool.sender_sockets import SenderAddress, locked
-from tests.faults.conftest import senders, until
+from tests.faults.conftest import runs, senders, until
 from tests.faults.servers import Server, mlflow_server
 from tests.spools import waiting_in
 
@@ -24,13 +23,6 @@ ANA = {"MLFLOW_TRACKING_USERNAME": "ana", "MLFLOW_TRACKING_PASSWORD": "correct h
 WRONG = {**ANA, "MLFLOW_TRACKING_PASSWORD": "wrong horse 1"}
 LINGER = {"MLWRAP_LINGER": "60"}
 ONE_RUN = "with mlwrap.model_run('r') as run: run.log_metric('loss', 1.0)\n"
-
-
-def runs() -> dict[str, Run]:
-    """All runs of the store, by name."""
-    client = MlflowClient()
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    return {run.info.run_name: run for run in found}
 
 
 def sender_command(action: str) -> subprocess.CompletedProcess[str]:

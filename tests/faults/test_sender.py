@@ -9,19 +9,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.entities import Run
 
 import mlwrap
 from mlwrap.errors import MlwrapWarning
-from tests.faults.conftest import senders, until
+from tests.faults.conftest import runs, senders, until
 from tests.spools import waiting_in
-
-
-def runs() -> dict[str, Run]:
-    """All runs of the store, by name."""
-    client = mlflow.MlflowClient()
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    return {run.info.run_name: run for run in found}
 
 
 def status(name: str = "r") -> str | None:

@@ -236,8 +236,7 @@ class Items:
         offset = 0 if record.staged in self._progress.held else self._progress.offset
         for later_record, _ in read_records(self._folder.journal, offset):
             if isinstance(later_record, Checksums) and later_record.staged == record.staged:
-                files = {name: file for name, file in later_record.files.items() if name in record.files}
-                return msgspec.structs.replace(record, files=files)
+                return msgspec.structs.replace(record, files=later_record.files)
         return record
 
     def _remove_stage(self, record: Artifact | Model) -> None:

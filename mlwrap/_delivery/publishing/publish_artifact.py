@@ -23,17 +23,34 @@ from mlwrap.errors import DeliveryError, JournalError, Refused, Unreachable
 _MAX_TOGETHER = 100
 
 
-def can_join(record: Artifact, group: Sequence[Artifact]) -> bool:
-    """Return whether an artifact can be uploaded together with others: none of its files is in them."""
-    if not group:
-        return True
-    targets = {_target(other, name) for other in group for name in other.files}
-    is_known = bool(record.files) and all(other.files for other in group)
-    return (
-        len(group) < _MAX_TOGETHER
-        and is_known
-        and targets.isdisjoint(_target(record, name) for name in record.files)
-    )
+class ArtifactGroup:
+    """Artifacts that are uploaded together, because no file of one replaces a file of another.
+
+    Attributes:
+        records: Their records, in the order of logging.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Artifact] = []
+        self._targets: set[PurePosixPath] = set()
+
+    def accepts(self, record: Artifact) -> bool:
+        """Return whether an artifact can join; one whose files are not known is uploaded by itself."""
+        if not self.records:
+            return True
+        targets = (_target(record, name) for name in record.files)
+        is_known = bool(record.files and self._targets)
+        return len(self.records) < _MAX_TOGETHER and is_known and self._targets.isdisjoint(targets)
+
+    def add(self, record: Artifact) -> None:
+        """Add an artifact that is accepted."""
+        self.records.append(record)
+        self._targets.update(_target(record, name) for name in record.files)
+
+    def clear(self) -> None:
+        """Remove all artifacts."""
+        self.records.clear()
+        self._targets.clear()
 
 
 def publish_together(
