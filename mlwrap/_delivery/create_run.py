@@ -135,8 +135,9 @@ class RunCreation:
             parent_run_id = parent.run_id or parent_run_id
             if parent.experiment_id is not None:
                 return parent.experiment_id
-        with contextlib.suppress(Refused):  # the parent does not exist
-            return self._client.experiment_of(parent_run_id) if parent_run_id is not None else None
+        if parent_run_id is not None:
+            with contextlib.suppress(Refused):  # the parent does not exist
+                return self._client.existing_run(parent_run_id).experiment_id
         return None
 
     def _parent(self, key: str | None) -> Progress | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,6 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlwrap._journal.records import Status
 from mlwrap._journal.tags import TagName
@@ -32,6 +31,7 @@ from mlwrap._mlflow.file_store import not_logged
 from mlwrap._mlflow.model_files.files import local_path
 from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors, classify_error
 from mlwrap._mlflow.sqlite_store import absolute_uri, artifact_root, existing_directory
+from mlwrap._mlflow.undocumented import ARTIFACT_REPOSITORY, OPEN_STORE
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 # MLflow's limits for one batch: all entities, and parameters or tags among them.
@@ -86,12 +86,14 @@ class Client:
             check_listening(uri)
             with exclusive_open(uri), existing_directory(full_uri, folder):
                 # Open this store first: opening it creates the store's first experiment.
-                self._folder_store = None if root is None else _get_store(full_uri, root)  # type: ignore[no-untyped-call] # MLflow's
+                open_store = None if root is None else OPEN_STORE.find()
+                self._folder_store = open_store and open_store(full_uri, root)
                 self._mlflow = MlflowClient(full_uri)
         except DeliveryError:
             raise
         except Exception as error:
             raise classify_error(error, uri) from error
+        self._artifact_root = root
         self._stores: dict[str, ArtifactRepository] = {}
         self.may_repeat = False
 
@@ -111,9 +113,7 @@ class Client:
         experiment: Experiment | None = self._mlflow.get_experiment_by_name(name or "Default")
         if experiment is None:
             try:
-                return _id_or_refuse(
-                    (self._folder_store or self._mlflow).create_experiment(name or "Default")
-                )
+                return _id_or_refuse(self._create_experiment(name or "Default"))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -124,6 +124,12 @@ class Client:
                 "(mlflow experiments restore) or name another."
             )
         return str(experiment.experiment_id)
+
+    def _create_experiment(self, name: str) -> str:
+        if self._folder_store is not None:
+            return str(self._folder_store.create_experiment(name))
+        location = self._artifact_root and str(Path(self._artifact_root) / uuid.uuid4().hex)
+        return str(self._mlflow.create_experiment(name, location))
 
     @classifies_errors
     def find_run(self, key: str, experiment_id: str) -> MlflowRun | None:
@@ -156,14 +162,9 @@ class Client:
         return MlflowRun.of(run)
 
     @classifies_errors
-    def experiment_of(self, run_id: str) -> str:
-        """Return the id of a run's experiment."""
-        return str(self._mlflow.get_run(run_id).info.experiment_id)
-
-    @classifies_errors
-    def artifact_uri(self, run_id: str) -> str:
-        """Return the URI of a run's artifacts."""
-        return str(self._mlflow.get_run(run_id).info.artifact_uri)
+    def existing_run(self, run_id: str) -> MlflowRun:
+        """Return the run with this id."""
+        return MlflowRun.of(self._mlflow.get_run(run_id))
 
     @classifies_errors
     def check_run(self, run_id: str) -> None:
@@ -192,10 +193,9 @@ class Client:
 
         A metric that ends with the id of a LoggedModel is logged for that model too.
         """
-        waiting_params = [Param(*p) for p in params]
         if self.may_repeat and self.is_file_store:
             metrics = not_logged(self._mlflow, run_id, metrics)
-        waiting_metrics = [Metric(*m) for m in metrics]
+        waiting_params, waiting_metrics = [Param(*p) for p in params], [Metric(*m) for m in metrics]
         waiting_tags = [RunTag(*t) for t in tags]
         while waiting_params or waiting_metrics or waiting_tags:
             some_params, waiting_params = waiting_params[:BATCH_OF_PARAMS], waiting_params[BATCH_OF_PARAMS:]
@@ -247,9 +247,10 @@ class Client:
         return {file.path: file.file_size for file in listed if not file.is_dir}
 
     def _store(self, location: str) -> ArtifactRepository:
-        # MLflowClient's own upload of model files requests the model first, in each uploading thread.
         if location not in self._stores:
-            self._stores[location] = get_artifact_repository(location, tracking_uri=self._mlflow.tracking_uri)
+            if (open_location := ARTIFACT_REPOSITORY.find()) is None:
+                raise DeliveryError(f"artifacts wait, for this MLflow has no {ARTIFACT_REPOSITORY.name}().")
+            self._stores[location] = open_location(location, tracking_uri=self._mlflow.tracking_uri)
         return self._stores[location]
 
     @classifies_errors

@@ -6,13 +6,7 @@ import contextlib
 import logging
 from typing import Any, TypeAlias
 
-from mlflow.system_metrics.metrics import (
-    cpu_monitor,
-    disk_monitor,
-    gpu_monitor,
-    network_monitor,
-    rocm_monitor,
-)
+from mlwrap._mlflow.undocumented import GPU_MONITORS, MONITORS
 
 Monitor: TypeAlias = Any  # MLflow's ``BaseMetricsMonitor``, which has no types
 _log = logging.getLogger(__name__)
@@ -21,18 +15,10 @@ _log = logging.getLogger(__name__)
 def working_monitors() -> list[Monitor]:
     """Return MLflow's monitors that work on this machine."""
     monitors: list[Monitor] = []
-    monitor_types: tuple[Any, ...] = (
-        cpu_monitor.CPUMonitor,
-        disk_monitor.DiskMonitor,
-        network_monitor.NetworkMonitor,
-    )
-    for monitor_type in monitor_types:
+    for monitor_type in filter(None, (monitor.find() for monitor in MONITORS)):
         with contextlib.suppress(Exception):  # for example a container without access
             monitors.append(monitor_type())
-    for monitor_type in (
-        gpu_monitor.GPUMonitor,
-        rocm_monitor.ROCMMonitor,
-    ):  # the first that works, as in MLflow
+    for monitor_type in filter(None, (monitor.find() for monitor in GPU_MONITORS)):  # the first that works
         with contextlib.suppress(Exception):  # no such GPU, or its package is not installed
             monitors.append(monitor_type())
             break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from mlflow import MlflowClient
@@ -17,6 +16,7 @@ from mlwrap._journal.records import Model
 from mlwrap._journal.uri_passwords import with_password
 from mlwrap._mlflow.server_errors import asked_without_retries, classifies_errors
 from mlwrap._mlflow.sqlite_store import absolute_uri
+from mlwrap._mlflow.undocumented import REGISTRY_CLIENT
 
 _tracking_uri: contextvars.ContextVar[str | None] = contextvars.ContextVar("mlwrap_registry", default=None)
 
@@ -101,11 +101,12 @@ def _look_in_own_store() -> None:
     It looks in the default MLflow of the process (its source says that this is to be changed). A process that
     delivers to several has no default, and may not set one: other threads use it.
     """
-    module: Any = import_module("mlflow.store.model_registry.sqlalchemy_store")  # loads SQLAlchemy
-    stock = module.MlflowClient
+    stock = REGISTRY_CLIENT.find()  # loads SQLAlchemy
+    if stock is None:
+        return
 
     def client(*args: Any, **kwargs: Any) -> MlflowClient:
         uri = _tracking_uri.get()
         return MlflowClient(uri) if uri and not args and not kwargs else stock(*args, **kwargs)
 
-    module.MlflowClient = client
+    REGISTRY_CLIENT.replace(client)

@@ -8,15 +8,13 @@ import functools
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import urllib3
 from mlflow.exceptions import MlflowException
-from mlflow.tracking._tracking_service import client as tracking
-from mlflow.utils import rest_utils
 
 from mlwrap._journal.uri_passwords import mask_passwords
+from mlwrap._mlflow.undocumented import MAX_RETRIES, PRINTS_NO_URL, REQUEST_TIMEOUT, UndocumentedName
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 P = ParamSpec("P")
@@ -122,18 +120,17 @@ def _user_timeout_or_default(real: Any) -> Any:
     return real.get() if real.is_set() else _TIMEOUT_SECONDS
 
 
-def _replace_setting(module: ModuleType, name: str, value: Callable[[Any], Any]) -> _DeliverySetting:
-    setting = _DeliverySetting(getattr(module, name), value)
-    setattr(module, name, setting)
-    return setting
+def _replace_setting(setting: UndocumentedName, value: Callable[[Any], Any]) -> None:
+    if (real := setting.find()) is not None:
+        setting.replace(_DeliverySetting(real, value))
 
 
 # MLflow retries a call for four minutes, and a repeated create request makes a second run if the first
 # response was lost. So its client sends each request once, and delivery retries after looking for the run.
-_replace_setting(rest_utils, "MLFLOW_HTTP_REQUEST_MAX_RETRIES", lambda _: 0)
-_replace_setting(rest_utils, "MLFLOW_HTTP_REQUEST_TIMEOUT", _user_timeout_or_default)
+_replace_setting(MAX_RETRIES, lambda _: 0)
+_replace_setting(REQUEST_TIMEOUT, _user_timeout_or_default)
 # MLflow requests the run to print its URL; mlwrap prints a report of its own.
-_replace_setting(tracking, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", lambda _: True)
+_replace_setting(PRINTS_NO_URL, lambda _: True)
 
 
 @contextlib.contextmanager

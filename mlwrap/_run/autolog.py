@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-AUTOLOGGING = "mlflow.utils.autologging_utils"
+from mlwrap._mlflow.undocumented import AUTOLOGGING_LOGGER, AUTOLOGGING_SETTINGS
+
 _FLAVORS = ("keras", "tensorflow")
 
 
@@ -25,13 +26,13 @@ def stand_back(run_here: Callable[[], Say | None], say: Say | None) -> None:
         run_here: Returns the function that warns for the current mlwrap run; ``None`` if there is none.
         say: The function that warns for the run that begins; ``None`` if none does.
     """
-    utils: Any = sys.modules.get(AUTOLOGGING)
-    logger = getattr(utils, "AutologgingEventLogger", None)
-    if logger is None:
+    if AUTOLOGGING_LOGGER.module not in sys.modules:
+        return
+    logger, integrations = AUTOLOGGING_LOGGER.find(), AUTOLOGGING_SETTINGS.find()
+    if logger is None or integrations is None:
         return
     if not isinstance(logger.get_logger(), _Logger):
         logger.set_logger(_Logger(logger.get_logger(), run_here))
-    integrations = utils.AUTOLOGGING_INTEGRATIONS
     _exclude({name: integrations[name] for name in _FLAVORS if integrations.get(name)}, run_here, say)
 
 

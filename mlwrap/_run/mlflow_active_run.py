@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 import wrapt
 
+from mlwrap._mlflow.undocumented import ACTIVE_RUNS, AUTOLOGGING_LOGGER, LAST_ACTIVE_RUN
 from mlwrap._process.mlflow_settings import Destination, absolute, destination
 from mlwrap._recording.recorder import Recorder
-from mlwrap._run.autolog import AUTOLOGGING, stand_back
+from mlwrap._run.autolog import stand_back
 from mlwrap._run.flush import RunDelivery
 from mlwrap._run.run import current, current_run
 from mlwrap.config import Settings
 from mlwrap.errors import DeliveryError, JournalError, describe_error
 
-_FLUENT = "mlflow.tracking.fluent"
+_NOT_LOGGED = "calls to mlflow.* in its body do not log to it: "
 
 
 class ActiveRunBridge:
@@ -49,9 +50,9 @@ class ActiveRunBridge:
         self._warned = False
         _bridges.append(self)
         _watch_mlflow()
-        if _unknown:
-            self.warn_once(f"calls to mlflow.* in its body do not log to it: {_unknown[0]}")
-        elif self.is_same_mlflow:
+        for why in _unpatched:
+            self.warn_once(_NOT_LOGGED + why)
+        if self.is_same_mlflow:
             stand_back(_current_warning, self.warn_once)
 
     @property
@@ -86,7 +87,7 @@ class ActiveRunBridge:
                 # mlflow.set_experiment() named.
                 self._entries.setdefault(run_id, mlflow.ActiveRun(mlflow.MlflowClient().get_run(run_id)))
             except (DeliveryError, JournalError, OSError, AttributeError, mlflow.MlflowException) as error:
-                self.warn_once(f"calls to mlflow.* in its body do not log to it: {describe_error(error)}")
+                self.warn_once(_NOT_LOGGED + describe_error(error))
                 return
         (entry,) = self._entries.values()
         if not any(each is entry for each in stack):
@@ -128,14 +129,14 @@ class ActiveRunBridge:
             stack[:] = [each for each in stack if not self.has(each.info.run_id)]
         if not self.is_same_mlflow:
             return
-        mlflow, fluent = sys.modules["mlflow"], sys.modules[_FLUENT]
+        mlflow = sys.modules["mlflow"]
         with _detached():
             while (active := mlflow.active_run()) is not None and self.has_started(active.info.run_id):
                 # If end_run() fails, the loop still ends: MLflow takes the run off its stack first.
                 with contextlib.suppress(Exception):
                     _stock.end_run(status)
         with contextlib.suppress(Exception):
-            fluent._last_active_run_id.set(self)  # noqa: SLF001 - see _LastRunId
+            _stock.last_run_id.set(self)  # see _LastRunId
 
     def final_run_id(self) -> str | None:
         """Return MLflow's id of the mlwrap run after its end; wait for its delivery if necessary."""
@@ -198,9 +199,8 @@ def _active_bridge() -> ActiveRunBridge | None:
 
 
 def _stack() -> list[Any]:
-    """Return MLflow's stack of active runs in this thread; MLflow has no public access to it."""
-    stack: list[Any] = sys.modules[_FLUENT]._active_run_stack.get()  # noqa: SLF001
-    return stack
+    """Return MLflow's stack of active runs in this thread."""
+    return _ActiveRunStacks(_stock.active_runs).get()
 
 
 class _Wrapper:
@@ -240,31 +240,34 @@ class _LastRunId(_Wrapper):
 
 
 class _Stock(NamedTuple):
-    """MLflow's original functions."""
+    """MLflow's original objects."""
 
+    active_runs: Any
+    last_run_id: Any
     start_run: Callable[..., Any]
     end_run: Callable[..., Any]
 
 
 _stock: _Stock
-_unknown: list[str] = []  # what this MLflow lacks, so that it could not be patched
+_unpatched: list[str] = []  # why MLflow could not be patched
 
 
 @functools.cache
 def _watch_mlflow() -> None:
     """Patch MLflow permanently, now or when it is imported; outside mlwrap's runs it behaves as before."""
-    wrapt.register_post_import_hook(_patch, _FLUENT)
-    wrapt.register_post_import_hook(lambda _: stand_back(_current_warning, None), AUTOLOGGING)
+    wrapt.register_post_import_hook(_patch, ACTIVE_RUNS.module)
+    wrapt.register_post_import_hook(lambda _: stand_back(_current_warning, None), AUTOLOGGING_LOGGER.module)
 
 
 def _patch(fluent: Any) -> None:
-    try:
-        stacks, last_run_id = fluent._active_run_stack, fluent._last_active_run_id  # noqa: SLF001 - see _stack
-    except AttributeError as error:
-        _unknown.append(f"this version of MLflow is not known: {error}")
+    active_runs, last_run_id = ACTIVE_RUNS.find(), LAST_ACTIVE_RUN.find()
+    if active_runs is None or last_run_id is None:
+        _unpatched.append(f"this MLflow has no {ACTIVE_RUNS.name} or {LAST_ACTIVE_RUN.name}.")
+        for bridge in _bridges:
+            bridge.warn_once(_NOT_LOGGED + _unpatched[0])
         return
     global _stock  # noqa: PLW0603 - there is one MLflow in a process
-    _stock = _Stock(fluent.start_run, fluent.end_run)
+    _stock = _Stock(active_runs, last_run_id, fluent.start_run, fluent.end_run)
     signature = inspect.signature(_stock.start_run)
 
     @functools.wraps(_stock.start_run)
@@ -283,8 +286,8 @@ def _patch(fluent: Any) -> None:
         # The run of mlwrap is ended by mlwrap itself.
         return _stock.end_run(*args, **kwargs) if _active_bridge() is None else None
 
-    fluent._active_run_stack = _ActiveRunStacks(stacks)  # noqa: SLF001
-    fluent._last_active_run_id = _LastRunId(last_run_id)  # noqa: SLF001
+    ACTIVE_RUNS.replace(_ActiveRunStacks(active_runs))
+    LAST_ACTIVE_RUN.replace(_LastRunId(last_run_id))
     for name, original, patched in (
         ("start_run", _stock.start_run, start_run),
         ("end_run", _stock.end_run, end_run),

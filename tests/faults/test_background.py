@@ -371,7 +371,8 @@ def test_a_training_that_saves_each_epoch_holds_two_snapshots_at_most(python, st
         "def count(epoch, logs):\n"
         "    held.append(sum(isinstance(item, Snapshot) for item in gc.get_objects()))\n"
         "with mlwrap.model_run('r', delivery='off') as run:\n"
-        "    fit(MetricsCallback(checkpoint_every=1), keras.callbacks.LambdaCallback(on_epoch_end=count), epochs=8)\n"
+        "    counted = keras.callbacks.LambdaCallback(on_epoch_end=count)\n"
+        "    fit(MetricsCallback(checkpoint_every=1), counted, epochs=8)\n"
         "print(max(held))\n"
     )
     assert done.stdout in {"1\n", "2\n"}

@@ -13,7 +13,7 @@ import pytest
 from mlflow.models import Model
 
 from mlwrap import load_model, model_run, tracked_training
-from mlwrap._mlflow.model_files import mlflow_example
+from mlwrap._mlflow.undocumented import SAVE_EXAMPLE
 from mlwrap._recording.logged_model import LoggedModel
 from mlwrap.errors import MlwrapWarning
 
@@ -140,7 +140,7 @@ def test_one_that_mlflow_will_not_write_costs_a_warning(model, store: str, monke
     def fail(*args: object) -> None:
         raise mlflow.MlflowException("no such type")
 
-    monkeypatch.setattr(mlflow_example, "_save_example", fail)
+    monkeypatch.setattr(f"{SAVE_EXAMPLE.module}.{SAVE_EXAMPLE.name}", fail)
     with (
         pytest.warns(
             MlwrapWarning, match=r"'keras_model': its input_example could not be written.*such type"

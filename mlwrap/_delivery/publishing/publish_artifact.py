@@ -121,7 +121,7 @@ def publish_artifact(
 
 def _location(client: Client, progress: Progress) -> str:
     """Return where the run's artifacts are; an older delivery has not noted it."""
-    progress.artifact_uri = progress.artifact_uri or client.artifact_uri(progress.run_id or "")
+    progress.artifact_uri = progress.artifact_uri or client.existing_run(progress.run_id or "").artifact_uri
     return progress.artifact_uri
 
 

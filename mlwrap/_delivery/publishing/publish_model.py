@@ -160,7 +160,7 @@ def metrics_of(record: Model, model_id: str) -> list[MetricPoint]:
 
 def _degrade(client: Client, model: ModelProgress, progress: Progress, why: str) -> None:
     """Store a model among its run's artifacts, as before MLflow 3: the server has no LoggedModels."""
-    artifacts = progress.artifact_uri or client.artifact_uri(progress.run_id or "")
+    artifacts = progress.artifact_uri or client.existing_run(progress.run_id or "").artifact_uri
     taken = {other.location for other in progress.models.values()}
     names = itertools.chain([model.name], (f"{model.name}_{number}" for number in itertools.count(2)))
     model.name = next(name for name in names if f"{artifacts}/{name}" not in taken)

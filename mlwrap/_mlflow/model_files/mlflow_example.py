@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mlflow.models import Model as MLmodel
 from mlflow.models import infer_signature
-from mlflow.models.utils import _save_example  # private, but MLflow's flavors use it: it defines the format
 
 from mlwrap._journal.input_example import Example
+from mlwrap._mlflow.undocumented import SAVE_EXAMPLE
 
 EXAMPLE_FILES = ("input_example.json", "serving_input_example.json")
 
@@ -29,7 +29,10 @@ def add_example(mlmodel: MLmodel, staged: Path) -> str | None:
         if example is None:
             return None
         value = example.value()
-        _save_example(mlmodel, value, str(staged))
+        save_example = SAVE_EXAMPLE.find()
+        if save_example is None:
+            return f"its input_example was not written: this MLflow lacks {SAVE_EXAMPLE.name}()"
+        save_example(mlmodel, value, str(staged))
         if mlmodel.signature is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's advice on integers that may be missing later
