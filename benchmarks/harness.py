@@ -352,20 +352,22 @@ class Server:
     Args:
         folder: Where its store and its artifacts lie.
         workers: How many; ``None`` for MLflow's default.
+        store: URI of its store; by default a new sqlite one.
     """
 
-    def __init__(self, folder: Path, workers: int | None = 1) -> None:
+    def __init__(self, folder: Path, workers: int | None = 1, store: str | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         made = folder / f"server-{self.port}"
         made.mkdir()
-        shutil.copy(_empty_store(), made / "server.db")
+        if store is None:
+            store = f"sqlite:///{shutil.copy(_empty_store(), made / 'server.db')}"
         self.uri = f"http://127.0.0.1:{self.port}"
         self._log = made / "server.log"
         command = [str(SERVER), "server", "--port", str(self.port)]
         command += ["--workers", str(workers)] if workers else []
-        command += ["--backend-store-uri", f"sqlite:///{made / 'server.db'}"]
+        command += ["--backend-store-uri", store]
         command += ["--artifacts-destination", str(made / "artifacts")]
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=made)

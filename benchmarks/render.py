@@ -27,6 +27,8 @@ ORDER = (
     "checkpoints",
     "history",
     "files",
+    "senders",
+    "scale",
     "growth",
 )
 CLAIMS = {
@@ -48,6 +50,9 @@ CLAIMS = {
     "P16": "what is disabled costs nothing",
     "P17": "`mlwrap sync` is as fast as MLflow takes points",
     "P18": "many files are uploaded several at a time",
+    "P19": "a short script is closed in MLflow as soon as the sender that is there has delivered it",
+    "P20": "all processes of a spool share one sender",
+    "P21": "a thousand runs at once lose nothing and wait for nothing",
     "growth": "calls, starts and memory are flat in the length of training, delivery and models linear in their size",
 }
 INTRODUCTION = (

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 
 class Server(NamedTuple):
     """An MLflow server that runs.
@@ -93,6 +91,8 @@ def postgres() -> Iterator[str]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     where = shutil.which("initdb")
     if not found and where is None:
+        import pytest  # noqa: PLC0415 - not installed where the benchmarks use this
+
         pytest.skip("PostgreSQL is not installed (no initdb in /usr/lib/postgresql/*/bin or on PATH)")
     programs = found[-1].parent if found else Path(where).parent
     # It refuses to run as root; and its own user can't reach the folders that pytest makes.
