@@ -24,6 +24,7 @@ from mlwrap._spool.run_folder import RunFolder, lost_message
 from mlwrap.errors import DeliveryError, JournalError, describe_error, warn
 
 _GRACE_SECONDS = 0.5  # after the deadline, for the runs whose answer has arrived already
+_RETRY_SECONDS = 30.0  # after a failed attempt to create the run; code may ask for its id in a loop
 _CHECKED_AT_ONCE = 2  # earlier runs that are checked when one is added, so that delivered ones don't pile up
 
 
@@ -41,6 +42,7 @@ class RunDelivery:
         self._wait = wait
         self._deadline = deadline
         self._created = False
+        self._creation_failed: tuple[float, DeliveryError] | None = None  # when and why
         self._delivered = False
         self._lock = threading.Lock()  # several threads may wait; one at a time asks the sender
 
@@ -62,7 +64,7 @@ class RunDelivery:
     def create_run(self) -> str:
         """Create or reopen the run in MLflow if that is not done yet, and return MLflow's id.
 
-        Nothing else is delivered.
+        Nothing else is delivered. An attempt that failed is repeated after half a minute at the earliest.
 
         Raises:
             DeliveryError: MLflow did not answer, or refused the run.
@@ -72,7 +74,15 @@ class RunDelivery:
         if not self._created:
             from mlwrap._delivery.create_run import create_run  # noqa: PLC0415 - loads MLflow
 
-            progress = create_run(recorder.folder)
+            if self._creation_failed is not None:
+                when, why = self._creation_failed
+                if time.monotonic() < when + _RETRY_SECONDS:
+                    raise why
+            try:
+                progress = create_run(recorder.folder)
+            except DeliveryError as error:
+                self._creation_failed = time.monotonic(), error
+                raise
             recorder.run_id, recorder.experiment_id = progress.run_id, progress.experiment_id
             self._created = True
         return str(recorder.run_id)

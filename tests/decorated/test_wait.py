@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 
@@ -247,6 +249,23 @@ def test_a_run_that_has_waited(spool: Path):
     before = run.run_id
     assert run.wait() is True
     assert run.run_id == before
+
+
+@pytest.mark.filterwarnings("ignore::mlwrap.errors.MlwrapWarning")
+def test_an_id_that_can_not_be_had_is_not_asked_for_at_each_look():
+    """Code that looks at ``run.run_id`` in a loop does not wait for an absent server each time."""
+    assert mlflow.__version__  # only where MLflow is imported the look asks the server
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with model_run("r", tracking_uri=uri, delivery="inline") as run:
+            assert run.run_id is None
+            server.listen()
+            assert run.run_id is None
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):  # nobody has connected
+                server.accept()
+            server.close()
 
 
 @pytest.mark.parametrize("disabled", [True, False])
