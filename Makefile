@@ -13,6 +13,8 @@ TORCH_PYTHON ?= 3.11
 
 UV ?= $(or $(shell command -v uv),.tool/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
+# Where it is set, each of the thousand processes that the tests start compiles all of Keras and MLflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
