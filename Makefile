@@ -28,10 +28,15 @@ JAX := .venv-jax/.ready
 TORCH := .venv-torch/.ready
 BENCH := .venv-bench/.ready
 
+# The MLflows that `make test-mlflow` tests as a client: the oldest that mlwrap supports, two between, the newest, and
+# a pre-release that is newer, if there is one. MLflow 2 is there as a server alone.
+MLFLOWS ?= 3.4 3.11 3.17 newest pre
+MLFLOW_READY := $(patsubst %,.venv-mlflow-%/.ready,2.22 $(MLFLOWS))
+
 # How many processes `make chaos` kills.
 N ?= 30
 
-.PHONY: help setup demo test test-fast lint types test-today test-estimator test-jax test-torch chaos zoo bench examples requirements format clean
+.PHONY: help setup demo test test-fast lint types test-today test-estimator test-jax test-torch test-mlflow chaos zoo bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,10 +62,10 @@ test-fast: lint types  ## What matters, in a minute: neither TensorFlow, servers
 	.venv/bin/python -m pytest $(PYTEST) -m "not tensorflow and not server and not slow" tests
 
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
-	.venv/bin/python -m pytest $(PYTEST) tests README.md docs
+	.venv/bin/python -m pytest $(PYTEST) --ignore=tests/mlflow_versions tests README.md docs
 
 # Tests that no version of TensorFlow can change run once: of servers, disks, the registry, other frameworks.
-EVERYWHERE_THE_SAME := tests/faults tests/property $(addprefix tests/integration/test_,from_a_server.py registry.py \
+EVERYWHERE_THE_SAME := tests/faults tests/mlflow_versions tests/property $(addprefix tests/integration/test_,from_a_server.py registry.py \
   plugins.py flavors.py) $(addprefix tests/unit/,journal spool mlflow delivery sender loading)
 test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	@if [ -x .venv-estimator/bin/python ]; then \
@@ -77,6 +82,16 @@ test-torch: $(TORCH)  ## Keras on PyTorch, without TensorFlow
 	  .venv-torch/bin/python -m pytest $(PYTEST) tests/backends tests/zoo; \
 	else \
 	  echo "test-torch: skipped, for pip finds no PyTorch for the CPU that Python $(TORCH_PYTHON) can import here"; \
+	fi
+
+# Not part of "make test": minutes for each version. A test has the servers of all versions that have an environment.
+MLFLOW_TESTS := tests/mlflow_versions tests/faults/test_server.py $(addprefix tests/unit/,mlflow delivery loading)
+test-mlflow: $(addprefix test-mlflow-,$(MLFLOWS))  ## Delivery and loading with each supported MLflow, and servers of others
+test-mlflow-%: $(MLFLOW_READY)
+	@if [ -x .venv-mlflow-$*/bin/python ]; then \
+	  .venv-mlflow-$*/bin/python -m pytest $(PYTEST) $(MLFLOW_TESTS); \
+	else \
+	  echo "test-mlflow-$*: skipped, for there is no pre-release of MLflow that is newer than the newest release"; \
 	fi
 
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
@@ -112,7 +127,7 @@ requirements: $(UV)  ## Pin the environments anew
 	  --no-emit-package tensorflow pyproject.toml --group bench -o requirements/bench.txt
 
 clean:  ## Remove what was built
-	rm -rf .venv .venv-estimator .venv-jax .venv-torch .venv-bench .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-estimator .venv-jax .venv-torch .venv-bench .venv-mlflow-* .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # uv installs both environments in seconds; where it is missing it comes into a tool environment of our own.
 .tool/bin/uv:
@@ -162,4 +177,24 @@ $(TORCH): requirements/torch.txt pyproject.toml | $(UV)
 	  fi; \
 	  .venv-torch/bin/python -c 'import torch' || { rm -rf .venv-torch && mkdir .venv-torch; }; \
 	fi
+	@touch $@
+
+# The wheel of "mlflow" has all files of "mlflow-skinny" and "mlflow-tracing", which an index may have days later. So
+# the newest comes in two steps: the one that can be resolved, for what it requires, and then the newest by itself.
+MLFLOW_VERSION = ==$*.*
+MLFLOW_BESIDE = -r pyproject.toml --group mlflow
+.venv-mlflow-newest/.ready .venv-mlflow-pre/.ready: MLFLOW_VERSION = <4
+.venv-mlflow-pre/.ready: PRERELEASE = --prerelease allow
+.venv-mlflow-pre/.ready: .venv-mlflow-newest/.ready
+.venv-mlflow-3.4/.ready: MLFLOW_BESIDE += 'sqlalchemy<2.1'
+.venv-mlflow-2.22/.ready: MLFLOW_BESIDE = 'sqlalchemy<2.1'
+.SECONDARY: $(MLFLOW_READY)
+.venv-mlflow-%/.ready: pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' $(@D)
+	$(UV) pip install -q --python $(@D) 'mlflow$(MLFLOW_VERSION)' $(MLFLOW_BESIDE)
+	$(UV) pip uninstall -q --python $(@D) mlflow mlflow-skinny mlflow-tracing
+	$(UV) pip install -q --python $(@D) --no-deps $(PRERELEASE) 'mlflow$(MLFLOW_VERSION)'
+	$(if $(filter 2.22,$*),,$(UV) pip install -q --python $(@D) --no-deps --no-build-isolation --editable .)
+	@set -- .venv-mlflow-{newest,$*}/lib/*/site-packages/mlflow-*.dist-info; \
+	  if [ $* = pre ] && [ $${1##*/} = $${2##*/} ]; then rm -rf $(@D) && mkdir $(@D); fi
 	@touch $@

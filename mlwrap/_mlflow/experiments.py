@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from mlwrap._mlflow.client import Client
 
-_Key: TypeAlias = tuple[str, str | None, tuple[int, int] | None]
+_Key: TypeAlias = tuple[str, str | None, str | None, tuple[int, int] | None]
 _CACHE_SECONDS = 60.0  # an experiment may be renamed, and another created under its name
 _cache: dict[_Key, tuple[float, str]] = {}
 
@@ -33,13 +33,16 @@ def forget(client: Client, name: str | None) -> None:
 
 
 def _cache_key(client: Client, name: str | None) -> _Key:
-    """Return an experiment's cache key; it includes the identity of an sqlite file, which may be replaced."""
-    uri = client.tracking_uri
+    """Return an experiment's cache key.
+
+    It includes MLflow's workspace, and the identity of an sqlite file, which may be replaced.
+    """
+    uri, workspace = client.tracking_uri, os.environ.get("MLFLOW_WORKSPACE")
     path = uri.removeprefix("sqlite:///")
     if path == uri:
-        return uri, name, None
+        return uri, workspace, name, None
     try:
         file = os.stat(path)  # noqa: PTH116 - relative to the training's working directory, as in MLflow
     except OSError:
-        return uri, name, (0, 0)
-    return uri, name, (file.st_dev, file.st_ino)
+        return uri, workspace, name, (0, 0)
+    return uri, workspace, name, (file.st_dev, file.st_ino)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+import mlflow
 import urllib3
 from mlflow.exceptions import MlflowException
 
@@ -23,7 +24,7 @@ R = TypeVar("R")
 _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
 _VALUE_CODES = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _UNSUPPORTED_CODES = {"FEATURE_DISABLED", "NOT_IMPLEMENTED"}  # MLflow reports them as HTTP 500
-_BAD_REQUEST, _TOO_LARGE = 400, 413
+_BAD_REQUEST, _NOT_FOUND, _TOO_LARGE = 400, 404, 413
 _RETRYABLE_STATUSES = {408, 429, 500, 502, 503, 504}
 # MLflow's client says this where no answer came, or one that is not MLflow's, such as a proxy's page.
 _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in a valid JSON format")
@@ -31,6 +32,11 @@ _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in 
 _BUSY = ("database is locked", "QueuePool limit of size", "connection already closed")
 _PAGE = re.compile(r"'?\s*<(?:!doctype|html)\b.*", re.IGNORECASE | re.DOTALL)
 _STATUS = re.compile(r"failed with error code (\d{3})")
+# An MLflow server answers a request that it does not know with Flask's page; a proxy's page is another.
+_FLASK_PAGE = "The requested URL was not found on the server. If you entered the URL manually"
+_REQUEST_OF_MLFLOW_3 = re.compile(r"endpoint \S*/mlflow/(?:logged-models|runs/outputs)")
+_READ_ONLY = "attempt to write a readonly database"
+_PRESIGNED_ONLY = '"artifacts_presigned_only": true'
 
 
 class EndpointMissing(Refused):
@@ -41,6 +47,8 @@ def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """Return the mlwrap error that tells what ``error`` of MLflow's client means for delivery."""
     text = _PAGE.sub("(a page of HTML)", mask_passwords(str(error)))
     status, code = http_status(error), getattr(error, "error_code", None)
+    if _READ_ONLY in text:  # the rest is SQL
+        return Unreachable(f"the store {tracking_uri} can't be written: {_READ_ONLY}")
     no_answer = any(words in text for words in _BUSY) or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
@@ -50,16 +58,39 @@ def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
         or (status in _RETRYABLE_STATUSES and code not in _UNSUPPORTED_CODES)
     ):
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
+    if _is_foreign_page(error, status):
+        return Unreachable(
+            f"the answer from {tracking_uri} is not MLflow's: {text}. Check the tracking URI, its path, "
+            "and the proxy, if there is one"
+        )
     if code == "ENDPOINT_NOT_FOUND":
         return EndpointMissing(f"MLflow at {tracking_uri} is too old: {text}")
+    if _PRESIGNED_ONLY in text:
+        return Refused(
+            f"MLflow at {tracking_uri} takes files by presigned URLs alone, and the client here, MLflow "
+            f"{mlflow.__version__}, has none. Install the server's version of MLflow"
+        )
     if status is not None:
         of_value = code in _VALUE_CODES or status in {_BAD_REQUEST, _TOO_LARGE}
         return Refused(f"MLflow at {tracking_uri} refused: {text}", of_value=of_value)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Unreachable(f"a file of MLflow at {tracking_uri} can't be read or written: {text}")
     if isinstance(error, OSError):
         return Unreachable(f"MLflow at {tracking_uri} could not be reached: {text}")
     if isinstance(error, (ValueError, TypeError, OverflowError)):  # the client can't even send the request
         return Refused(f"MLflow's client refused: {text}", of_value=True)
     return DeliveryError(f"MLflow at {tracking_uri}: {type(error).__name__}: {text}")
+
+
+def _is_foreign_page(error: Exception, status: int | None) -> bool:
+    """Return whether a 404 is a proxy's or another server's, and not that of an old MLflow."""
+    text = str(error)
+    if status != _NOT_FOUND:
+        return False
+    if not isinstance(error, MlflowException):  # of an upload or download, which every MLflow answers in JSON
+        return _PAGE.search(text) is not None
+    is_old = _FLASK_PAGE in text and _REQUEST_OF_MLFLOW_3.search(text) is not None
+    return _STATUS.search(text) is not None and not is_old
 
 
 def http_status(error: BaseException | None) -> int | None:

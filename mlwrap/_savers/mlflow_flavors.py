@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,7 +139,12 @@ class FlavorSaver:
 
     @contextlib.contextmanager
     def _pickle(self, value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, Any]]:  # noqa: ARG002
-        yield dict(self.pickled or {})
+        taken = self._save_arguments()  # an MLflow without another format has no argument for it
+        yield {name: argument for name, argument in (self.pickled or {}).items() if name in taken}
+
+    def _save_arguments(self) -> set[str]:
+        """Return the names of the arguments that this MLflow's ``save_model`` takes."""
+        return set(inspect.signature(mlflow_module(self.name).save_model).parameters)
 
     def _read_mlmodel(self, folder: Path) -> Saved:
         """Return the content of MLflow's ``MLmodel``, and delete the files that delivery writes itself."""
@@ -194,6 +200,11 @@ class FlavorSaver:
             reason = f"it is to be built by {model_class}, which is not {self.package}'s"
         elif self.safe is skops and config.get("serialization_format") != "skops":
             reason = "it is a pickle"
+        elif self.safe is skops and "skops_trusted_types" not in self._save_arguments():
+            # An MLflow before skops reads a pickle, whatever the MLmodel says.
+            reason = (
+                f"MLflow {mlflow_module('version').VERSION} reads models of {self.package} as pickles alone"
+            )
         elif untrusted := sorted(
             {str(name) for name in config.get("skops_trusted_types") or ()} - {*self.types}
         ):

@@ -18,7 +18,8 @@ from mlwrap._savers.identify import has_class
 from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.errors import SaveError, warn
 
-_MAY_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+# MLflow 3.18 deprecates the first for the second, which forbids code that comes with a model, too.
+_MAY_PICKLE = ("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "MLFLOW_ALLOW_MODEL_CODE_EXECUTION")
 _environment_lock = threading.Lock()
 
 
@@ -100,13 +101,15 @@ def _mlflow_signature(arrays: list[Any]) -> Any:
 @contextlib.contextmanager
 def no_pickle() -> Iterator[None]:
     """Turn off MLflow's process-wide permission to read pickles while one model is loaded."""
+    settings = vars(mlflow_module("environment_variables"))
+    variable = next((name for name in reversed(_MAY_PICKLE) if name in settings), _MAY_PICKLE[0])
     with _environment_lock:
-        previous = os.environ.get(_MAY_PICKLE)
-        os.environ[_MAY_PICKLE] = "false"
+        previous = os.environ.get(variable)
+        os.environ[variable] = "false"
         try:
             yield
         finally:
             if previous is None:
-                del os.environ[_MAY_PICKLE]
+                del os.environ[variable]
             else:
-                os.environ[_MAY_PICKLE] = previous
+                os.environ[variable] = previous

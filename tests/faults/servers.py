@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,16 +25,21 @@ class Server(NamedTuple):
         port: Where it listens, on this machine.
         backend: URI of its store.
         artifacts: The folder that it keeps artifacts in.
+        scheme: ``http`` or ``https``.
     """
 
     port: int
     backend: str
     artifacts: Path
+    scheme: str = "http"
 
     @property
     def uri(self) -> str:
         """Its tracking URI."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+
+_CLIENTS_VARIABLES = ("MLFLOW_TRACKING", "MLWRAP_", "PYTHONPATH")
 
 
 def free_port() -> int:
@@ -44,22 +50,41 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mlflow_server(backend: str, folder: Path, options: str = "", **environment: str) -> Iterator[Server]:
-    """``mlflow server`` with one worker, which keeps artifacts for its clients."""
-    server = Server(free_port(), backend, folder / "artifacts")
+def mlflow_server(
+    backend: str,
+    folder: Path,
+    options: str = "",
+    *,
+    python: str | Path = sys.executable,
+    artifacts: str | None = None,
+    scheme: str = "http",
+    **environment: str,
+) -> Iterator[Server]:
+    """``mlflow server`` with one worker, which keeps artifacts for its clients.
+
+    Args:
+        backend: URI of its store.
+        folder: A folder of its own.
+        options: More options of its command line.
+        python: The Python whose MLflow it is.
+        artifacts: Where it keeps artifacts; by default in a folder.
+        scheme: ``https`` if ``options`` make it that.
+        environment: More environment variables.
+    """
+    server = Server(free_port(), backend, folder / "artifacts", scheme)
     server.artifacts.mkdir(parents=True)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            f"exec {sys.executable} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
-            f"--backend-store-uri {backend} --serve-artifacts --artifacts-destination {server.artifacts} "
-            f"{options}",
+            f"exec {python} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
+            f"--backend-store-uri {backend} --serve-artifacts "
+            f"--artifacts-destination {artifacts or server.artifacts} {options}",
             shell=True,
             stdout=log,
             stderr=log,
             cwd=folder,
             start_new_session=True,
             env={
-                **{k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "MLWRAP_"))},
+                **{k: v for k, v in os.environ.items() if not k.startswith(_CLIENTS_VARIABLES)},
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes that nobody here needs
                 **environment,
             },
@@ -79,7 +104,8 @@ def mlflow_server(backend: str, folder: Path, options: str = "", **environment: 
 
 def _answers(server: Server) -> bool:
     try:
-        with urllib.request.urlopen(f"{server.uri}/health", timeout=5) as answer:
+        unchecked = ssl._create_unverified_context()
+        with urllib.request.urlopen(f"{server.uri}/health", timeout=5, context=unchecked) as answer:
             return answer.read() == b"OK"
     except OSError:
         return False

@@ -321,6 +321,33 @@ def test_an_artifact_store_without_room(elsewhere: Path, spool: Path):
     assert waiting_in(spool) == []
 
 
+def test_a_read_only_artifact_store_is_named(elsewhere: Path):
+    """The server answers, so "could not be reached" would send its reader the wrong way."""
+    subprocess.run(["mount", "-o", "remount,ro", str(elsewhere)], check=True)
+    with (
+        pytest.warns(MlwrapWarning, match="can't be read or written: .*Read-only file system: ") as said,
+        mlwrap.model_run("r") as run,
+    ):
+        run.log_text("a", "a.txt")
+        run.log_model(Weights())
+    assert "could not be reached" not in str(said[0].message)
+    subprocess.run(["mount", "-o", "remount,rw", str(elsewhere)], check=True)
+    assert [done.error for done in mlwrap.sync()] == [None]
+    assert [model.status for model in models()] == ["READY"]
+
+
+def test_a_read_only_sqlite_store_is_named(mount, empty_store: Path, monkeypatch: pytest.MonkeyPatch, python):
+    """In one line. Another process opens the store, for a file that is open would forbid the mount."""
+    folder = mount("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    done = python("import mlwrap\nwith mlwrap.model_run('r'):\n    pass\n")
+    said = done.stderr.rpartition("MlwrapWarning: ")[2]  # MLflow itself prints the SQL before
+    assert "mlflow.db can't be written: attempt to write a readonly database. It waits in" in said
+    assert "INSERT" not in said
+
+
 def test_a_place_that_is_taken(store: str, spool: Path, monkeypatch: pytest.MonkeyPatch):
     """Somebody's files lie where the model is to go: they are left alone, and it is FAILED."""
     real = Client.create_model

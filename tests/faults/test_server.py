@@ -217,38 +217,14 @@ def test_a_nul_in_a_text_on_postgres(on_postgres: Server):
     assert there.data.tags["b"] == "\\x00"
 
 
-def test_a_server_that_knows_no_logged_models(proxy: Proxy, on_sqlite: Server, tmp_path: Path):
-    """Row 25. MLflow 2 answers so to what it does not know; the models are artifacts of the run then."""
-    page = "<!doctype html><html lang=en><title>404 Not Found</title><h1>Not Found</h1>"
-    proxy.rule(how.reply(404, page, content_type="text/html; charset=utf-8"), "logged-models|runs/outputs")
-    with (
-        pytest.warns(MlwrapWarning, match="too old") as said,
-        mlwrap.model_run(tracking_uri=proxy.uri) as run,
-    ):
-        run.log_model(Weights())
-        run.log_model(Weights(b"other"))
-    assert len(said) == 1
-    assert "<" not in str(said[0].message)
-    assert [(model.status, model.uri) for model in run.models] == [
-        ("READY", f"runs:/{run.run_id}/weights"),
-        ("READY", f"runs:/{run.run_id}/weights_2"),
-    ]
-    (there,) = found(on_sqlite, run.key)
-    assert there.info.status == "FINISHED"
-    folder = mlflow.artifacts.download_artifacts(
-        run_id=run.run_id, dst_path=str(tmp_path), tracking_uri=on_sqlite.uri
-    )
-    assert mlwrap.load_model(f"{folder}/weights").files == Weights().files
-    assert mlwrap.load_model(f"{folder}/weights_2").files == (b"other",)
-    there = mlwrap.load_model(f"runs:/{run.run_id}/weights_2", tracking_uri=proxy.uri)
-    assert there.files == (b"other",)
-    assert proxy.lines("logged-models") == ["POST /api/2.0/mlflow/logged-models"] * 2
+NO_BACKEND = "<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
+FAULTS = [
+    *(how.cut, how.cut_after, how.reply(503), how.reply(200, "<html>sign in")),
+    how.reply(404, NO_BACKEND, content_type="text/html"),
+]
 
 
-FAULTS = [how.cut, how.cut_after, how.reply(503), how.reply(200, "<html>sign in")]
-
-
-@pytest.mark.parametrize("number", range(4), ids=["cut", "cut after", "503", "page"])
+@pytest.mark.parametrize("number", range(5), ids=["cut", "cut after", "503", "page", "404"])
 def test_an_outage_that_begins_at_any_request(number: int, proxy: Proxy, same, impatient):
     """Rows 16, 17, 20, 22, 24. At the start, in the middle, at the end: a sync gives the same run."""
     train(proxy.uri)
@@ -263,6 +239,27 @@ def test_an_outage_that_begins_at_any_request(number: int, proxy: Proxy, same, i
         proxy.heal()
         assert sync_until_done() <= 2  # files that a page was the answer to are found missing, and sent again
         same(key)
+
+
+def test_a_404_of_a_proxy_does_not_make_mlflow_too_old(proxy: Proxy, same):
+    """Row 24. While an ingress has no server behind it, it answers so; the model is delivered later."""
+    proxy.rule(how.reply(404, NO_BACKEND, content_type="text/html"), "logged-models|runs/outputs")
+    key = train(proxy.uri)
+    (error,) = synced()
+    assert "is not MLflow's" in error
+    assert "Check the tracking URI, its path, and the proxy" in error
+    assert "too old" not in error
+    proxy.heal()
+    assert synced() == [None]
+    same(key)
+
+
+def test_a_tracking_uri_with_a_wrong_path_is_named(on_sqlite: Server):
+    """The server itself answers with the page that MLflow 2 gives to what it does not know."""
+    train(f"{on_sqlite.uri}/elsewhere")
+    (error,) = synced()
+    assert f"the answer from {on_sqlite.uri}/elsewhere is not MLflow's" in error
+    assert "too old" not in error
 
 
 @pytest.mark.parametrize(
