@@ -1,7 +1,8 @@
 """``python -m tests.stores.large_upload MEGABYTES KILLS``: kill the sender while it uploads a file to S3.
 
-A training logs the file and goes on; its next call starts another sender in place of one that was killed.
-This says how many bytes were sent, and compares the file in the store with the one that was logged.
+A training logs the file and ends; after each kill another run starts a sender, which delivers what the one
+before it has left. This says how many bytes were sent, and compares the file in the store with the one that
+was logged.
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.faults.conftest import senders
+from tests.faults.conftest import senders, until
+from tests.spools import waiting_in
 from tests.stores.servers import BUCKET, S3_ENVIRONMENT, CountingProxy, s3, s3_client
 
 TRAINING = """
-import select, sys, mlwrap
-with mlwrap.model_run("large") as run:
-    run.log_artifact(sys.argv[1])
-    step = 0
-    while not select.select([sys.stdin], [], [], 0.2)[0]:
-        run.log_metric("step", step, step=step)
-        step += 1
+import os, sys, mlwrap
+with mlwrap.model_run("large" if sys.argv[1:] else "next", wait=False) as run:
+    for file in sys.argv[1:]:
+        run.log_artifact(file)
+os._exit(0)  # else the process waits for its runs
 """
 
 
@@ -54,7 +54,7 @@ def _run(folder: Path, url: str, size: int, kills: int) -> None:
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_EXPERIMENT_NAME": "large",
         "MLWRAP_SPOOL": str(spool),
-        "MLWRAP_DEADLINE": "600",
+        "MLWRAP_QUIET": "1",
         "MLWRAP_LINGER": "0",
     }
     from mlflow import MlflowClient  # noqa: PLC0415 - after the arguments are read
@@ -66,26 +66,26 @@ def _run(folder: Path, url: str, size: int, kills: int) -> None:
     def kill() -> None:
         for sender in senders(spool):
             sender.send_signal(signal.SIGKILL)
-            killed.append(sender.pid)
-        if len(killed) < kills:
-            proxy.at = (len(killed) + 1) * size // (kills + 1)
+        proxy.cut()
+        killed.append(proxy.sent)
 
-    proxy.then, proxy.at = kill, size // (kills + 1)
     began = time.monotonic()
-    command = [sys.executable, "-c", TRAINING, str(file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=folder, text=True) as training:
-        while len(killed) < kills:
-            time.sleep(0.1)
-        training.communicate("\n")
+    for number in range(kills + 1):
+        if number < kills:
+            proxy.then, proxy.at = kill, (number + 1) * size // (kills + 1)
+        command = [sys.executable, "-c", TRAINING, *([str(file)] if number == 0 else [])]
+        subprocess.run(command, env=environment, cwd=folder, check=True)
+        until(lambda: len(killed) > number or not waiting_in(spool), seconds=600)  # noqa: B023 - called here
     seconds = time.monotonic() - began
-    (run,) = client.search_runs([client.get_experiment_by_name("large").experiment_id])
+    experiment = client.get_experiment_by_name("large").experiment_id
+    (run,) = client.search_runs([experiment], "attributes.run_name = 'large'")
     stored = hashlib.sha256()
     key = f"{urlsplit(run.info.artifact_uri).path.removeprefix('/')}/large.bin"
     for chunk in s3_client(url).get_object(Bucket=BUCKET, Key=key)["Body"].iter_chunks(1 << 20):
         stored.update(chunk)
     unfinished = s3_client(url).list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())
     print(
-        f"{size:,} bytes, {len(set(killed))} senders killed, {run.info.status} after {seconds:.0f} s: "
+        f"{size:,} bytes, {len(killed)} senders killed, {run.info.status} after {seconds:.0f} s: "
         f"{proxy.sent:,} bytes sent, {proxy.sent / size:.4f} of the file; the file in the store is "
         f"{'the one' if stored.hexdigest() == digest else 'NOT the one'} that was logged; "
         f"unfinished uploads in the store: {len(list(unfinished))}"

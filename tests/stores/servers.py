@@ -157,6 +157,11 @@ class CountingProxy:
         self._port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
+    def cut(self) -> None:
+        """Cut every connection, so that what the system still has of an ended process's requests is lost."""
+        self.close_all()
+        self.listen()
+
     def close_all(self) -> None:
         """Listen no more, and cut every connection."""
         with contextlib.suppress(OSError):
