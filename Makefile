@@ -27,6 +27,8 @@ ESTIMATOR := .venv-estimator/.ready
 JAX := .venv-jax/.ready
 TORCH := .venv-torch/.ready
 BENCH := .venv-bench/.ready
+MORE := .venv-more/.ready
+AZURITE := .tool/azurite/.ready
 
 # The MLflows that `make test-mlflow` tests as a client: the oldest that mlwrap supports, two between, the newest, and
 # a pre-release that is newer, if there is one. MLflow 2 is there as a server alone.
@@ -36,7 +38,7 @@ MLFLOW_READY := $(patsubst %,.venv-mlflow-%/.ready,2.22 $(MLFLOWS))
 # How many processes `make chaos` kills.
 N ?= 30
 
-.PHONY: help setup demo test test-fast lint types test-today test-estimator test-jax test-torch test-mlflow chaos zoo bench examples requirements format clean
+.PHONY: help setup demo test test-fast lint types test-today test-estimator test-jax test-torch test-mlflow test-more chaos zoo bench examples requirements format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,10 +64,10 @@ test-fast: lint types  ## What matters, in a minute: neither TensorFlow, servers
 	.venv/bin/python -m pytest $(PYTEST) -m "not tensorflow and not server and not slow" tests
 
 test-today: $(TODAY)  ## Tests, README and docs on today's TensorFlow
-	.venv/bin/python -m pytest $(PYTEST) --ignore=tests/mlflow_versions tests README.md docs
+	.venv/bin/python -m pytest $(PYTEST) -m "not more" --ignore=tests/mlflow_versions tests README.md docs
 
 # Tests that no version of TensorFlow can change run once: of servers, disks, the registry, other frameworks.
-EVERYWHERE_THE_SAME := tests/faults tests/mlflow_versions tests/property $(addprefix tests/integration/test_,from_a_server.py registry.py \
+EVERYWHERE_THE_SAME := tests/faults tests/mlflow_versions tests/property tests/stores $(addprefix tests/integration/test_,from_a_server.py registry.py \
   plugins.py flavors.py) $(addprefix tests/unit/,journal spool mlflow delivery sender loading)
 test-estimator: $(ESTIMATOR)  ## Tests on TensorFlow 2.15, with real Estimators
 	@if [ -x .venv-estimator/bin/python ]; then \
@@ -92,6 +94,15 @@ test-mlflow-%: $(MLFLOW_READY)
 	  .venv-mlflow-$*/bin/python -m pytest $(PYTEST) $(MLFLOW_TESTS); \
 	else \
 	  echo "test-mlflow-$*: skipped, for there is no pre-release of MLflow that is newer than the newest release"; \
+	fi
+
+# Not part of "make test": it takes long, or a gigabyte of packages and a registry of npm's.
+MORE_TESTS := tests/unit/savers/test_mlflow_flavors.py $(addprefix tests/integration/test_,flavors.py sweep_engines.py)
+test-more: $(TODAY) $(MORE) $(TORCH) $(AZURITE)  ## MariaDB, Azure, twenty kills; Ray, and all of MLflow's flavors that have a saver
+	.venv/bin/python -m pytest $(PYTEST) -m more tests
+	.venv-more/bin/python -m pytest $(PYTEST) $(MORE_TESTS) tests/travel/test_engines.py
+	@if [ -x .venv-torch/bin/python ]; then \
+	  .venv-torch/bin/python -m pytest $(PYTEST) tests/unit/savers/test_mlflow_flavors.py; \
 	fi
 
 chaos: $(TODAY)  ## kill -9 at random moments, N=30 times, and look what was lost
@@ -124,10 +135,12 @@ requirements: $(UV)  ## Pin the environments anew
 	  pyproject.toml --group torch -o requirements/torch.txt
 	sed -i -E '/^(cuda|nvidia|triton)/d' requirements/torch.txt
 	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  pyproject.toml --group more -o requirements/more.txt
+	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-package tensorflow pyproject.toml --group bench -o requirements/bench.txt
 
 clean:  ## Remove what was built
-	rm -rf .venv .venv-estimator .venv-jax .venv-torch .venv-bench .venv-mlflow-* .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-estimator .venv-jax .venv-torch .venv-bench .venv-more .venv-mlflow-* .tool build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # uv installs both environments in seconds; where it is missing it comes into a tool environment of our own.
 .tool/bin/uv:
@@ -146,6 +159,19 @@ $(BENCH): requirements/bench.txt pyproject.toml | $(UV)
 	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv-bench
 	$(UV) pip sync -q --python .venv-bench --compile-bytecode requirements/bench.txt
 	$(UV) pip install -q --python .venv-bench --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(MORE): requirements/more.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python '$(TODAY_PYTHON)' .venv-more
+	$(UV) pip sync -q --python .venv-more requirements/more.txt
+	$(UV) pip install -q --python .venv-more --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Microsoft's emulator of Azure's blob storage; without it its test is skipped, and says so.
+$(AZURITE):
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(@D) azurite@3; fi || \
+	  echo "test-more: Azurite could not be installed" >&2
 	@touch $@
 
 $(ESTIMATOR): requirements/estimator.txt pyproject.toml | $(UV)

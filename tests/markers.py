@@ -16,11 +16,12 @@ MARKERS = {
     "slow": "starts processes",
     "server": "starts an MLflow server",
     "tensorflow": "needs TensorFlow or Keras",
+    "more": "takes long, or needs what is not installed everywhere; 'make test-more' runs it",
 }
 _FRAMEWORK = re.compile(
     r"^\s*(import|from) (tensorflow|keras|tf_keras|torch|jax)\b|importorskip\(\"(tensor|k)", re.MULTILINE
 )
-_SERVER = re.compile(r"tests\.faults\.servers")
+_SERVER = re.compile(r"tests\.(faults|stores)\.servers")
 _PROCESS = re.compile(r"\bsubprocess\.|\bpopen|multiprocessing|ProcessPool|loky|n_jobs=", re.IGNORECASE)
 _FIXTURES = {
     "slow": {"python", "script", "shell", "sender", "travel"},

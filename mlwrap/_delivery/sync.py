@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,8 +140,19 @@ def clean(keys: tuple[str, ...] = (), spool: str | None = None) -> list[Path]:
             raise SpoolError(f"the run {key}: {entries[key].reason}")
     removed = [entry for key, entry in entries.items() if key in keys or entry.state == "delivered"]
     for entry in removed:
+        _abort_uploads(entry.folder)
         entry.folder.remove()
     return [entry.folder.path for entry in removed]
+
+
+def _abort_uploads(folder: RunFolder) -> None:
+    """Remove the parts of incomplete files, which only the run folder names, from their stores."""
+    with contextlib.suppress(JournalError, OSError):
+        progress = folder.progress()
+        if progress.partial_uploads():
+            from mlwrap._delivery.publishing.upload_in_parts import abort_uploads  # noqa: PLC0415 - MLflow
+
+            abort_uploads(progress)
 
 
 def _roots(spool: str | None) -> list[Path]:

@@ -12,6 +12,26 @@ from mlwrap._journal.records import Number
 PROGRESS_FORMAT = 1
 
 
+class PartialUpload(msgspec.Struct, kw_only=True):
+    """A large file that is uploaded in parts, of which some have arrived.
+
+    Attributes:
+        location: The artifact location.
+        path: The file's path at the location.
+        size: Its length in bytes.
+        part_size: The length of each part but the last, in bytes.
+        upload_id: The store's id of the upload; empty from the request until the store's answer.
+        arrived: How many parts have arrived.
+    """
+
+    location: str
+    path: str
+    size: int
+    part_size: int
+    upload_id: str = ""
+    arrived: int = 0
+
+
 class ModelProgress(msgspec.Struct, kw_only=True):
     """How far delivery got with one model.
 
@@ -21,6 +41,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
         status: MLflow's status of the model: ``PENDING``, ``READY`` or ``FAILED``.
         location: Where the model's files are stored.
         uploaded: Files already uploaded, for a model that is uploaded file by file.
+        partial: Files of which some parts are uploaded, by the same paths.
         registered: URI of the model's version in the registry; empty from the request until MLflow's answer;
             ``None`` before the request.
         verified: Result of loading the model; empty while that is pending, ``None`` if it was not requested.
@@ -33,6 +54,7 @@ class ModelProgress(msgspec.Struct, kw_only=True):
     location: str = ""
     status: str = "PENDING"
     uploaded: set[str] = set()
+    partial: dict[str, PartialUpload] = {}
     registered: str | None = None
     verified: str | None = None
     search_path: tuple[str, ...] = ()
@@ -84,6 +106,7 @@ class Progress(msgspec.Struct, kw_only=True):
         artifact_uri: Where the run's artifacts are stored; empty until known.
         models: Progress with each model, by its staged path.
         uploaded: Files of artifacts after ``offset`` that have arrived, by paths relative to the run folder.
+        partial: Files of artifacts of which some parts have arrived, by the same paths.
         seen: Statistics of each metric up to ``offset``, in runs that may be down-sampled.
         numbers: Numbers of the journal's records up to ``offset``.
         damaged: Count of damaged records; while the run is open, of unreadable pieces of the journal.
@@ -109,6 +132,7 @@ class Progress(msgspec.Struct, kw_only=True):
     artifact_uri: str = ""
     models: dict[str, ModelProgress] = {}
     uploaded: set[str] = set()
+    partial: dict[str, PartialUpload] = {}
     seen: dict[str, MetricStats] = {}
     numbers: Numbers = msgspec.field(default_factory=Numbers)
     damaged: int = 0
@@ -130,4 +154,11 @@ class Progress(msgspec.Struct, kw_only=True):
             key: (model.model_id, model.status, model.registered, model.verified, frozenset(model.uploaded))
             for key, model in self.models.items()
         }
-        return self.offset, self.run_id, models, frozenset(self.uploaded), self.seconds, self.ended
+        parts = {(upload.location, upload.path): upload.arrived for upload in self.partial_uploads()}
+        uploaded = frozenset(self.uploaded)
+        return self.offset, self.run_id, models, uploaded, parts, self.seconds, self.ended
+
+    def partial_uploads(self) -> list[PartialUpload]:
+        """Return all files of which some parts have arrived, of artifacts and of models."""
+        of_models = [upload for model in self.models.values() for upload in model.partial.values()]
+        return [*self.partial.values(), *of_models]

@@ -15,6 +15,7 @@ import urllib3
 from mlflow.exceptions import MlflowException
 
 from mlwrap._journal.uri_passwords import mask_passwords
+from mlwrap._mlflow.artifact_stores.errors import classify_store_error
 from mlwrap._mlflow.undocumented import MAX_RETRIES, PRINTS_NO_URL, REQUEST_TIMEOUT, UndocumentedName
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
@@ -45,6 +46,8 @@ class EndpointMissing(Refused):
 
 def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     """Return the mlwrap error that tells what ``error`` of MLflow's client means for delivery."""
+    if (of_store := classify_store_error(error)) is not None:
+        return of_store
     text = _PAGE.sub("(a page of HTML)", mask_passwords(str(error)))
     status, code = http_status(error), getattr(error, "error_code", None)
     if _READ_ONLY in text:  # the rest is SQL
@@ -99,7 +102,8 @@ def http_status(error: BaseException | None) -> int | None:
         match = _STATUS.search(str(error))
         return int(match[1]) if match else int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     response = getattr(error, "response", None)  # of a requests.HTTPError, which uploads raise
-    return int(response.status_code) if response is not None else None
+    status = getattr(response, "status_code", None)  # boto's errors have a dictionary instead
+    return int(status) if status is not None else None
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -38,7 +38,10 @@ def note_delivered(folder: RunFolder, progress: Progress) -> None:
     Raises:
         OSError: ``delivered.jsonl`` can't be written.
     """
-    models = {key: msgspec.structs.replace(model, uploaded=set()) for key, model in progress.models.items()}
+    models = {
+        key: msgspec.structs.replace(model, uploaded=set(), partial={})
+        for key, model in progress.models.items()
+    }
     delivered = _Delivered(
         key=folder.key,
         run_id=progress.run_id,

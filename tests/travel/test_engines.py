@@ -33,7 +33,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("engine", "script"), [("distributed", DASK), ("ray", RAY)])
 def test_an_engine(travel, engine: str, script: str):
     """Each call is a run; its workers, which were there before, know of no run around it."""
-    pytest.importorskip(engine, reason=f"{engine} is in the dependency group 'engines'")
+    pytest.importorskip(engine, reason=f"{engine} is not installed here: 'make test-more' has it")
     found = travel(script)
     assert found.pop("outer")
     assert {run.parent for runs in found.values() for run in runs} == {None}

@@ -22,6 +22,7 @@ from mlwrap._delivery.publishing.publish_model import (
     metrics_of,
     publish,
 )
+from mlwrap._delivery.publishing.upload_in_parts import abort_uploads
 from mlwrap._journal.progress import Failing, Progress
 from mlwrap._journal.reader import read_records
 from mlwrap._journal.records import Artifact, Checksums, Model
@@ -138,6 +139,8 @@ class Items:
             f"the registered version of {_label(record)}" if self._is_ready(record.staged) else _label(record)
         )
         self._progress.held[record.staged] = f"{label}: {why}"
+        if is_final:
+            abort_uploads(self._progress, record.staged)
         (self._unreachable.discard if is_final else self._unreachable.add)(record.staged)
 
     def deliver_set_aside(self, run_id: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from mlwrap._delivery.publishing.upload_in_parts import UploadProgress
 from mlwrap._delivery.publishing.uploads import Upload, lost_uploads, upload_files
 from mlwrap._journal.names import artifact_path
 from mlwrap._journal.progress import Progress
@@ -73,7 +74,7 @@ def publish_together(
     uploads = {key: upload for files in by_record.values() for key, upload in files.items()}
     location = _location(client, progress)
     with contextlib.suppress(Exception):  # publish_artifact() finds out whose fault it is
-        upload_files(client, location, uploads, progress.uploaded, save)
+        upload_files(client, location, uploads, _upload_progress(progress, save))
     present = {key: upload for key, upload in uploads.items() if key in progress.uploaded}
     if client.is_remote:
         try:
@@ -111,12 +112,16 @@ def publish_artifact(
     location = _location(client, progress)
     if folder.staged_path(record.staged).exists():
         uploads = _uploads(folder, record)
-        upload_files(client, location, uploads, progress.uploaded, save)
+        upload_files(client, location, uploads, _upload_progress(progress, save))
         if client.is_remote and (lost := lost_uploads(client, location, uploads.values())):
             progress.uploaded.difference_update(uploads)
             raise Unreachable(f"the artifact {lost[0].path!r} was sent, and is not there.")
     elif not (progress.rebuilt and _is_there(client, location, record)):
         raise Refused("its file is gone from the run folder, so it is lost.")
+
+
+def _upload_progress(progress: Progress, save: Callable[[], None]) -> UploadProgress:
+    return UploadProgress(progress.uploaded, progress.partial, save, rebuilt=progress.rebuilt)
 
 
 def _location(client: Client, progress: Progress) -> str:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlwrap._delivery.publishing.upload_in_parts import UploadProgress
 from mlwrap._delivery.publishing.uploads import Upload, lost_uploads, upload_files
 from mlwrap._journal.progress import ModelProgress, Progress
 from mlwrap._journal.records import Model
@@ -183,7 +184,8 @@ def _put_files(
     target = local_path(model.location)
     if target is None:
         _write_files(staged, record, run_id, model, staged)
-        _upload(client, staged, model, save)
+        arrived = UploadProgress(model.uploaded, model.partial, save, rebuilt=progress.rebuilt)
+        _upload(client, staged, model, arrived)
         return
     with staging_dir(staged, target) as staging:
         manifest = _write_files(staged, record, run_id, model, staging)
@@ -212,13 +214,13 @@ def _write_files(
     return manifest
 
 
-def _upload(client: Client, staged: Path, model: ModelProgress, save: Callable[[], None]) -> None:
+def _upload(client: Client, staged: Path, model: ModelProgress, progress: UploadProgress) -> None:
     """Upload the files that have not arrived yet, several at a time; ``MLmodel`` after all others."""
     uploads = {path: Upload(staged / path, path) for path in list_files(staged)}
     others = {path: upload for path, upload in uploads.items() if path != MLMODEL}
-    upload_files(client, model.location, others, model.uploaded, save)
+    upload_files(client, model.location, others, progress)
     client.upload(model.location, staged / MLMODEL, MLMODEL)
     if lost := lost_uploads(client, model.location, uploads.values()):
-        model.uploaded.difference_update(upload.path for upload in lost)
-        save()
+        progress.arrived.difference_update(upload.path for upload in lost)
+        progress.save()
         raise Unreachable(f"{lost[0].path} of the model {model.name!r} was sent, and is not there.")

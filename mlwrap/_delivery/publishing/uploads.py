@@ -1,4 +1,7 @@
-"""Upload files to an artifact location, several at a time, and check that they arrived."""
+"""Upload files to an artifact location, several at a time, and check that they arrived.
+
+A large file is uploaded in parts where the store takes parts, so that an interruption loses little of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from mlwrap._delivery.publishing.upload_in_parts import UploadProgress, is_large, upload_in_parts
+from mlwrap._mlflow.artifact_stores.s3_parts import parts_of
 from mlwrap._mlflow.client import Client
 
 _MAX_UPLOADS = 8
@@ -26,33 +31,34 @@ class Upload(NamedTuple):
 
 
 def upload_files(
-    client: Client,
-    location: str,
-    uploads: Mapping[str, Upload],
-    arrived: set[str],
-    save: Callable[[], None],
+    client: Client, location: str, uploads: Mapping[str, Upload], progress: UploadProgress
 ) -> None:
     """Upload the files that have not arrived yet.
 
     Args:
         client: The client of the MLflow to deliver to.
         location: The artifact location.
-        uploads: The files, by keys that name them in ``arrived``.
-        arrived: The keys of the files that have arrived; updated here.
-        save: Saves ``arrived``.
+        uploads: The files, by keys that name them in ``progress``.
+        progress: What an earlier delivery has uploaded; updated here.
 
     Raises:
         Exception: The first upload that failed; those that had begun are finished, and no other begins.
     """
+    missing = {key: upload for key, upload in uploads.items() if key not in progress.arrived}
+    large = {key: upload for key, upload in missing.items() if is_large(upload.file)}
+    store = parts_of(location) if large else None
     with ThreadPoolExecutor(_MAX_UPLOADS) as pool:
         key_by_upload = {
             pool.submit(client.upload, location, upload.file, upload.path): key
-            for key, upload in uploads.items()
-            if key not in arrived
+            for key, upload in missing.items()
+            if store is None or key not in large
         }
-        failed = _note_arrived(key_by_upload, arrived, save)
+        failed = _note_arrived(key_by_upload, progress.arrived, progress.save)
     if failed is not None:
         raise failed
+    if store is not None:
+        for key, upload in large.items():
+            upload_in_parts(store, upload.file, upload.path, key, progress)
 
 
 def _note_arrived(

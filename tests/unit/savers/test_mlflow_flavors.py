@@ -1,6 +1,6 @@
 """Frameworks that MLflow has a flavor for: without pickle where that can be, else only if asked.
 
-What needs a framework that is not installed is skipped; the dependency group ``all-flavors`` has them all.
+What needs a framework that is not installed is skipped; ``make test-more`` has them all.
 """
 
 from __future__ import annotations

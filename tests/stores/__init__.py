@@ -1,0 +1,1 @@
+"""The stores that MLflow keeps runs and artifacts in, as real servers."""
