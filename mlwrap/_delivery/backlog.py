@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from mlwrap._delivery.dead_runs import mark_dead_run_killed
-from mlwrap._delivery.threads import STUCK_SECONDS, DaemonThreads, Slots, on_change
+from mlwrap._delivery.threads import LONG_SECONDS, DaemonThreads, Slots, on_change
 from mlwrap._journal.progress import Progress
 from mlwrap._journal.reader import header
 from mlwrap._spool.ownership import ForeignFolder
@@ -70,11 +70,11 @@ def deliver_backlog(
         The outcome of each folder, as soon as it is known.
     """
     waiting_by_store: dict[str, deque[RunFolder]] = defaultdict(deque)  # by store
-    slots_by_store: dict[str, Slots[RunFolder]] = defaultdict(Slots)
     ended: queue.SimpleQueue[tuple[str, BacklogResult]] = queue.SimpleQueue()
     threads = DaemonThreads()
     for folder in folders:
         waiting_by_store[_store_of(folder)].append(folder)
+    slots_by_store: dict[str, Slots[RunFolder]] = {store: Slots(store) for store in waiting_by_store}
 
     def work(store: str, folder: RunFolder) -> None:
         ended.put((store, _deliver(folder, deliver, slots_by_store[store].note_progress)))
@@ -86,12 +86,12 @@ def deliver_backlog(
                     folder = runs.popleft()
                     slots_by_store[store].start(folder)
                     threads.submit(functools.partial(work, store, folder))
-            for store, outcome in _next(ended, STUCK_SECONDS):
+            for store, outcome in _next(ended, LONG_SECONDS):
                 was_given_up = not slots_by_store[store].end(outcome.folder)
                 if not was_given_up and (outcome.progress, outcome.error) != (None, None):
                     yield outcome
             for store, slots in slots_by_store.items():
-                for folder, seconds in slots.stuck().items():
+                for folder, seconds in slots.idle_seconds().items():
                     if seconds > patience(folder):
                         slots.end(folder)
                         yield _give_up(folder, store, seconds)

@@ -13,11 +13,11 @@ from mlwrap._journal.progress import Progress
 
 T = TypeVar("T", bound=Hashable)
 
-_MAX_PROGRESSING = 8  # deliveries to one store that make progress; more would not be faster
-# Including those without progress. MLflow opens at most 15 connections to an SQL store; a request that waits
+_MAX_NEW = 8  # deliveries to one store that have just begun; more would not be faster
+# Including those that take long. MLflow opens at most 15 connections to an SQL store; a request that waits
 # 30 s for one fails.
-_MAX_DELIVERIES = 14
-STUCK_SECONDS = 1.0  # without progress; after this time a delivery does not hold up others
+_MAX_DELIVERIES, _MAX_DELIVERIES_TO_SERVER = 14, 32
+LONG_SECONDS = 1.0  # after this time a delivery, such as of a large file, does not hold up others
 
 
 class DaemonThreads:
@@ -55,10 +55,14 @@ class DaemonThreads:
 class Slots(Generic[T]):
     """The running deliveries to one store, limited in number.
 
-    A delivery that has made no progress for a second does not count towards ``_MAX_PROGRESSING``.
+    Args:
+        store: The store's tracking URI.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: str) -> None:
+        is_server = store.startswith(("http:", "https:"))
+        self._max_deliveries = _MAX_DELIVERIES_TO_SERVER if is_server else _MAX_DELIVERIES
+        self._began: dict[T, float] = {}
         self._moved: dict[T, float] = {}
 
     def __len__(self) -> int:
@@ -66,7 +70,7 @@ class Slots(Generic[T]):
 
     def start(self, item: T) -> None:
         """Note that the delivery of an item begins."""
-        self._moved[item] = time.monotonic()
+        self._began[item] = self._moved[item] = time.monotonic()
 
     def note_progress(self, item: T) -> None:
         """Note that the delivery of an item makes progress; any thread may call this."""
@@ -75,18 +79,20 @@ class Slots(Generic[T]):
 
     def end(self, item: T) -> bool:
         """Note that the delivery of an item is over or given up; return whether it was still counted."""
+        self._began.pop(item, None)
         return self._moved.pop(item, None) is not None
 
-    def stuck(self) -> dict[T, float]:
-        """Return the items without progress for ``STUCK_SECONDS`` or more, each with its idle seconds."""
+    def idle_seconds(self) -> dict[T, float]:
+        """Return for each item the seconds since its last progress."""
         now = time.monotonic()
-        idle = {item: now - last_progress for item, last_progress in list(self._moved.items())}
-        return {item: seconds for item, seconds in idle.items() if seconds >= STUCK_SECONDS}
+        return {item: now - last_progress for item, last_progress in list(self._moved.items())}
 
     @property
     def has_room(self) -> bool:
         """Whether another delivery can begin."""
-        return len(self) < _MAX_DELIVERIES and len(self) - len(self.stuck()) < _MAX_PROGRESSING
+        new_since = time.monotonic() - LONG_SECONDS
+        new = sum(began > new_since for began in self._began.values())
+        return len(self) < self._max_deliveries and new < _MAX_NEW
 
 
 def on_change(moved: Callable[[], None]) -> Callable[[Progress], None]:

@@ -8,19 +8,22 @@ import math
 import time
 from collections import deque
 
-from mlwrap._delivery.threads import STUCK_SECONDS, Slots
+from mlwrap._delivery.threads import LONG_SECONDS, Slots
 from mlwrap._sender.served_run import ServedRun
 
 
 class DeliveryQueue:
     """Runs of one store in the order in which they are due, first those with a waiter.
 
+    Args:
+        store: The store's tracking URI.
+
     Attributes:
         in_progress: The runs that are being delivered.
     """
 
-    def __init__(self) -> None:
-        self.in_progress: Slots[ServedRun] = Slots()
+    def __init__(self, store: str) -> None:
+        self.in_progress: Slots[ServedRun] = Slots(store)
         self._urgent: deque[ServedRun] = deque()
         self._timers: list[
             tuple[float, int, ServedRun]
@@ -55,4 +58,4 @@ class DeliveryQueue:
         if not self._urgent and not self._timers:
             return math.inf
         pause = 0.0 if self._urgent else max(0.0, self._timers[0][0] - time.monotonic())
-        return pause if self.in_progress.has_room else max(pause, STUCK_SECONDS)
+        return pause if self.in_progress.has_room else max(pause, LONG_SECONDS)

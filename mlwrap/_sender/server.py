@@ -17,7 +17,6 @@ import selectors
 import socket
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -86,7 +85,7 @@ class Sender:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._connections: set[socket.socket] = set()
         self._runs: dict[str, ServedRun] = {}  # by folder
-        self._queues: dict[str, DeliveryQueue] = defaultdict(DeliveryQueue)  # by store
+        self._queues: dict[str, DeliveryQueue] = {}  # by store
         self._threads = DaemonThreads()
         self._working: set[ServedRun] = set()
         self._finished: queue.SimpleQueue[ServedRun | None] = queue.SimpleQueue()
@@ -212,6 +211,7 @@ class Sender:
         if folder.exists() or find_delivered(folder) is None:
             folder.check()
         store = without_password(message.tracking_uri)  # this process remembers the password from now on
+        self._queues.setdefault(store, DeliveryQueue(store))
         return self._runs.setdefault(message.folder, ServedRun(folder, store))
 
     def _read_message(self, connection: socket.socket, run: ServedRun) -> None:
@@ -270,7 +270,7 @@ class Sender:
     def _abandon_stuck(self) -> None:
         """Give up deliveries without progress when no process waits; ``mlwrap sync`` may deliver them."""
         for deliveries in self._queues.values():
-            for run, seconds in deliveries.in_progress.stuck().items():
+            for run, seconds in deliveries.in_progress.idle_seconds().items():
                 if seconds > patience_for(run.folder):
                     self.is_stuck = True
                     self._end(run)

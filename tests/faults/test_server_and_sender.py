@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -11,7 +13,7 @@ from mlflow.entities import Run
 import mlwrap
 from tests.faults import proxy as how
 from tests.faults.conftest import senders, until
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Asked, Proxy
 from tests.faults.servers import Server
 from tests.spools import waiting_in
 
@@ -143,6 +145,42 @@ def test_a_training_that_ends_while_its_files_are_uploaded(
     client = MlflowClient(on_sqlite.uri)
     assert len(client.list_artifacts(run(on_sqlite, name).info.run_id, "big")) == 8
     until(lambda: waiting_in(tmp_path / "spool") == [])
+
+
+UPLOADS = """
+import threading
+def train(number):
+    with mlwrap.model_run("{name}-large", tracking_uri={uri!r}, experiment="faults") as run:
+        run.log_text("x", "large.txt")
+threads = [threading.Thread(target=train, args=(number,)) for number in range(20)]
+for thread in threads:
+    thread.start()
+sys.stdin.readline()
+"""
+
+
+def test_uploads_that_take_long_hold_up_no_other_run(script, proxy: Proxy, on_sqlite: Server, name: str):
+    """Twenty files are on their way to the server; a run without one is closed before any of them arrives."""
+    arrives = threading.Event()
+
+    def keep(handler: Any, asked: Asked) -> None:
+        arrives.wait(240)
+        how.forward(handler, asked)
+
+    proxy.rule(keep, "PUT .*large")
+    large = script(UPLOADS.format(name=name, uri=proxy.uri), MLWRAP_DEADLINE="300")
+    until(lambda: len(proxy.lines("PUT .*large")) == 20, 120)
+    small = script(training(proxy, name), MLWRAP_DEADLINE="120")
+    _, err = small.communicate(timeout=180)
+    assert "mlwrap sync" not in err
+    assert status(on_sqlite, name) == "FINISHED"
+    assert not arrives.is_set()
+    arrives.set()
+    large.communicate("\n", timeout=180)
+    client = MlflowClient(on_sqlite.uri)
+    experiment = client.get_experiment_by_name("faults").experiment_id
+    found = client.search_runs([experiment], f"attributes.run_name = '{name}-large'")
+    assert [run.info.status for run in found] == ["FINISHED"] * 20
 
 
 def test_a_server_that_asks_to_be_left_alone(script, proxy: Proxy, on_sqlite: Server, name: str):

@@ -39,8 +39,8 @@ def test_a_value_that_is_refused_is_known_as_such():
 
 def test_no_more_deliveries_to_a_store_than_it_has_connections(monkeypatch: pytest.MonkeyPatch):
     """Those among them that get nowhere hold one, too."""
-    slots: Slots[int] = Slots()
-    monkeypatch.setattr("mlwrap._delivery.threads.STUCK_SECONDS", 0.0)
+    slots: Slots[int] = Slots("sqlite:///a.db")
+    monkeypatch.setattr("mlwrap._delivery.threads.LONG_SECONDS", 0.0)
     while slots.has_room:
         slots.start(len(slots))
     assert len(slots) < CONNECTIONS
