@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mlwrap
+from mlwrap._journal.records import RunEnded, RunStarted
+from mlwrap._sender.abandoned import AbandonedRuns
+from mlwrap._spool.open_run import open_run
+from mlwrap._spool.spool import spool_root
 from tests.faults import proxy as how
 from tests.faults.conftest import senders, until
 from tests.faults.proxy import Asked, Proxy
@@ -244,3 +249,35 @@ def test_sync_beside_a_sender(script, proxy: Proxy, on_sqlite: Server, name: str
     assert process.returncode == 0, err
     assert mlwrap.sync() == []
     assert steps(on_sqlite, name) == list(range(500))
+
+
+def test_a_sender_stays_for_a_run_of_a_dead_process(
+    proxy: Proxy, on_sqlite: Server, name: str, spool: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Row 88. It does not end while the run's delivery may still go on, as with a file that takes minutes."""
+    monkeypatch.setattr("mlwrap._sender.abandoned._END_SECONDS", 0.0)
+    first = RunStarted(
+        key=uuid.uuid4().hex,
+        name=name,
+        time=1,
+        tracking_uri=proxy.uri,
+        folder=str(spool),
+        experiment="faults",
+    )
+    dead = open_run(spool_root(str(spool)), first)
+    dead.end(RunEnded(status="FINISHED", time=2))
+    dead.release()
+    waits = threading.Event()
+
+    def held(handler: Any, asked: Asked) -> None:
+        waits.wait(60)
+        how.forward(handler, asked)
+
+    proxy.rule(held, times=1)
+    abandoned = AbandonedRuns(spool)
+    abandoned.look()
+    until(lambda: proxy.asked)
+    threading.Timer(0.1, waits.set).start()
+    abandoned.wait()
+    assert status(on_sqlite, name) == "FINISHED"
+    assert waiting_in(spool) == []
