@@ -117,6 +117,7 @@ def _retry_after(error: BaseException | None) -> float | None:
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
             response = frame.f_locals.get("response")
+            response = getattr(response, "raw", response)  # MLflow 3.18 has requests' response there
             if isinstance(response, urllib3.HTTPResponse):
                 with contextlib.suppress(urllib3.exceptions.InvalidHeader):
                     return urllib3.Retry().get_retry_after(response)
