@@ -47,7 +47,8 @@ class Queries(Client):
         runs: Sequence[Run] = self._mlflow.search_runs(
             experiments, f"tags.`{TagName.KEY}` != ''", max_results=1, order_by=["attributes.start_time DESC"]
         )
-        return runs[0] if runs else None
+        # MLflow 3.4 lists no models of a run that it has searched for.
+        return self._mlflow.get_run(runs[0].info.run_id) if runs else None
 
     @classifies_errors
     def get_run(self, run_id: str) -> Run:

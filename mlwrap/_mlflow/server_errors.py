@@ -38,6 +38,7 @@ _FLASK_PAGE = "The requested URL was not found on the server. If you entered the
 _REQUEST_OF_MLFLOW_3 = re.compile(r"endpoint \S*/mlflow/(?:logged-models|runs/outputs)")
 _READ_ONLY = "attempt to write a readonly database"
 _PRESIGNED_ONLY = '"artifacts_presigned_only": true'
+_HAS_PRESIGNED = tuple(int(number) for number in mlflow.__version__.split(".")[:2]) >= (3, 18)
 
 
 class EndpointMissing(Refused):
@@ -69,6 +70,10 @@ def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     if code == "ENDPOINT_NOT_FOUND":
         return EndpointMissing(f"MLflow at {tracking_uri} is too old: {text}")
     if _PRESIGNED_ONLY in text:
+        if _HAS_PRESIGNED:  # its question what the server takes had no answer
+            return Unreachable(
+                f"MLflow at {tracking_uri} did not say that it takes presigned URLs alone: {text}"
+            )
         return Refused(
             f"MLflow at {tracking_uri} takes files by presigned URLs alone, and the client here, MLflow "
             f"{mlflow.__version__}, has none. Install the server's version of MLflow"
@@ -114,6 +119,7 @@ def _retry_after(error: BaseException | None) -> float | None:
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
             response = frame.f_locals.get("response")
+            response = getattr(response, "raw", response)  # MLflow 3.18 has requests' response there
             if isinstance(response, urllib3.HTTPResponse):
                 with contextlib.suppress(urllib3.exceptions.InvalidHeader):
                     return urllib3.Retry().get_retry_after(response)

@@ -21,7 +21,16 @@ from typing import Any
 
 from mlwrap._journal.records import Metrics, Saved, Signature, TensorSpec, now
 from mlwrap._savers.identify import class_name, has_class
-from mlwrap._savers.pickle_free import SaveFormat, mlflow_module, no_pickle, own_format, pt2, skops
+from mlwrap._savers.pickle_free import (
+    SaveFormat,
+    is_skops,
+    load_skops,
+    mlflow_module,
+    no_pickle,
+    own_format,
+    pt2,
+    skops,
+)
 from mlwrap._savers.saver_interface import SaveOptions
 from mlwrap.errors import LoadError, SaveError, describe_error
 
@@ -125,11 +134,14 @@ class FlavorSaver:
                 f"Expected {self.requires[0]} to be installed, which this model was made with: {error}. "
                 f"Install it, as in pip install -r {folder / 'requirements.txt'}."
             ) from error
+        config = _load_mlmodel(folder).flavors.get(self.name, {})
         if not trust:
-            self._refuse_code(_load_mlmodel(folder).flavors.get(self.name, {}))
+            self._refuse_code(config)
         guard = contextlib.nullcontext() if trust or self.safe is skops else no_pickle()
         try:
             with guard:
+                if self.safe is skops and is_skops(config) and not trust:
+                    return load_skops(folder, config)
                 return flavor.load_model(str(folder))
         except Exception as error:
             advice = "" if trust else " If it holds pickles that you trust, pass trust=True."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,28 @@ def skops(value: Any, folder: Path, options: SaveOptions) -> Iterator[dict[str, 
             "definition into a module, and import it from there.",
         )
     yield {"serialization_format": "skops", "skops_trusted_types": types}
+
+
+def load_skops(folder: Path, config: Mapping[str, Any]) -> Any:
+    """Return the object in a model's skops file, as ``mlflow.sklearn`` reads it.
+
+    MLflow 3.18 refuses to where it may run no code, because a model names its trusted types itself.
+
+    Args:
+        folder: The model's files.
+        config: Its flavor in ``MLmodel``, whose trusted types the caller has compared with those it knows.
+    """
+    io: Any = import_module("skops.io")
+    return io.load(folder / _skops_file(config), trusted=list(config.get("skops_trusted_types") or ()))
+
+
+def is_skops(config: Mapping[str, Any]) -> bool:
+    """Return whether a flavor names a skops file; a LightGBM Booster is a text."""
+    return _skops_file(config).endswith(".skops")
+
+
+def _skops_file(config: Mapping[str, Any]) -> str:
+    return str(config.get("pickled_model") or config.get("data"))
 
 
 @contextlib.contextmanager

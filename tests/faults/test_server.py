@@ -124,7 +124,8 @@ def looks(server: Server, key: str, tmp_path: Path) -> dict:
             )
         ),
         "models": [(m.name, m.status.value, _whole(server, m.model_id, tmp_path)) for m in models],
-        "outputs": len(run.outputs.model_outputs),
+        # MLflow 3.4 lists no outputs of a run that it has searched for.
+        "outputs": len(client.get_run(run.info.run_id).outputs.model_outputs),
     }
 
 
@@ -584,10 +585,12 @@ def test_the_requests_of_a_run_with_a_model(proxy: Proxy, on_sqlite: Server):
             run.log_metric("loss", step / 7, step=step)
         run.log_model(Weights(b"one file, as of Keras"))
     assert synced() == [None]
-    assert len(proxy.asked) <= 15
+    # MLflow 3.18 asks what the server can do, too.
+    assert len(proxy.lines("^(?!.*server-info)")) <= 15
     assert len(proxy.lines("PUT ")) == 5  # the model, three files on its environment, MLmodel
     assert len(proxy.lines("log-batch")) == 2
-    assert len(proxy.lines("GET ")) == 3  # the experiment; what has arrived, in two folders
+    # The experiment; what has arrived, in two folders.
+    assert len(proxy.lines("GET (?!.*server-info)")) == 3
     assert proxy.lines("get-history|runs/get") == []
 
 

@@ -100,18 +100,15 @@ def test_a_version_with_an_artifact_location_is_loaded(
         run.log_model(Weights(3000))
     client = MlflowClient(server.uri)
     client.create_registered_model(name)
-    location = model_location(client, run.run_id)
-    assert location.startswith("mlflow-artifacts:/")
-    client.create_model_version(name, source=location, run_id=run.run_id if is_mlflow_2 else None)
+    if is_mlflow_2:
+        source = f"{client.get_run(run.run_id).info.artifact_uri}/weights"
+        client.create_model_version(name, source=source, run_id=run.run_id)
+    else:
+        model = client.get_logged_model(run.models[0].uri.removeprefix("models:/"))
+        source = model.artifact_location
+        client.create_model_version(name, source=source, model_id=model.model_id)
+    assert source.startswith("mlflow-artifacts:/")
     assert mlwrap.load_model(f"models:/{name}/1", tracking_uri=server.uri).size == 3000
-
-
-def model_location(client: MlflowClient, run_id: str) -> str:
-    """The artifact location of a run's one model."""
-    run = client.get_run(run_id)
-    if run.outputs is None or not run.outputs.model_outputs:
-        return f"{run.info.artifact_uri}/weights"
-    return client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location
 
 
 def test_a_sweep_is_resumed_from_the_server(server: Server, name: str):
