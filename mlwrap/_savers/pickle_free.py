@@ -70,7 +70,8 @@ def load_skops(folder: Path, config: Mapping[str, Any]) -> Any:
         config: Its flavor in ``MLmodel``, whose trusted types the caller has compared with those it knows.
     """
     io: Any = import_module("skops.io")
-    return io.load(folder / Path(_skops_file(config)).name, trusted=list(config.get("skops_trusted_types") or ()))
+    file = folder / Path(_skops_file(config)).name
+    return io.load(file, trusted=list(config.get("skops_trusted_types") or ()))
 
 
 def is_skops(config: Mapping[str, Any]) -> bool:
