@@ -27,8 +27,9 @@ _PART_SIZE = 5 << 20  # bytes; the smallest part that S3 takes, so that an inter
 _MAX_PARTS = 10_000  # S3's limit for one file
 _MAX_MEMORY = 256 << 20  # bytes of parts in memory at once
 _MAX_PARALLEL = 10
-# Parts in flight are lost if the process is killed, so one more is sent at a time only after so many arrived.
-_PARTS_PER_PARALLEL = 40
+# Parts in flight are lost if the process is killed. So after an interruption parts are sent one at a time,
+# and one more at a time only after so many have arrived.
+_FIRST_PARALLEL, _PARTS_PER_PARALLEL = 4, 40
 _NOTE_SECONDS = 0.2  # parts that arrive within this time are saved in the progress together
 
 
@@ -153,12 +154,13 @@ def _send_missing(
 
     numbers = iter(_numbers(upload))
     max_parallel = max(1, min(_MAX_PARALLEL, _MAX_MEMORY // upload.part_size))
+    first_parallel = 1 if stored else _FIRST_PARALLEL
     parts: dict[int, Part] = {}
     pending: set[Future[_Sent]] = set()
     new, noted = 0, time.monotonic()
     with ThreadPoolExecutor(max_parallel) as pool:
         while True:
-            parallel = min(max_parallel, 1 + new // _PARTS_PER_PARALLEL)
+            parallel = min(max_parallel, first_parallel + new // _PARTS_PER_PARALLEL)
             pending |= {
                 pool.submit(send, number) for number in itertools.islice(numbers, parallel - len(pending))
             }
