@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from mlwrap.errors import Unreachable
 
 _CONNECT_SECONDS = 5.0
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 class ServerNotListening(Unreachable):
@@ -41,7 +42,7 @@ def exclusive_open(tracking_uri: str) -> Iterator[None]:
 
 
 def check_listening(tracking_uri: str) -> None:
-    """Check that an HTTP server accepts connections, or that an sqlite file can be opened.
+    """Check that a server accepts connections, of HTTP or a database, or that an sqlite file can be opened.
 
     Raises:
         ServerNotListening: It can't. MLflow's client would retry for minutes.
@@ -49,11 +50,12 @@ def check_listening(tracking_uri: str) -> None:
     if tracking_uri.startswith("sqlite:///"):
         _check_sqlite(tracking_uri)
     parts = urlsplit(tracking_uri)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in _PORTS or not parts.hostname or "," in parts.hostname:  # a list of a database's hosts
         return
-    if urllib.request.getproxies().get(parts.scheme):  # a proxy: a direct connection would prove nothing
+    if urllib.request.getproxies().get(scheme):  # a proxy: a direct connection would prove nothing
         return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port or _PORTS[scheme]
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:

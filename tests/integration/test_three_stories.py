@@ -141,5 +141,6 @@ def test_an_example_runs_as_its_page_says(name: str, tmp_path: Path):
     else:
         assert "models:/m-" in done.stdout
         assert "something else" not in done.stdout
-    assert list((tmp_path / "tmp").iterdir()) == []
+    left = {path.name for path in (tmp_path / "tmp").iterdir()}
+    assert left <= {"__pycache__"}  # TensorFlow's AutoGraph makes modules there
     assert waiting_in(tmp_path / "spool") == []
