@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlwrap._mlflow.model_files.files import digest
+from mlwrap._shipped.loader import is_bytecode
 from mlwrap.errors import LoadError
 
 # Files that are not in the manifest: MLmodel, which is read as plain data, and the note that MLflow adds to
@@ -23,13 +24,14 @@ def check_manifest(folder: Path, expected: Mapping[str, str], uri: str) -> None:
         uri: The model's URI, as the user wrote it.
 
     Raises:
-        LoadError: A file differs, is missing, or was added; the message names it.
+        LoadError: A file differs, is missing, or was added; the message names it. Bytecode of a logged file
+            is no addition: Python writes it when stock MLflow loads the model, and mlwrap does not read it.
     """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not _is_folder(path)}
     for name, path in files.items():
         if not stat.S_ISREG(path.lstat().st_mode):
             raise _differs(uri, folder, name, "is a link or a device, expected a file")
-        if name not in expected and name not in _UNLISTED:
+        if name not in expected and name not in _UNLISTED and not is_bytecode(name, expected):
             raise _differs(uri, folder, name, "was not logged with the model")
     for name, sha256 in expected.items():
         if name not in files:

@@ -5,13 +5,15 @@
     code/mlwrap_loader_1.py  a copy of mlwrap/_shipped/pyfunc_loader.py
 
 MLflow puts the folder ``code`` on Python's path. The file's name has a number, so that models written by
-two versions of mlwrap and loaded by one process do not share a loader.
+two versions of mlwrap and loaded by one process do not share a loader. Where MLflow reads the model in its
+store, as on a local disk, Python writes the file's bytecode beside it, into ``code/__pycache__``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _CODE = "code"  # MLflow's own name for it
@@ -38,12 +40,33 @@ def ship_loader(folder: Path, data: str, signature: str | None = None) -> dict[s
 
 
 def is_shipped(folder: Path, pyfunc: Mapping[str, Any]) -> bool:
-    """Return whether the only code in a logged model is this loader, byte for byte."""
-    code = folder / _CODE
-    files = [path for path in code.rglob("*") if not path.is_dir()] if pyfunc.get("code") == _CODE else []
+    """Return whether the only code in a logged model is this loader, byte for byte, beside its bytecode."""
+    if (pyfunc.get("code"), pyfunc.get("loader_module")) != (_CODE, _NAME):
+        return False
+    loader = folder / _CODE / f"{_NAME}.py"
+    names = {path.relative_to(folder).as_posix() for path in loader.parent.rglob("*") if not path.is_dir()}
+    source = f"{_CODE}/{_NAME}.py"
     return (
-        files == [code / f"{_NAME}.py"]
-        and pyfunc.get("loader_module") == _NAME
-        and not files[0].is_symlink()
-        and files[0].read_bytes() == _SOURCE.read_bytes()
+        {name for name in names if not is_bytecode(name, {source})} == {source}
+        and not loader.is_symlink()
+        and loader.read_bytes() == _SOURCE.read_bytes()
     )
+
+
+def import_own_loader() -> None:
+    """Import mlwrap's own copy under the name that MLflow imports: a model's bytecode may be anything."""
+    from mlwrap._shipped import pyfunc_loader  # noqa: PLC0415 - imports NumPy
+
+    sys.modules.setdefault(_NAME, pyfunc_loader)
+
+
+def is_bytecode(name: str, sources: Collection[str]) -> bool:
+    """Return whether a file is what Python writes beside a source file that it has imported.
+
+    Args:
+        name: The file, relative to a model's folder.
+        sources: The files that were logged, in the same form.
+    """
+    path = PurePosixPath(name)
+    source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+    return path.parent.name == "__pycache__" and path.suffix == ".pyc" and str(source) in sources

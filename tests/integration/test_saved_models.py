@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import marshal
+import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,6 +15,8 @@ import pytest
 from mlflow.pyfunc import scoring_server
 
 from mlwrap import load_model, model_run, tracked_training
+from mlwrap._loading.verify import verify
+from mlwrap.errors import LoadError
 
 tf = pytest.importorskip("tensorflow")
 keras = tf.keras
@@ -108,6 +113,27 @@ def checked(value: Any, fed: Any, expected: Any) -> Any:
         compare(loaded(tf.constant(fed)), expected)
     compare(served(stock, fed), expected)
     return loaded
+
+
+def test_bytecode_that_python_writes_into_the_store_is_no_change(store: str, monkeypatch: pytest.MonkeyPatch):
+    """Stock MLflow imports the loader from the store; the model still loads, and mlwrap runs no bytecode."""
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.delitem(sys.modules, "mlwrap_loader_1", raising=False)
+    with model_run("r") as run:
+        run.log_model(Two(), input_example={"x": X, "ids": IDS})
+    mlflow.pyfunc.load_model(run.model_uri)
+    logged = mlflow.get_logged_model(run.model_uri.removeprefix("models:/"))
+    folder = Path(logged.artifact_location.removeprefix("file://"))
+    (bytecode,) = folder.rglob("*.pyc")
+    assert callable(load_model(run.model_uri))
+    # A file of the same time and length, whose code is another.
+    header = bytecode.read_bytes()[:16]
+    bytecode.write_bytes(header + marshal.dumps(compile("raise SystemExit('planted')", "planted", "exec")))
+    monkeypatch.delitem(sys.modules, "mlwrap_loader_1")
+    assert verify(run.model_uri).startswith("ok")
+    (bytecode.parent / "other.cpython-311.pyc").write_bytes(b"")
+    with pytest.raises(LoadError, match=r"other\.cpython-311\.pyc was not logged"):
+        load_model(run.model_uri)
 
 
 def served(model: Any, fed: Any) -> Any:

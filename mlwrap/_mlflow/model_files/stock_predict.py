@@ -8,7 +8,7 @@ from typing import Any
 import mlflow.pyfunc
 from mlflow.models import Model as MLmodel
 
-from mlwrap._shipped.loader import is_shipped
+from mlwrap._shipped.loader import import_own_loader, is_shipped
 from mlwrap.errors import LoadError
 
 _PICKLES = (".cloudpickle", ".pickle", ".pkl", ".pth")
@@ -27,10 +27,13 @@ def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
         LoadError: Loading would run code that came with the model, and ``trust`` is false.
         Exception: Whatever the loader or the model raises.
     """
-    if mlflow.pyfunc.FLAVOR_NAME not in MLmodel.load(str(folder)).flavors:
+    flavors = MLmodel.load(str(folder)).flavors
+    if mlflow.pyfunc.FLAVOR_NAME not in flavors:
         return None
     if not trust:
         _require_no_code(folder)
+        if is_shipped(folder, flavors[mlflow.pyfunc.FLAVOR_NAME]):
+            import_own_loader()
     model = mlflow.pyfunc.load_model(str(folder))
     return None if value is None else model.predict(value)
 

@@ -47,6 +47,13 @@ def test_mlwraps_own_loader_is_known_and_nothing_else_that_is_called_so(tmp_path
     assert not is_shipped(tmp_path, {**pyfunc, "loader_module": "os"})
     assert not is_shipped(tmp_path, {**pyfunc, "code": "."})
     file = tmp_path / "code" / f"{pyfunc['loader_module']}.py"
+    bytecode = file.parent / "__pycache__" / f"{file.stem}.cpython-311.pyc"
+    bytecode.parent.mkdir()
+    bytecode.write_bytes(b"what Python writes where it imports the file")
+    assert is_shipped(tmp_path, pyfunc)
+    bytecode.rename(bytecode.with_name("numpy.cpython-311.pyc"))
+    assert not is_shipped(tmp_path, pyfunc)
+    bytecode.with_name("numpy.cpython-311.pyc").unlink()
     beside = file.with_name("numpy.py")
     beside.write_text("")
     assert not is_shipped(tmp_path, pyfunc)
