@@ -406,6 +406,25 @@ class Server:
             return False
 
 
+def senders(made: Path) -> list[psutil.Process]:
+    """The senders that serve the spool of a folder; they work in it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if Path(process.cwd()).is_relative_to(made / "spool"):
+                found.append(process)
+    return found
+
+
+def memory_of(processes: Sequence[psutil.Process]) -> int:
+    """Bytes that some processes have, each page shared among those that have it; 0 of one that has ended."""
+    taken = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            taken += process.memory_full_info().pss
+    return taken
+
+
 def until(condition: Callable[[], object], seconds: float) -> None:
     """Wait until something holds, looking often: it is being timed.
 

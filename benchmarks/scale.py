@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from harness import (
     NOTHING,
     OURS,
@@ -18,10 +17,12 @@ from harness import (
     argument,
     folder,
     head,
+    memory_of,
     numbers,
     python,
     row,
     say,
+    senders,
     series,
     surroundings,
     time_text,
@@ -32,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults.servers import postgres  # noqa: E402 - found by what stands above
 
-MOST = argument(1, 1000)
+MOST = argument(2, 1000)  # after the number of repeats: here each size is measured once
 RUNS = [runs for runs in (1, 100, 300, 1000) if runs <= MOST]
 PROCESSES = 4
 STEPS, RATE, METRICS = 150, 5, 3  # of a run; a second; of a step
@@ -117,6 +118,8 @@ def main() -> None:
         for runs, each in found.items():
             if runs > 1:
                 told(runs, each, alone)
+        if len(found) < 3:  # one run, and one size: nothing grows
+            return
         series(
             "until all runs are FINISHED",
             "runs",
@@ -148,7 +151,7 @@ def measured(here: Path, server: Server, store: str, runs: int) -> dict[str, Any
     ]
     memory, there = 0, {}
     while True:
-        memory = max(memory, _senders_memory(made))
+        memory = max(memory, memory_of(senders(made)))
         if all(child.poll() is not None for child in children):
             there = numbers(COUNT, store, name, interpreter=SERVER.parent / "python")
             if there["finished"] == runs or time.time() - _ended(made) > 20 * PATIENCE:
@@ -217,18 +220,6 @@ def told(runs: int, each: dict[str, Any], alone: float) -> None:
 def _ended(made: Path) -> float:
     """When the last training was over."""
     return max(json.loads(path.read_text())["ended"] for path in made.glob("*.json"))
-
-
-def _senders_memory(made: Path) -> int:
-    """The memory of the senders that serve a spool, which work in its folder."""
-    found = 0
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(made / "spool"):
-                found += process.memory_full_info().pss
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 if __name__ == "__main__":

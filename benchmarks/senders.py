@@ -7,8 +7,21 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-from harness import NOTHING, OURS, argument, folder, head, numbers, row, say, surroundings, time_text, until
+from harness import (
+    NOTHING,
+    OURS,
+    argument,
+    folder,
+    head,
+    memory_of,
+    numbers,
+    row,
+    say,
+    senders,
+    surroundings,
+    time_text,
+    until,
+)
 
 REPEATS = argument(1, 7)
 SCRIPTS = argument(2, 64)
@@ -100,17 +113,17 @@ def at_once(here: Path, what: str, sources: list[str], runs: int) -> None:
         process.wait()
     seconds = time.perf_counter() - began
     _check(made, runs)
-    senders = _senders(made)
-    memory = sum(sender.memory_full_info().pss for sender in senders)
-    say(f"{len(senders)} senders, {memory / 1e6:.0f} MB")
+    there = senders(made)
+    memory = memory_of(there)
+    say(f"{len(there)} senders, {memory / 1e6:.0f} MB")
     row(
         "P20",
         f"{runs} {what} that begin at once: senders, their memory, and the time until all are FINISHED",
-        f"{len(senders)}, {memory / 1e6:.0f} MB, {time_text(seconds)}",
+        f"{len(there)}, {memory / 1e6:.0f} MB, {time_text(seconds)}",
         NOTHING,
         NOTHING,
         f"1, ≤{MEMORY / 1e6:.0f} MB",
-        reached=len(senders) == 1 and memory <= MEMORY,
+        reached=len(there) == 1 and memory <= MEMORY,
     )
     _stop(made)
 
@@ -137,22 +150,10 @@ def _check(made: Path, runs: int) -> None:
         raise RuntimeError(f"expected {runs} runs that are FINISHED, found {found}")
 
 
-def _senders(made: Path) -> list[psutil.Process]:
-    """The senders that serve a spool; they work in its folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(made / "spool"):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
 def _stop(made: Path) -> None:
     command = [sys.executable, "-m", "mlwrap", "sender", "stop"]
     subprocess.run(command, cwd=made, env=_environment(made), check=True, stdout=subprocess.DEVNULL)
-    until(lambda: not _senders(made), 60)
+    until(lambda: not senders(made), 60)
 
 
 if __name__ == "__main__":

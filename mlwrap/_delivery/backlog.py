@@ -91,7 +91,7 @@ def deliver_backlog(
                 if not was_given_up and (outcome.progress, outcome.error) != (None, None):
                     yield outcome
             for store, slots in slots_by_store.items():
-                for folder, seconds in slots.idle_seconds().items():
+                for folder, seconds in slots.stuck().items():
                     if seconds > patience(folder):
                         slots.end(folder)
                         yield _give_up(folder, store, seconds)

@@ -82,10 +82,11 @@ class Slots(Generic[T]):
         self._began.pop(item, None)
         return self._moved.pop(item, None) is not None
 
-    def idle_seconds(self) -> dict[T, float]:
-        """Return for each item the seconds since its last progress."""
+    def stuck(self) -> dict[T, float]:
+        """Return the items without progress for ``LONG_SECONDS`` or more, each with its idle seconds."""
         now = time.monotonic()
-        return {item: now - last_progress for item, last_progress in list(self._moved.items())}
+        idle = {item: now - last_progress for item, last_progress in list(self._moved.items())}
+        return {item: seconds for item, seconds in idle.items() if seconds >= LONG_SECONDS}
 
     @property
     def has_room(self) -> bool:

@@ -15,7 +15,7 @@ import urllib3
 from mlflow.exceptions import MlflowException
 
 from mlwrap._journal.uri_passwords import mask_passwords
-from mlwrap._mlflow.artifact_stores.errors import classify_store_error
+from mlwrap._mlflow.artifact_stores.errors import RETRYABLE_STATUSES, classify_store_error
 from mlwrap._mlflow.undocumented import MAX_RETRIES, PRINTS_NO_URL, REQUEST_TIMEOUT, UndocumentedName
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
@@ -26,7 +26,6 @@ _UNREACHABLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_E
 _VALUE_CODES = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _UNSUPPORTED_CODES = {"FEATURE_DISABLED", "NOT_IMPLEMENTED"}  # MLflow reports them as HTTP 500
 _BAD_REQUEST, _NOT_FOUND, _TOO_LARGE = 400, 404, 413
-_RETRYABLE_STATUSES = {408, 429, 500, 502, 503, 504}
 # MLflow's client says this where no answer came, or one that is not MLflow's, such as a proxy's page.
 _NO_ANSWER = ("failed with exception", "failed with timeout exception", "not in a valid JSON format")
 # A store that is too busy says this; MLflow turns all but the first into 400, as if a value were wrong.
@@ -56,11 +55,7 @@ def classify_error(error: Exception, tracking_uri: str) -> DeliveryError:
     no_answer = any(words in text for words in _BUSY) or (
         isinstance(error, MlflowException) and any(words in text for words in _NO_ANSWER)
     )
-    if (
-        no_answer
-        or code in _UNREACHABLE
-        or (status in _RETRYABLE_STATUSES and code not in _UNSUPPORTED_CODES)
-    ):
+    if no_answer or code in _UNREACHABLE or (status in RETRYABLE_STATUSES and code not in _UNSUPPORTED_CODES):
         return Unreachable(f"MLflow at {tracking_uri} did not answer: {text}", _retry_after(error))
     if _is_foreign_page(error, status):
         return Unreachable(

@@ -270,7 +270,7 @@ class Sender:
     def _abandon_stuck(self) -> None:
         """Give up deliveries without progress when no process waits; ``mlwrap sync`` may deliver them."""
         for deliveries in self._queues.values():
-            for run, seconds in deliveries.in_progress.idle_seconds().items():
+            for run, seconds in deliveries.in_progress.stuck().items():
                 if seconds > patience_for(run.folder):
                     self.is_stuck = True
                     self._end(run)

@@ -201,6 +201,16 @@ def reply(status: int, body: str = "", **headers: str) -> Callable[[_Handler, As
     return lambda handler, _: handler.give(status, body.encode(), named)
 
 
+def keep(until: threading.Event) -> Callable[[_Handler, Asked], None]:
+    """Hold each request back until an event is set."""
+
+    def how(handler: _Handler, asked: Asked) -> None:
+        until.wait(240)
+        forward(handler, asked)
+
+    return how
+
+
 def slow(seconds: float, bytes_per_second: float = 1e9) -> Callable[[_Handler, Asked], None]:
     """Be late with each answer, and later for each byte that was sent."""
 

@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Server(NamedTuple):
@@ -50,6 +50,34 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
+def running(
+    command: str | list[str], log: Path, is_there: Callable[[], bool], seconds: float = 180, **options: Any
+) -> Iterator[None]:
+    """Run a server until the end of the block, and its children with it; the block begins when it is there.
+
+    Args:
+        command: What starts it.
+        log: The file that it writes to.
+        is_there: Whether it answers.
+        seconds: How long it may take to start.
+        options: Of ``subprocess.Popen``.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, **options)
+    try:
+        end = time.monotonic() + seconds
+        while not is_there():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
 def mlflow_server(
     backend: str,
     folder: Path,
@@ -73,33 +101,21 @@ def mlflow_server(
     """
     server = Server(free_port(), backend, folder / "artifacts", scheme)
     server.artifacts.mkdir(parents=True)
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            f"exec {python} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
-            f"--backend-store-uri {backend} --serve-artifacts "
-            f"--artifacts-destination {artifacts or server.artifacts} {options}",
-            shell=True,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            start_new_session=True,
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith(_CLIENTS_VARIABLES)},
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes that nobody here needs
-                **environment,
-            },
-        )
-    try:
-        end = time.monotonic() + 180
-        while not _answers(server):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < end, (folder / "server.log").read_text()
-            time.sleep(0.2)
+    with running(
+        f"exec {python} -m mlflow server --host 127.0.0.1 --port {server.port} --workers 1 "
+        f"--backend-store-uri {backend} --serve-artifacts "
+        f"--artifacts-destination {artifacts or server.artifacts} {options}",
+        folder / "server.log",
+        lambda: _answers(server),
+        shell=True,
+        cwd=folder,
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith(_CLIENTS_VARIABLES)},
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes that nobody here needs
+            **environment,
+        },
+    ):
         yield server
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _answers(server: Server) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -18,7 +17,7 @@ from mlwrap._spool.open_run import open_run
 from mlwrap._spool.spool import spool_root
 from tests.faults import proxy as how
 from tests.faults.conftest import senders, until
-from tests.faults.proxy import Asked, Proxy
+from tests.faults.proxy import Proxy
 from tests.faults.servers import Server
 from tests.spools import waiting_in
 
@@ -167,12 +166,7 @@ sys.stdin.readline()
 def test_uploads_that_take_long_hold_up_no_other_run(script, proxy: Proxy, on_sqlite: Server, name: str):
     """Twenty files are on their way to the server; a run without one is closed before any of them arrives."""
     arrives = threading.Event()
-
-    def keep(handler: Any, asked: Asked) -> None:
-        arrives.wait(240)
-        how.forward(handler, asked)
-
-    proxy.rule(keep, "PUT .*large")
+    proxy.rule(how.keep(arrives), "PUT .*large")
     large = script(UPLOADS.format(name=name, uri=proxy.uri), MLWRAP_DEADLINE="300")
     until(lambda: len(proxy.lines("PUT .*large")) == 20, 120)
     small = script(training(proxy, name), MLWRAP_DEADLINE="120")
@@ -251,11 +245,8 @@ def test_sync_beside_a_sender(script, proxy: Proxy, on_sqlite: Server, name: str
     assert steps(on_sqlite, name) == list(range(500))
 
 
-def test_a_sender_stays_for_a_run_of_a_dead_process(
-    proxy: Proxy, on_sqlite: Server, name: str, spool: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_sender_stays_for_a_run_of_a_dead_process(proxy: Proxy, on_sqlite: Server, name: str, spool: Path):
     """Row 88. It does not end while the run's delivery may still go on, as with a file that takes minutes."""
-    monkeypatch.setattr("mlwrap._sender.abandoned._END_SECONDS", 0.0)
     first = RunStarted(
         key=uuid.uuid4().hex,
         name=name,
@@ -268,12 +259,7 @@ def test_a_sender_stays_for_a_run_of_a_dead_process(
     dead.end(RunEnded(status="FINISHED", time=2))
     dead.release()
     waits = threading.Event()
-
-    def held(handler: Any, asked: Asked) -> None:
-        waits.wait(60)
-        how.forward(handler, asked)
-
-    proxy.rule(held, times=1)
+    proxy.rule(how.keep(waits), times=1)
     abandoned = AbandonedRuns(spool)
     abandoned.look()
     until(lambda: proxy.asked)

@@ -6,10 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +18,7 @@ import numpy as np
 import pytest
 
 from mlwrap import model_run
-from tests.faults.servers import free_port
+from tests.faults.servers import free_port, running
 
 tf = pytest.importorskip("tensorflow")
 ESTIMATORS = importlib.util.find_spec("tensorflow_estimator") is not None
@@ -33,30 +30,14 @@ _START_SECONDS = 240
 def served(uri: str, folder: Path) -> Iterator[str]:
     """MLflow's own server for a model, in this environment; gives its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    log = folder / "serve.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", uri),
-                *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            ],
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            # It starts the uvicorn that the shell finds.
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        )
-    try:
-        end = time.monotonic() + _START_SECONDS
-        while not _answers(address):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.3)
+    command = [
+        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", uri),
+        *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+    ]
+    # It starts the uvicorn that the shell finds.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with running(command, folder / "serve.log", lambda: _answers(address), _START_SECONDS, env=env):
         yield address
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _answers(address: str) -> bool:

@@ -35,6 +35,20 @@ def parsed(path: Path) -> ast.Module:
     return tree
 
 
+def texts(path: Path) -> Iterator[str]:
+    """The texts in a module that are no docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
 def imported(path: Path) -> Iterator[str]:
     """The modules that a module imports, wherever in it."""
     for node in ast.walk(parsed(path)):

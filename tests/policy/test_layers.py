@@ -22,6 +22,7 @@ from tests.policy.package_graph import (
     name_of,
     parsed,
     room_of,
+    texts,
 )
 
 LINES, FILES = 300, 12
@@ -134,19 +135,8 @@ def test_a_tag_is_named_in_one_place():
     names = {value for name, value in vars(TagName).items() if name.isupper()}
     assert len(names) > 20
     for path in MODULES:
-        docstrings = {
-            id(node.body[0].value)
-            for node in ast.walk(parsed(path))
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and node.body
-            and isinstance(node.body[0], ast.Expr)
-        }
-        texts = {
-            node.value
-            for node in ast.walk(parsed(path))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-        }
-        assert path.name == "tags.py" or not names & texts, f"{path} spells out {names & texts}"
+        spelled = names & set(texts(path))
+        assert path.name == "tags.py" or not spelled, f"{path} spells out {spelled}"
 
 
 def test_the_picture_of_the_package_is_drawn_from_its_imports():

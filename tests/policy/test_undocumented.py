@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlwrap._mlflow import undocumented
-from tests.policy.package_graph import MODULES, ROOT, parsed
+from tests.policy.package_graph import MODULES, ROOT, parsed, texts
 
 # https://mlflow.org/docs/latest/api_reference/python_api/index.html; MlflowException is described by the
 # functions that raise it, ArtifactRepository by the guide to plugins.
@@ -34,25 +34,15 @@ DOCUMENTED = {
 
 def used(path: Path) -> Iterator[str]:
     """The modules of MLflow's that a module names, and the private names that it takes from them."""
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and isinstance(node.body[0], ast.Expr)
-    }
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name[0] == "_")
-        elif (
-            isinstance(node, ast.Constant)
-            and id(node) not in docstrings
-            and re.fullmatch(r"mlflow(\.\w+)+", str(node.value))
-            and _is_module(node.value)
-        ):
-            yield node.value
+    for text in texts(path):
+        if re.fullmatch(r"mlflow(\.\w+)+", text) and _is_module(text):
+            yield text
 
 
 def _is_module(name: str) -> bool:

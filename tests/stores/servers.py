@@ -6,20 +6,18 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.servers import free_port
+from tests.faults.servers import free_port, running
 
 BUCKET = "mlwrap-test"
 # Credentials that no server of these tests checks, but that every client must have.
@@ -38,24 +36,6 @@ def needs(*packages: str) -> None:
             pytest.skip(f"the package {package} is not installed")
 
 
-@contextlib.contextmanager
-def _process(command: list[str], folder: Path, port: int, **options: Any) -> Iterator[None]:
-    """Run a server until the end of the block; it is there once its port answers."""
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **options)
-    try:
-        end = time.monotonic() + 120
-        while not _listens(port):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < end, (folder / "server.log").read_text()
-            time.sleep(0.1)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -71,7 +51,7 @@ def s3(folder: Path) -> Iterator[str]:
     port = free_port()
     environment = {**os.environ, **S3_ENVIRONMENT, "S3_UPLOAD_PART_MIN_SIZE": "1"}
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _process(command, folder, port, env=environment):
+    with running(command, folder / "server.log", lambda: _listens(port), env=environment):
         url = f"http://127.0.0.1:{port}"
         s3_client(url).create_bucket(Bucket=BUCKET)
         yield url
@@ -114,7 +94,9 @@ def mariadb() -> Iterator[str]:
             "--bind-address=127.0.0.1",
         ]
         options += [f"--pid-file={folder / 'pid'}", "--innodb-flush-log-at-trx-commit=0"]
-        with _process([server, "--no-defaults", *options, *user], folder, port):
+        with running(
+            [server, "--no-defaults", *options, *user], folder / "server.log", lambda: _listens(port)
+        ):
             import pymysql  # noqa: PLC0415 - not installed everywhere
 
             with pymysql.connect(unix_socket=str(folder / "s"), user="root") as connection:
@@ -207,7 +189,8 @@ def azurite(folder: Path) -> Iterator[str]:
         pytest.skip("Azurite is not installed ('make test-more' installs it where there is npm)")
     port = free_port()
     command = [str(program), "--silent", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]
-    with _process([*command, "--blobPort", str(port), "--location", str(folder)], folder, port):
+    command += ["--blobPort", str(port), "--location", str(folder)]
+    with running(command, folder / "server.log", lambda: _listens(port)):
         account = "devstoreaccount1"
         # Azurite's only key, which its documentation names.
         key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="

@@ -11,7 +11,7 @@ from mlwrap._journal.uri_passwords import mask_passwords
 from mlwrap.errors import DeliveryError, Refused, Unreachable
 
 _PACKAGES = ("boto3", "botocore", "azure", "paramiko", "google")
-_RETRYABLE_STATUSES = {408, 429, 500, 502, 503, 504}
+RETRYABLE_STATUSES = {408, 429, 500, 502, 503, 504}
 # S3 answers with these codes, and status 400, where the same request succeeds later.
 _RETRYABLE_CODES = {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
 # Base classes of the errors of a connection, in the packages above.
@@ -53,7 +53,7 @@ def _store_error(error: BaseException | None) -> BaseException | None:
 def _is_retryable(error: BaseException) -> bool:
     status, names = _status(error), {cls.__name__ for cls in type(error).__mro__}
     if status is not None:
-        return status in _RETRYABLE_STATUSES or store_code(error) in _RETRYABLE_CODES
+        return status in RETRYABLE_STATUSES or store_code(error) in _RETRYABLE_CODES
     if _package(type(error)) == "paramiko":
         return not names & _PARAMIKO_REFUSALS
     return bool(names & _CONNECTION_ERRORS)

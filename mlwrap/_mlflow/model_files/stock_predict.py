@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,26 @@ def stock_predict(folder: Path, value: Any, *, trust: bool) -> Any:
     if mlflow.pyfunc.FLAVOR_NAME not in flavors:
         return None
     if not trust:
-        _require_no_code(folder)
-        if is_shipped(folder, flavors[mlflow.pyfunc.FLAVOR_NAME]):
+        shipped = is_shipped(folder, flavors[mlflow.pyfunc.FLAVOR_NAME])
+        _require_no_code(folder, flavors, shipped=shipped)
+        if shipped:
             import_own_loader()
     model = mlflow.pyfunc.load_model(str(folder))
     return None if value is None else model.predict(value)
 
 
-def _require_no_code(folder: Path) -> None:
+def _require_no_code(folder: Path, flavors: Mapping[str, Any], *, shipped: bool) -> None:
     """Check that stock MLflow, which trusts a model's description, would run no code of the model.
+
+    Args:
+        folder: The model's files.
+        flavors: The flavors of its ``MLmodel``.
+        shipped: Whether its code is mlwrap's own loader and nothing else.
 
     Raises:
         LoadError: The description names code or a loader other than MLflow's own, or the model has a pickle.
     """
-    flavors = MLmodel.load(str(folder)).flavors
-    pyfunc = flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    why, shipped = None, is_shipped(folder, pyfunc)
+    why, pyfunc = None, flavors[mlflow.pyfunc.FLAVOR_NAME]
     others = [config for config in flavors.values() if isinstance(config, dict) and config is not pyfunc]
     if any(config.get("code") for config in (others if shipped else [*others, pyfunc])):
         why = "it brings code of its own"
